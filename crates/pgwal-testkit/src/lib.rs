@@ -1,0 +1,3 @@
+//! WAL builder and fixture loader for pgwal's own tests.
+
+pub mod fixtures;

@@ -1,0 +1,123 @@
+//! Versions as data: what a segment's long page header says about the format of everything after it.
+
+use std::fmt;
+
+use serde::{Serialize, Serializer};
+
+/// Size of a heap or index page (`BLCKSZ`) that almost every server is built with. The WAL does not record it.
+pub const DEFAULT_BLOCK_SIZE: u32 = 8192;
+
+/// The magic number at the start of every WAL page; it changes with the WAL format. C: `XLOG_PAGE_MAGIC`, access/xlog_internal.h.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
+pub struct WalMagic(pub u16);
+
+/// One row per format: page magic and the major version that writes it.
+///
+/// A new major adds its row here. 19's number is that of its first release candidate.
+pub const MAGICS: &[(WalMagic, u8)] = &[
+    (WalMagic(0xD097), 10),
+    (WalMagic(0xD098), 11),
+    (WalMagic(0xD101), 12),
+    (WalMagic(0xD106), 13),
+    (WalMagic(0xD10D), 14),
+    (WalMagic(0xD110), 15),
+    (WalMagic(0xD113), 16),
+    (WalMagic(0xD116), 17),
+    (WalMagic(0xD118), 18),
+    (WalMagic(0xD122), 19),
+];
+
+/// Magics of majors that came before the supported ones, to say what such a file is.
+const OLDER_MAGICS: &[(u16, &str)] =
+    &[(0xD064, "9.0"), (0xD066, "9.1"), (0xD071, "9.2"), (0xD075, "9.3"), (0xD07E, "9.4"), (0xD087, "9.5"), (0xD093, "9.6")];
+
+impl WalMagic {
+    /// The supported major version with this magic.
+    pub fn major(self) -> Option<u8> {
+        MAGICS.iter().find(|row| row.0 == self).map(|row| row.1)
+    }
+
+    /// The magic that `major` writes.
+    pub fn of(major: u8) -> Option<WalMagic> {
+        MAGICS.iter().find(|row| row.1 == major).map(|row| row.0)
+    }
+
+    /// Name of a release too old to be supported that wrote this magic.
+    pub fn older_release(self) -> Option<&'static str> {
+        OLDER_MAGICS.iter().find(|row| row.0 == self.0).map(|row| row.1)
+    }
+
+    /// The magic of a machine with the other byte order, when it is one we know.
+    pub fn is_byte_swapped(self) -> bool {
+        WalMagic(self.0.swap_bytes()).major().is_some()
+    }
+}
+
+impl fmt::Display for WalMagic {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:04X}", self.0)
+    }
+}
+
+impl Serialize for WalMagic {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(self)
+    }
+}
+
+/// Everything that decoding depends on; small, passed down by value.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Hash, Serialize)]
+pub struct WalFormat {
+    /// Major version of the server that wrote the WAL: 10 to 19.
+    pub major: u8,
+    /// Bytes in a WAL page (`XLOG_BLCKSZ`), a power of two from 1 kB to 64 kB.
+    pub wal_page_size: u32,
+    /// Bytes in a segment, a power of two from 1 MB to 1 GB.
+    pub segment_size: u32,
+    /// Bytes in a heap or index page (`BLCKSZ`), a power of two up to 32 kB. Not in the WAL; [`DEFAULT_BLOCK_SIZE`] unless told.
+    pub block_size: u32,
+}
+
+impl WalFormat {
+    /// The usual format of `major`: WAL pages and blocks of 8 kB, segments of 16 MB.
+    pub const fn new(major: u8) -> WalFormat {
+        WalFormat { major, wal_page_size: 8192, segment_size: 16 << 20, block_size: DEFAULT_BLOCK_SIZE }
+    }
+
+    /// Whether the WAL is of `major` or newer.
+    pub const fn since(self, major: u8) -> bool {
+        self.major >= major
+    }
+}
+
+/// A closed range of major versions, for rows of version-dependent data.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Majors {
+    first: u8,
+    last: u8,
+}
+
+impl Majors {
+    /// Every supported major.
+    pub const ALL: Majors = Majors { first: 10, last: u8::MAX };
+
+    /// `first` and every later one.
+    pub const fn since(first: u8) -> Majors {
+        Majors { first, last: u8::MAX }
+    }
+
+    /// Every one up to `last`, itself included.
+    pub const fn until(last: u8) -> Majors {
+        Majors { first: 10, last }
+    }
+
+    /// From `first` to `last`, both included.
+    pub const fn between(first: u8, last: u8) -> Majors {
+        Majors { first, last }
+    }
+
+    /// Whether `major` is in the range.
+    pub const fn contains(self, major: u8) -> bool {
+        self.first <= major && major <= self.last
+    }
+}

@@ -1,0 +1,493 @@
+//! Framing: joining the pieces of records over pages and segments, and checking them.
+//!
+//! One state machine, [`Framer`], serves both readers: it is shown a window of bytes and takes from its front what it can use.
+//! [`Decoder`] is the push form: it is fed chunks of any size. [`crate::source::Records`] is the pull form over mapped segments.
+
+use std::borrow::Cow;
+use std::fmt;
+
+use serde::Serialize;
+
+use crate::error::{Error, ErrorKind, Location, Result};
+use crate::format::WalFormat;
+use crate::lsn::{Lsn, SegmentName, TimelineId};
+use crate::page::{LONG_HEADER_SIZE, PageHeader, PageInfo, SHORT_HEADER_SIZE};
+use crate::record::{Info, MAX_RECORD_SIZE, RECORD_HEADER_SIZE, RawRecord, RecordHeader, is_rmgr};
+use crate::rmgr::RmgrId;
+use crate::wire::Wire;
+
+/// Where the WAL ends, and why the reader thinks so: a verdict, not an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct End {
+    /// Where the next record would start, or where the unfinished one starts.
+    pub lsn: Lsn,
+    /// Why the WAL ends there.
+    #[serde(flatten)]
+    pub reason: EndReason,
+}
+
+/// Why the WAL ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "reason", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum EndReason {
+    /// Zeroes follow where a record would start: the usual end of the WAL.
+    Zeroes,
+    /// The page that follows is empty.
+    ZeroPage,
+    /// The page that follows is left over from an earlier use of the file.
+    Recycled {
+        /// The address that the page has.
+        page: Lsn,
+    },
+    /// No more input, between two records.
+    NoMoreInput,
+    /// The last record is not finished: what follows is empty, left over from an earlier use of the file, or missing.
+    Unfinished {
+        /// Bytes of the record that are missing; `None` where not even its length is there.
+        missing: Option<u64>,
+    },
+}
+
+impl fmt::Display for End {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "the WAL ends at {}: ", self.lsn)?;
+        match self.reason {
+            EndReason::Zeroes => write!(f, "zeroes follow"),
+            EndReason::ZeroPage => write!(f, "an empty page follows"),
+            EndReason::Recycled { page } => write!(f, "a page left over from {page} follows"),
+            EndReason::NoMoreInput => write!(f, "no more input"),
+            EndReason::Unfinished { missing: Some(missing) } => write!(f, "the record there is not finished, {missing} bytes are missing"),
+            EndReason::Unfinished { missing: None } => write!(f, "the record there is not finished"),
+        }
+    }
+}
+
+/// What a look at the window brought.
+#[derive(Debug)]
+pub(crate) enum Step<'a> {
+    /// A whole, checked record.
+    Record(RawRecord<'a>),
+    /// The window has been used as far as it goes; call again with what is left of it and more behind.
+    NeedMore,
+    /// The WAL ends here.
+    End(End),
+}
+
+/// The state machine that turns pages into records. It holds a copy only of records that a page header cuts.
+#[derive(Clone, Debug)]
+pub(crate) struct Framer {
+    fmt: WalFormat,
+    /// LSN of the first byte of the window.
+    next: Lsn,
+    state: State,
+    /// Start of the record before, which `xl_prev` must point to; `None` at the start and after a gap.
+    previous: Option<Lsn>,
+    /// Timeline of the last page header.
+    timeline: Option<TimelineId>,
+    /// Start of a record that was lost, until the next record comes.
+    overwritten: Option<Lsn>,
+}
+
+#[derive(Clone, Debug)]
+enum State {
+    /// A record starts at `next`, or a page header that it follows.
+    Record,
+    /// Looking for the first record: `next` is a page header, behind which an earlier record may go on.
+    FindFirst,
+    /// Everything before this LSN is skipped: padding, the rest of an earlier record, the rest of a switched segment.
+    Skip(Lsn),
+    /// The rest of a page is skipped that an earlier record fills; the next one is looked at like the first.
+    SkipPage(Lsn),
+    /// A record that goes on at `next`, behind a page header.
+    Joining(Joining),
+}
+
+#[derive(Clone, Debug)]
+struct Joining {
+    start: Lsn,
+    bytes: Vec<u8>,
+    total: u32,
+    header: Option<RecordHeader>,
+}
+
+impl Framer {
+    /// A framer whose first window starts at `start`: a page, whose first record is looked for, or a record.
+    pub(crate) fn new(fmt: WalFormat, start: Lsn) -> Framer {
+        let state = if fmt.page_offset(start) == 0 { State::FindFirst } else { State::Record };
+        Framer { fmt, next: start, state, previous: None, timeline: None, overwritten: None }
+    }
+
+    /// LSN that the next window must start at.
+    pub(crate) fn position(&self) -> Lsn {
+        self.next
+    }
+
+    /// Start of the last record returned.
+    pub(crate) fn previous(&self) -> Option<Lsn> {
+        self.previous
+    }
+
+    /// Timeline of the last page header read.
+    pub(crate) fn timeline(&self) -> Option<TimelineId> {
+        self.timeline
+    }
+
+    /// The verdict where no more input comes.
+    pub(crate) fn finish(&self, window: &[u8]) -> End {
+        match &self.state {
+            State::Joining(j) => {
+                let missing = u64::from(j.total).saturating_sub(j.bytes.len() as u64);
+                End { lsn: j.start, reason: EndReason::Unfinished { missing: Some(missing) } }
+            }
+            State::Record if self.fmt.page_offset(self.next) != 0 && window.iter().any(|&b| b != 0) => {
+                let missing = RecordHeader::read(window, self.fmt).ok().map(|(_, header)| u64::from(header.tot_len) - window.len() as u64);
+                End { lsn: self.next, reason: EndReason::Unfinished { missing } }
+            }
+            State::Skip(to) | State::SkipPage(to) => End { lsn: *to, reason: EndReason::NoMoreInput },
+            _ => End { lsn: self.next, reason: EndReason::NoMoreInput },
+        }
+    }
+
+    /// Takes from the front of `window` what can be used; see [`Step`].
+    pub(crate) fn step<'a>(&mut self, window: &mut &'a [u8]) -> Result<Step<'a>> {
+        loop {
+            if let State::Skip(to) | State::SkipPage(to) = self.state {
+                self.take(window, usize::try_from(to - self.next).unwrap_or(usize::MAX));
+                if self.next < to {
+                    return Ok(Step::NeedMore);
+                }
+                self.state = if matches!(self.state, State::SkipPage(_)) { State::FindFirst } else { State::Record };
+            }
+            if self.fmt.page_offset(self.next) == 0 {
+                match self.page_start(window)? {
+                    None => continue,
+                    Some(step) => return Ok(step),
+                }
+            }
+            let step = match std::mem::replace(&mut self.state, State::Record) {
+                State::Joining(joining) => self.join(joining, window)?,
+                _ => self.record_start(window)?,
+            };
+            if let Some(step) = step {
+                return Ok(step);
+            }
+        }
+    }
+
+    /// Takes the page header at the front of the window. `None`: done, go on.
+    fn page_start<'a>(&mut self, window: &mut &'a [u8]) -> Result<Option<Step<'a>>> {
+        let page = self.next;
+        let header = match PageHeader::read(window) {
+            // A long header is promised by a flag, so a page that is too short for its header needs more bytes either way.
+            Err(_) => return Ok(Some(Step::NeedMore)),
+            Ok((_, header)) => header,
+        };
+        if let Err(kind) = header.check(self.fmt, page, self.timeline) {
+            let reason = match kind {
+                _ if window.iter().take(SHORT_HEADER_SIZE).all(|&b| b == 0) => EndReason::ZeroPage,
+                ErrorKind::PageAddress { found, .. } if found < page => EndReason::Recycled { page: found },
+                kind => return Err(self.error(kind, page)),
+            };
+            return Ok(Some(Step::End(match &self.state {
+                State::Joining(j) => {
+                    let missing = u64::from(j.total).saturating_sub(j.bytes.len() as u64);
+                    End { lsn: j.start, reason: EndReason::Unfinished { missing: Some(missing) } }
+                }
+                _ => End { lsn: page, reason },
+            })));
+        }
+        let continues = header.info.contains(PageInfo::XLP_FIRST_IS_CONTRECORD);
+        match &self.state {
+            State::Joining(j) if header.info.contains(PageInfo::XLP_FIRST_IS_OVERWRITE_CONTRECORD) => {
+                self.overwritten = Some(j.start);
+                self.state = State::Record;
+            }
+            State::Joining(j) => {
+                let expected = u64::from(j.total).saturating_sub(j.bytes.len() as u64);
+                if !continues {
+                    return Err(self.error(ErrorKind::NoContinuation, page));
+                }
+                if header.remaining == 0 || u64::from(header.remaining) != expected {
+                    return Err(self.error(ErrorKind::ContinuationLength { expected, found: header.remaining }, page));
+                }
+                if j.total > MAX_RECORD_SIZE {
+                    return Err(self.error(ErrorKind::RecordTooLong { found: j.total }, page));
+                }
+            }
+            State::FindFirst if continues => {
+                // Page by page: each says how much of the record is left, so nothing depends on the first page's word alone.
+                let rest = Lsn(u64::from(header.remaining)).align().0;
+                let room = u64::from(self.fmt.wal_page_size) - header.size() as u64;
+                self.timeline = Some(header.timeline);
+                self.take(window, header.size());
+                self.state =
+                    if rest >= room { State::SkipPage(page + u64::from(self.fmt.wal_page_size)) } else { State::Skip(self.next + rest) };
+                return Ok(None);
+            }
+            _ if continues => return Err(self.error(ErrorKind::ContinuationAtStart, page)),
+            _ => self.state = State::Record,
+        }
+        self.timeline = Some(header.timeline);
+        self.take(window, header.size());
+        Ok(None)
+    }
+
+    /// Takes the record, or its first piece, from the front of the window.
+    fn record_start<'a>(&mut self, window: &mut &'a [u8]) -> Result<Option<Step<'a>>> {
+        let start = self.next;
+        let page_left = (u64::from(self.fmt.wal_page_size) - self.fmt.page_offset(start)) as usize;
+        let visible = page_left.min(RECORD_HEADER_SIZE);
+        let Some(head) = window.get(..visible) else {
+            return Ok(Some(Step::NeedMore));
+        };
+        let total = match u32::read(head, self.fmt) {
+            Ok((_, total)) => total,
+            Err(_) => return Ok(Some(Step::NeedMore)), // records start at multiples of 8, so a page always has 4 bytes more
+        };
+        if total == 0 && head.iter().all(|&b| b == 0) {
+            return Ok(Some(Step::End(End { lsn: start, reason: EndReason::Zeroes })));
+        }
+        let header = match RecordHeader::read(head, self.fmt) {
+            Ok((_, header)) => {
+                self.check_header(start, &header)?;
+                Some(header)
+            }
+            Err(_) if (total as usize) < RECORD_HEADER_SIZE => return Err(self.error(ErrorKind::RecordLength { found: total }, start)),
+            Err(_) => None,
+        };
+        let len = total as usize;
+        match header {
+            Some(header) if len <= page_left => {
+                let Some(bytes) = window.get(..len) else {
+                    return Ok(Some(Step::NeedMore));
+                };
+                self.take(window, len);
+                self.finish_record(start, header, Cow::Borrowed(bytes)).map(Some)
+            }
+            header => {
+                let Some(piece) = window.get(..page_left) else {
+                    return Ok(Some(Step::NeedMore));
+                };
+                self.take(window, page_left);
+                self.state = State::Joining(Joining { start, bytes: piece.to_vec(), total, header });
+                Ok(None)
+            }
+        }
+    }
+
+    /// Takes a further piece of a record, behind a page header.
+    fn join<'a>(&mut self, mut joining: Joining, window: &mut &'a [u8]) -> Result<Option<Step<'a>>> {
+        let page_left = (u64::from(self.fmt.wal_page_size) - self.fmt.page_offset(self.next)) as usize;
+        let missing = (joining.total as usize).saturating_sub(joining.bytes.len());
+        let Some(piece) = window.get(..missing.min(page_left)) else {
+            self.state = State::Joining(joining);
+            return Ok(Some(Step::NeedMore));
+        };
+        joining.bytes.extend_from_slice(piece);
+        self.take(window, piece.len());
+        let header = match joining.header {
+            Some(header) => header,
+            None => match RecordHeader::read(&joining.bytes, self.fmt) {
+                Ok((_, header)) => {
+                    self.check_header(joining.start, &header)?;
+                    header
+                }
+                // A page has room for the rest of a header, so this is a record shorter than one, which was refused above.
+                Err(_) => return Err(self.error(ErrorKind::RecordLength { found: joining.total }, joining.start)),
+            },
+        };
+        if joining.bytes.len() < joining.total as usize {
+            joining.header = Some(header);
+            self.state = State::Joining(joining);
+            return Ok(None);
+        }
+        self.finish_record(joining.start, header, Cow::Owned(joining.bytes)).map(Some)
+    }
+
+    /// Checks what the record header alone can show. C: `ValidXLogRecordHeader`.
+    fn check_header(&self, start: Lsn, header: &RecordHeader) -> Result<()> {
+        let kind = if (header.tot_len as usize) < RECORD_HEADER_SIZE {
+            ErrorKind::RecordLength { found: header.tot_len }
+        } else if !is_rmgr(header.rmid, self.fmt) {
+            ErrorKind::ResourceManager { found: header.rmid.0 }
+        } else if self.previous.map_or(header.prev >= start, |previous| header.prev != previous) {
+            ErrorKind::PreviousLink { expected: self.previous, found: header.prev }
+        } else {
+            return Ok(());
+        };
+        Err(self.error(kind, start))
+    }
+
+    /// Checks the CRC of a whole record and moves on behind it.
+    fn finish_record<'a>(&mut self, start: Lsn, header: RecordHeader, bytes: Cow<'a, [u8]>) -> Result<Step<'a>> {
+        let crc = crate::record::crc(&bytes);
+        if crc != header.crc {
+            return Err(self.error(ErrorKind::Crc { expected: crc, found: header.crc }, start));
+        }
+        let mut end = self.next.align();
+        if header.rmid == RmgrId::XLOG && header.info.opcode() == Info::XLOG_SWITCH {
+            // The rest of the segment is unused. Like the server, a switch record that fills the segment skips nothing.
+            let size = u64::from(self.fmt.segment_size);
+            end = Lsn(end.0.checked_next_multiple_of(size).unwrap_or(u64::MAX));
+        }
+        self.state = State::Skip(end);
+        self.previous = Some(start);
+        Ok(Step::Record(RawRecord {
+            lsn: start,
+            end,
+            timeline: self.timeline.unwrap_or_default(),
+            overwritten: self.overwritten.take(),
+            header,
+            bytes,
+            fmt: self.fmt,
+        }))
+    }
+
+    fn take(&mut self, window: &mut &[u8], len: usize) {
+        let len = len.min(window.len());
+        *window = window.get(len..).unwrap_or_default();
+        self.next = self.next + len as u64;
+    }
+
+    fn error(&self, kind: ErrorKind, lsn: Lsn) -> Error {
+        let record = match &self.state {
+            State::Joining(j) => Some(j.start),
+            _ => None,
+        };
+        let timeline = self.timeline.unwrap_or_default();
+        Error::new(
+            kind,
+            Location {
+                segment: SegmentName::of(timeline, lsn, self.fmt.segment_size),
+                offset: lsn.segment_offset(self.fmt.segment_size),
+                lsn,
+                record,
+            },
+        )
+    }
+}
+
+/// Reads WAL that arrives in chunks: fed bytes, asked for records, without any I/O of its own.
+///
+/// A receiver, a replayer or a fuzzer feeds it what it has; chunks may be cut anywhere.
+/// It holds the bytes that are not used yet: at most one record, plus what was fed last.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let segment = pgwal_testkit::example();
+/// let mut decoder = pgwal::Decoder::new();
+/// let mut records = 0;
+/// for chunk in segment.chunks(1000) {
+///     decoder.feed(chunk);
+///     while let Some(record) = decoder.next_record()? {
+///         assert!(record.lsn < record.end);
+///         records += 1;
+///     }
+/// }
+/// println!("{records} records; {}", decoder.finish());
+/// # Ok(())
+/// # }
+/// ```
+#[derive(Clone, Debug, Default)]
+pub struct Decoder {
+    buffer: Vec<u8>,
+    /// Bytes at the front of the buffer that have been used.
+    used: usize,
+    framer: Option<Framer>,
+    done: Option<std::result::Result<End, Error>>,
+}
+
+impl Decoder {
+    /// A decoder whose first byte is the start of a segment; the format comes from its long page header.
+    pub fn new() -> Decoder {
+        Decoder::default()
+    }
+
+    /// A decoder whose first byte is at `start` of WAL of a known format.
+    ///
+    /// Where `start` is the start of a page, the rest of an earlier record there is skipped; anywhere else a record must start.
+    pub fn starting_at(start: Lsn, fmt: WalFormat) -> Decoder {
+        Decoder { framer: Some(Framer::new(fmt, start)), ..Decoder::default() }
+    }
+
+    /// Takes the next bytes of the WAL.
+    pub fn feed(&mut self, chunk: &[u8]) {
+        self.buffer.drain(..self.used);
+        self.used = 0;
+        self.buffer.extend_from_slice(chunk);
+    }
+
+    /// The format, once the first header has been fed.
+    pub fn format(&self) -> Option<WalFormat> {
+        self.framer.as_ref().map(|framer| framer.fmt)
+    }
+
+    /// The next record; `None` where more bytes are needed, or the WAL has ended: see [`Decoder::end`].
+    ///
+    /// # Errors
+    /// Damage. The decoder stops there and gives the same error again.
+    pub fn next_record(&mut self) -> Result<Option<RawRecord<'_>>> {
+        match &self.done {
+            Some(Ok(_)) => return Ok(None),
+            Some(Err(error)) => return Err(error.clone()),
+            None => {}
+        }
+        let mut window = self.buffer.get(self.used..).unwrap_or_default();
+        let framer = match &mut self.framer {
+            Some(framer) => framer,
+            None => {
+                if window.len() < LONG_HEADER_SIZE {
+                    return Ok(None);
+                }
+                match first_format(window) {
+                    Ok((fmt, start)) => self.framer.insert(Framer::new(fmt, start)),
+                    Err(error) => {
+                        self.done = Some(Err(error.clone()));
+                        return Err(error);
+                    }
+                }
+            }
+        };
+        let step = framer.step(&mut window);
+        self.used = self.buffer.len() - window.len();
+        match step {
+            Ok(Step::Record(record)) => Ok(Some(record)),
+            Ok(Step::NeedMore) => Ok(None),
+            Ok(Step::End(end)) => {
+                self.done = Some(Ok(end));
+                Ok(None)
+            }
+            Err(error) => {
+                self.done = Some(Err(error.clone()));
+                Err(error)
+            }
+        }
+    }
+
+    /// Where the WAL ended, once it has: zeroes or an old page followed.
+    pub fn end(&self) -> Option<End> {
+        self.done.as_ref().and_then(|done| done.as_ref().ok()).copied()
+    }
+
+    /// The verdict where no more bytes come.
+    pub fn finish(&self) -> End {
+        let window = self.buffer.get(self.used..).unwrap_or_default();
+        match (&self.done, &self.framer) {
+            (Some(Ok(end)), _) => *end,
+            (_, Some(framer)) => framer.finish(window),
+            (_, None) => End { lsn: Lsn::INVALID, reason: EndReason::NoMoreInput },
+        }
+    }
+}
+
+/// Format and first LSN of a segment, from the header of its first page.
+///
+/// # Errors
+/// The bytes are not the start of a segment.
+pub fn first_format(segment: &[u8]) -> Result<(WalFormat, Lsn)> {
+    let fail = |kind| Error::new(kind, Location::default());
+    let (_, header) = PageHeader::read(segment).map_err(|e| fail(e.into()))?;
+    let fmt = header.format().map_err(fail)?;
+    Ok((fmt, header.address))
+}

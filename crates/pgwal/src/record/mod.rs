@@ -1,0 +1,475 @@
+//! Records: header, block references, main data. C: access/xlogrecord.h.
+
+mod image;
+
+use std::borrow::Cow;
+
+use serde::Serialize;
+use smallvec::SmallVec;
+
+pub use image::{Compression, Image, ImageInfo};
+
+use crate::error::{Error, ErrorKind, Location, Result};
+use crate::format::WalFormat;
+use crate::lsn::{Lsn, SegmentName, TimelineId};
+use crate::rmgr::{self, Payload, RmgrId};
+use crate::types::{BlockNumber, ForkNumber, RelFileLocator, RepOriginId, Xid};
+use crate::wire::{Parsed, Problem, Wire, WireError, bytes};
+
+/// Bytes of a record header. C: `SizeOfXLogRecord`.
+pub const RECORD_HEADER_SIZE: usize = 24;
+/// The longest record that any server writes, in bytes. C: `XLogRecordMaxSize` (from 16 on; before, memory set the limit).
+pub const MAX_RECORD_SIZE: u32 = 1020 << 20;
+
+/// C: `XLR_MAX_BLOCK_ID`.
+const MAX_BLOCK_ID: u8 = 32;
+/// C: `XLR_BLOCK_ID_DATA_SHORT`.
+const ID_DATA_SHORT: u8 = 255;
+/// C: `XLR_BLOCK_ID_DATA_LONG`.
+const ID_DATA_LONG: u8 = 254;
+/// C: `XLR_BLOCK_ID_ORIGIN`.
+const ID_ORIGIN: u8 = 253;
+/// C: `XLR_BLOCK_ID_TOPLEVEL_XID`, from 14 on.
+const ID_TOPLEVEL_XID: u8 = 252;
+
+/// The info byte of a record: the upper four bits are the resource manager's, the lower four are common. C: `xl_info`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Hash, Serialize)]
+#[serde(transparent)]
+pub struct Info(pub u8);
+
+impl Info {
+    /// The bits that belong to the WAL itself. C: `XLR_INFO_MASK`.
+    pub const MASK: u8 = 0x0F;
+    /// The record must not be skipped by tools that do not know it. C: `XLR_SPECIAL_REL_UPDATE`.
+    pub const XLR_SPECIAL_REL_UPDATE: u8 = 0x01;
+    /// Full-page images are for checking only. C: `XLR_CHECK_CONSISTENCY`.
+    pub const XLR_CHECK_CONSISTENCY: u8 = 0x02;
+    /// Opcode of the XLOG resource manager that ends a segment early.
+    pub const XLOG_SWITCH: u8 = 0x40;
+
+    /// The resource manager's bits.
+    pub const fn opcode(self) -> u8 {
+        self.0 & !Info::MASK
+    }
+}
+
+/// Header of a record. C: `XLogRecord`, 24 bytes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct RecordHeader {
+    /// Bytes of the whole record, this header included. C: `xl_tot_len`.
+    pub tot_len: u32,
+    /// Transaction that wrote it, or zero. C: `xl_xid`.
+    pub xid: Xid,
+    /// Start of the record before. C: `xl_prev`.
+    pub prev: Lsn,
+    /// C: `xl_info`.
+    pub info: Info,
+    /// C: `xl_rmid`.
+    pub rmid: RmgrId,
+    /// Padding; zero in healthy WAL.
+    pub padding: u16,
+    /// CRC-32C of everything after the header, then of the header up to here. C: `xl_crc`.
+    pub crc: u32,
+}
+
+impl Wire<'_> for RecordHeader {
+    #[inline]
+    fn read(input: &[u8], _: WalFormat) -> Parsed<'_, Self> {
+        // One bounds check for the whole header: it is read for every record of every pass.
+        let Some((head, rest)) = input.split_first_chunk::<RECORD_HEADER_SIZE>() else {
+            return Err(WireError::truncated(input, "XLogRecord", RECORD_HEADER_SIZE));
+        };
+        let u32_at = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]); // at + 3 < 24
+        let header = RecordHeader {
+            tot_len: u32_at(0),
+            xid: Xid(u32_at(4)),
+            prev: Lsn(u64::from(u32_at(12)) << 32 | u64::from(u32_at(8))),
+            info: Info(head[16]),
+            rmid: RmgrId(head[17]),
+            padding: u16::from_le_bytes([head[18], head[19]]),
+            crc: u32_at(20),
+        };
+        Ok((rest, header))
+    }
+
+    fn write(&self, fmt: WalFormat, out: &mut Vec<u8>) {
+        self.tot_len.write(fmt, out);
+        self.xid.write(fmt, out);
+        self.prev.write(fmt, out);
+        out.extend_from_slice(&[self.info.0, self.rmid.0]);
+        self.padding.write(fmt, out);
+        self.crc.write(fmt, out);
+    }
+}
+
+/// CRC-32C of a record, in the order that the server computes it; zero for fewer bytes than a header has.
+#[inline]
+pub fn crc(record: &[u8]) -> u32 {
+    match (record.get(RECORD_HEADER_SIZE..), record.get(..RECORD_HEADER_SIZE - 4)) {
+        (Some(data), Some(header)) => crc32c::crc32c_append(crc32c::crc32c(data), header),
+        _ => 0,
+    }
+}
+
+/// Whether `id` can stand in a record: a built-in resource manager or, from 15 on, a custom one. C: `RmgrIdIsValid`.
+pub fn is_rmgr(id: RmgrId, fmt: WalFormat) -> bool {
+    id.builtin().is_some() || (fmt.since(15) && id.is_custom())
+}
+
+/// A framed record: its bytes are whole and its CRC is right. Nothing inside has been looked at.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct RawRecord<'a> {
+    /// Where the record starts. C: `ReadRecPtr`.
+    pub lsn: Lsn,
+    /// Where the next one may start: aligned, or the next segment after a switch. C: `EndRecPtr`.
+    pub end: Lsn,
+    /// Timeline of the page that it ends on.
+    pub timeline: TimelineId,
+    /// Start of a record before this one that was lost in a crash and written over. C: `overwrittenRecPtr`.
+    pub overwritten: Option<Lsn>,
+    /// The header, already read.
+    pub header: RecordHeader,
+    /// All bytes of the record: borrowed from the segment, owned where page headers cut it.
+    pub bytes: Cow<'a, [u8]>,
+    /// Format of the WAL.
+    pub fmt: WalFormat,
+}
+
+impl<'a> RawRecord<'a> {
+    /// Checks the length and the CRC of one record's bytes, for WAL that comes record by record.
+    ///
+    /// `lsn` is where the record stands in the WAL; it is used for messages only.
+    ///
+    /// # Errors
+    /// The length does not fit, or the CRC is wrong.
+    ///
+    /// ```
+    /// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+    /// # let segment = pgwal_testkit::example();
+    /// # let bytes = segment[40..].to_vec();
+    /// # let len = u32::from_le_bytes(bytes[..4].try_into()?) as usize;
+    /// use pgwal::{Lsn, RawRecord, WalFormat};
+    /// let raw = RawRecord::from_bytes(&bytes[..len], Lsn(0x100_0028), WalFormat::new(15))?;
+    /// let record = raw.decode()?;
+    /// println!("{} {:?}", record.rmgr_name(), record.payload()?);
+    /// # Ok(())
+    /// # }
+    /// ```
+    pub fn from_bytes(bytes: &'a [u8], lsn: Lsn, fmt: WalFormat) -> Result<RawRecord<'a>> {
+        let location = |at: u64| {
+            let lsn = fmt.lsn_in_record(lsn, at);
+            let segment = SegmentName::of(TimelineId::default(), lsn, fmt.segment_size);
+            Location { segment, offset: lsn.segment_offset(fmt.segment_size), lsn, record: Some(lsn) }
+        };
+        let fail = |kind, at| Err(Error::new(kind, location(at)));
+        let Ok((_, header)) = RecordHeader::read(bytes, fmt) else {
+            let needed = RECORD_HEADER_SIZE.saturating_sub(bytes.len());
+            return fail(ErrorKind::Truncated { field: "XLogRecord", needed }, bytes.len() as u64);
+        };
+        if (header.tot_len as usize) < RECORD_HEADER_SIZE {
+            return fail(ErrorKind::RecordLength { found: header.tot_len }, 0);
+        }
+        if header.tot_len as usize != bytes.len() {
+            let (needed, left) = (header.tot_len.into(), bytes.len() as u64);
+            return fail(ErrorKind::RecordLayout { field: "xl_tot_len", needed, left }, 0);
+        }
+        if !is_rmgr(header.rmid, fmt) {
+            return fail(ErrorKind::ResourceManager { found: header.rmid.0 }, 17);
+        }
+        let expected = crc(bytes);
+        if expected != header.crc {
+            return fail(ErrorKind::Crc { expected, found: header.crc }, 20);
+        }
+        let end = (fmt.lsn_in_record(lsn, bytes.len() as u64 - 1) + 1).align();
+        let timeline = TimelineId::default();
+        Ok(RawRecord { lsn, end, timeline, overwritten: None, header, bytes: Cow::Borrowed(bytes), fmt })
+    }
+
+    /// The place of byte `at` of the record.
+    pub fn location(&self, at: usize) -> Location {
+        let lsn = self.fmt.lsn_in_record(self.lsn, at as u64);
+        let segment = SegmentName::of(self.timeline, lsn, self.fmt.segment_size);
+        Location { segment, offset: lsn.segment_offset(self.fmt.segment_size), lsn, record: Some(self.lsn) }
+    }
+
+    /// Reads what comes after the header: block references and main data, not the payload inside them.
+    ///
+    /// # Errors
+    /// The parts contradict each other, or do not add up to the record's length. C: `DecodeXLogRecord`.
+    #[inline]
+    pub fn decode(&self) -> Result<Record<'_>> {
+        match self.parts() {
+            Ok(record) => Ok(record),
+            Err((kind, left)) => Err(Error::new(kind, self.location(self.bytes.len().saturating_sub(left)))),
+        }
+    }
+
+    /// The work of [`RawRecord::decode`]; an error comes with the number of bytes left behind it.
+    fn parts(&self) -> std::result::Result<Record<'_>, (ErrorKind, usize)> {
+        let fmt = self.fmt;
+        let mut record = Record { raw: self, blocks: SmallVec::new(), origin: None, toplevel_xid: None, main: &[] };
+        let mut input = self.bytes.get(RECORD_HEADER_SIZE..).unwrap_or_default();
+        // Bytes of data (images, block data, main data) that the headers read so far speak of.
+        let mut data_total = 0u64;
+        let mut main_len = 0;
+        while input.len() as u64 > data_total {
+            let (i, id) = read::<u8>(input, fmt, "block_id")?;
+            let at = input;
+            input = i;
+            match id {
+                ID_DATA_SHORT => {
+                    let (i, len) = read::<u8>(input, fmt, "XLogRecordDataHeaderShort.data_length")?;
+                    (input, main_len) = (i, usize::from(len));
+                    data_total += u64::from(len);
+                    break; // by convention, the main data fragment is always last
+                }
+                ID_DATA_LONG => {
+                    let (i, len) = read::<u32>(input, fmt, "XLogRecordDataHeaderLong.data_length")?;
+                    (input, main_len) = (i, len as usize);
+                    data_total += u64::from(len);
+                    break;
+                }
+                ID_ORIGIN => {
+                    let (i, origin) = read::<RepOriginId>(input, fmt, "replorigin_session_origin")?;
+                    (input, record.origin) = (i, Some(origin));
+                }
+                ID_TOPLEVEL_XID if fmt.since(14) => {
+                    let (i, xid) = read::<Xid>(input, fmt, "toplevel_xid")?;
+                    (input, record.toplevel_xid) = (i, Some(xid));
+                }
+                0..=MAX_BLOCK_ID => {
+                    let previous = record.blocks.last().map(|block| (block.id, block.rel));
+                    let (i, block) = BlockRef::read(id, previous, at, input, fmt)?;
+                    input = i;
+                    data_total += u64::from(block.data_len) + block.image.map_or(0, |image| u64::from(image.len));
+                    record.blocks.push(block);
+                }
+                found => return Err((ErrorKind::BlockId { found }, at.len())),
+            }
+        }
+        if input.len() as u64 != data_total {
+            let (needed, left) = (data_total, input.len() as u64);
+            return Err((ErrorKind::RecordLayout { field: "record data", needed, left }, input.len()));
+        }
+        // The lengths add up to what is there, so none of these reads can fail.
+        for block in &mut record.blocks {
+            if let Some(image) = &mut block.image {
+                let (i, data) = bytes(input, image.len.into(), "block image").map_err(|e| (e.into(), e.left))?;
+                (input, image.data) = (i, data);
+            }
+            let (i, data) = bytes(input, block.data_len.into(), "block data").map_err(|e| (e.into(), e.left))?;
+            (input, block.data) = (i, data);
+        }
+        record.main = input.get(..main_len).unwrap_or_default();
+        Ok(record)
+    }
+}
+
+fn read<'a, T: Wire<'a>>(input: &'a [u8], fmt: WalFormat, field: &'static str) -> std::result::Result<(&'a [u8], T), (ErrorKind, usize)> {
+    T::read(input, fmt).map_err(|e| {
+        let needed = match e.problem {
+            Problem::Truncated { needed } => needed,
+            Problem::Invalid { .. } => 0,
+        };
+        (ErrorKind::RecordLayout { field, needed: (input.len() + needed) as u64, left: input.len() as u64 }, input.len())
+    })
+}
+
+wire_flags! {
+    /// C: `fork_flags` of `XLogRecordBlockHeader`: the fork in the lower four bits, flags above.
+    pub struct BlockFlags: u8 {
+        /// A page image follows.
+        BKPBLOCK_HAS_IMAGE = 0x10,
+        /// Data follows.
+        BKPBLOCK_HAS_DATA = 0x20,
+        /// Replay initializes the page.
+        BKPBLOCK_WILL_INIT = 0x40,
+        /// The relation is that of the block reference before.
+        BKPBLOCK_SAME_REL = 0x80,
+    }
+}
+
+/// A page that a record changes. C: `DecodedBkpBlock`, access/xlogreader.h.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct BlockRef<'r> {
+    /// Number by which the resource manager knows the block, 0 to 32.
+    pub id: u8,
+    /// Relation.
+    pub rel: RelFileLocator,
+    /// Fork of the relation.
+    pub fork: ForkNumber,
+    /// Page in the fork.
+    pub block: BlockNumber,
+    /// Flags without the fork's bits.
+    pub flags: BlockFlags,
+    /// Image of the page as it was before, or after, the change.
+    pub image: Option<Image<'r>>,
+    /// Data of the resource manager for this block; empty where the flags say there is none.
+    pub data: &'r [u8],
+    data_len: u16,
+}
+
+impl<'r> BlockRef<'r> {
+    /// Reads the header of block reference `id`; images and data come later. `at` is where the header starts.
+    fn read(
+        id: u8,
+        previous: Option<(u8, RelFileLocator)>,
+        at: &[u8],
+        i: &'r [u8],
+        fmt: WalFormat,
+    ) -> std::result::Result<(&'r [u8], BlockRef<'r>), (ErrorKind, usize)> {
+        if let Some((after, _)) = previous.filter(|&(after, _)| id <= after) {
+            return Err((ErrorKind::BlockOrder { id, after }, at.len()));
+        }
+        let (i, fork_flags) = read::<u8>(i, fmt, "XLogRecordBlockHeader.fork_flags")?;
+        let flags = BlockFlags(fork_flags & 0xF0);
+        let (mut i, data_len) = read::<u16>(i, fmt, "XLogRecordBlockHeader.data_length")?;
+        let has_data = flags.contains(BlockFlags::BKPBLOCK_HAS_DATA);
+        if has_data != (data_len > 0) {
+            return Err((ErrorKind::BlockData { id, has_data, len: data_len }, at.len()));
+        }
+        let mut image = None;
+        if flags.contains(BlockFlags::BKPBLOCK_HAS_IMAGE) {
+            let (rest, header) = Image::read_header(i, fmt)?;
+            (i, image) = (rest, Some(header));
+        }
+        let rel = if flags.contains(BlockFlags::BKPBLOCK_SAME_REL) {
+            previous.ok_or((ErrorKind::NoPreviousRelation { id }, at.len()))?.1
+        } else {
+            let (rest, rel) = read::<RelFileLocator>(i, fmt, "RelFileLocator")?;
+            i = rest;
+            rel
+        };
+        let (i, block) = read::<BlockNumber>(i, fmt, "BlockNumber")?;
+        Ok((i, BlockRef { id, rel, fork: ForkNumber(fork_flags & 0x0F), block, flags, image, data: &[], data_len }))
+    }
+
+    /// Whether the record has data for this block. C: `has_data`.
+    pub fn has_data(&self) -> bool {
+        self.flags.contains(BlockFlags::BKPBLOCK_HAS_DATA)
+    }
+
+    /// Whether replay restores the page from the image (and does not only compare). C: `XLogRecBlockImageApply`.
+    pub fn applies_image(&self) -> bool {
+        self.image.is_some_and(|image| image.apply())
+    }
+}
+
+/// A decoded record, borrowed from a [`RawRecord`]. Its payload is decoded when asked for.
+#[derive(Clone, Debug)]
+pub struct Record<'r> {
+    /// The framed record: its place, header and bytes.
+    pub raw: &'r RawRecord<'r>,
+    /// Block references in ascending order of their ids.
+    pub blocks: SmallVec<[BlockRef<'r>; 2]>,
+    /// Replication origin of the transaction, where it has one. C: `record_origin`.
+    pub origin: Option<RepOriginId>,
+    /// Top-level transaction, told once for each subtransaction at `wal_level=logical`, from 14 on. C: `toplevel_xid`.
+    pub toplevel_xid: Option<Xid>,
+    /// Main data: the resource manager's own.
+    pub main: &'r [u8],
+}
+
+impl<'r> Record<'r> {
+    /// The record's header.
+    pub fn header(&self) -> &'r RecordHeader {
+        &self.raw.header
+    }
+
+    /// The resource manager.
+    pub fn rmid(&self) -> RmgrId {
+        self.raw.header.rmid
+    }
+
+    /// Info byte of the header.
+    pub fn info(&self) -> Info {
+        self.raw.header.info
+    }
+
+    /// Format of the WAL.
+    pub fn fmt(&self) -> WalFormat {
+        self.raw.fmt
+    }
+
+    /// Block reference number `id`.
+    #[inline]
+    pub fn block(&self, id: u8) -> Option<&BlockRef<'r>> {
+        self.blocks.iter().find(|block| block.id == id)
+    }
+
+    /// Data of block reference `id`; `None` where there is no such block or it has no data. C: `XLogRecGetBlockData`.
+    #[inline]
+    pub fn block_data(&self, id: u8) -> Option<&'r [u8]> {
+        self.block(id).filter(|block| block.has_data()).map(|block| block.data)
+    }
+
+    /// Whether block reference `id` has an image. C: `XLogRecHasBlockImage`.
+    #[inline]
+    pub fn has_image(&self, id: u8) -> bool {
+        self.block(id).is_some_and(|block| block.image.is_some())
+    }
+
+    /// Name of the resource manager, `custom128` for one that an extension brings.
+    pub fn rmgr_name(&self) -> Cow<'static, str> {
+        self.rmid().name()
+    }
+
+    /// Name of the record type, `INSERT+INIT`; `None`: this version defines no such opcode. C: `rm_identify`.
+    pub fn opcode_name(&self) -> Option<&'static str> {
+        rmgr::identify(self.rmid(), self.info(), self.fmt())
+    }
+
+    /// Decodes the payload. `None`: a custom resource manager, or an opcode that this version does not define.
+    ///
+    /// # Errors
+    /// The payload does not parse; the record's other parts stay good.
+    pub fn payload(&self) -> Result<Option<Payload<'r>>> {
+        rmgr::parse(self, self.fmt())
+    }
+
+    /// Bytes of all page images. C: `XLogRecGetLen` calls them `fpi_len`.
+    pub fn image_len(&self) -> u32 {
+        self.blocks.iter().filter_map(|block| block.image.as_ref()).map(|image| u32::from(image.len)).sum()
+    }
+
+    /// Reads `part`, main data or a block's data, with `reader`, and refuses bytes left over.
+    ///
+    /// # Errors
+    /// What `reader` says, or [`ErrorKind::TrailingBytes`], with its place in the file.
+    #[inline]
+    pub fn parse_all<T>(&self, what: &'static str, part: &'r [u8], reader: impl FnOnce(&'r [u8]) -> Parsed<'r, T>) -> Result<T> {
+        match reader(part) {
+            Ok(([], value)) => Ok(value),
+            Ok((rest, _)) => Err(self.error(ErrorKind::TrailingBytes { after: what, count: rest.len() }, part, rest.len())),
+            Err(e) => Err(self.error(e.in_field(what).into(), part, e.left)),
+        }
+    }
+
+    /// Like [`Record::parse_all`] for the data of block `id`; `None` where the block or its data is not there.
+    ///
+    /// # Errors
+    /// As [`Record::parse_all`].
+    #[inline]
+    pub fn parse_block<T>(&self, what: &'static str, id: u8, reader: impl FnOnce(&'r [u8]) -> Parsed<'r, T>) -> Result<Option<T>> {
+        self.block_data(id).map(|data| self.parse_all(what, data, reader)).transpose()
+    }
+
+    /// An error at the place where `left` bytes of `part` were left.
+    #[cold]
+    fn error(&self, kind: ErrorKind, part: &[u8], left: usize) -> Error {
+        // `part` lies inside the record's bytes, so the difference of the addresses is its offset; were it elsewhere, the
+        // place would be the record's start.
+        let offset = (part.as_ptr() as usize).wrapping_sub(self.raw.bytes.as_ptr() as usize);
+        let at = offset.wrapping_add(part.len().saturating_sub(left));
+        Error::new(kind, self.raw.location(if at <= self.raw.bytes.len() { at } else { 0 }))
+    }
+}
+
+impl From<WireError> for ErrorKind {
+    fn from(e: WireError) -> ErrorKind {
+        match e.problem {
+            Problem::Truncated { needed } => ErrorKind::Truncated { field: e.field, needed },
+            Problem::Invalid { expected, found } => ErrorKind::Value { field: e.field, expected, found },
+        }
+    }
+}

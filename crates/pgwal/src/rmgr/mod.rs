@@ -1,0 +1,180 @@
+//! Resource managers: one file each, and the list of them all. C: access/rmgrlist.h.
+
+use std::borrow::Cow;
+
+use serde::{Serialize, Serializer};
+
+use crate::error::Result;
+use crate::format::{Majors, WalFormat};
+use crate::record::{Info, Record};
+use crate::text::Text;
+
+/// Id of a resource manager. JSON: its name. C: `RmgrId`, access/rmgr.h.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+pub struct RmgrId(pub u8);
+
+/// A resource manager that the server has built in.
+#[derive(Debug)]
+pub struct Rmgr {
+    /// Its id.
+    pub id: RmgrId,
+    /// Its name, as pg_waldump shows it and `--rmgr` takes it.
+    pub name: &'static str,
+    /// Its record types.
+    pub opcodes: &'static [Opcode],
+}
+
+/// A record type: its bits in the info byte, its name, and the majors that have it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Opcode {
+    /// The resource manager's bits of `xl_info`.
+    pub info: u8,
+    /// Name, as pg_waldump shows it.
+    pub name: &'static str,
+    /// Majors in which these bits have this meaning.
+    pub majors: Majors,
+}
+
+/// A row of a resource manager's opcode table.
+pub const fn op(info: u8, name: &'static str, majors: Majors) -> Opcode {
+    Opcode { info, name, majors }
+}
+
+/// Text of a payload, byte for byte as the major that wrote it describes it. C: `rm_desc`.
+pub trait Describe {
+    /// Appends the description; `rec` is the record that the payload was read from.
+    fn describe(&self, rec: &Record<'_>, fmt: WalFormat, out: &mut Text);
+}
+
+/// Main data and block data of a record that is being written.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Body {
+    /// Main data.
+    pub main: Vec<u8>,
+    /// Data by block reference, in the order of first use.
+    pub blocks: Vec<(u8, Vec<u8>)>,
+}
+
+impl Body {
+    /// The data of block reference `id`, to append to.
+    pub fn block(&mut self, id: u8) -> &mut Vec<u8> {
+        let at = self.blocks.iter().position(|block| block.0 == id).unwrap_or_else(|| {
+            self.blocks.push((id, Vec::new()));
+            self.blocks.len() - 1
+        });
+        &mut self.blocks[at].1 // found or just pushed
+    }
+}
+
+macro_rules! rmgrs {
+    ($($id:literal $name:literal $module:ident $variant:ident($op:ty);)*) => {
+        $(pub mod $module;)*
+
+        /// The built-in resource managers, in the order of their ids.
+        pub static RMGRS: &[Rmgr] = &[$(Rmgr { id: RmgrId($id), name: $name, opcodes: $module::OPCODES }),*];
+
+        /// A decoded payload: main data and block data, as the resource manager means them.
+        #[derive(Clone, Debug, PartialEq, Serialize)]
+        #[serde(untagged)]
+        pub enum Payload<'r> {
+            $(#[doc = concat!("Of resource manager ", $name, ".")] $variant($op)),*
+        }
+
+        /// Decodes the payload of `rec`. `None`: a custom resource manager, or an opcode that this version does not define.
+        ///
+        /// # Errors
+        /// The payload does not parse.
+        #[inline]
+        pub fn parse<'r>(rec: &Record<'r>, fmt: WalFormat) -> Result<Option<Payload<'r>>> {
+            Ok(match rec.rmid().0 {
+                $($id => $module::parse(rec, fmt)?.map(Payload::$variant),)*
+                _ => None,
+            })
+        }
+
+        impl Payload<'_> {
+            /// Writes main data and block data: the inverse of [`parse`].
+            pub fn write(&self, fmt: WalFormat, body: &mut Body) {
+                match self {
+                    $(Payload::$variant(op) => op.write(fmt, body)),*
+                }
+            }
+        }
+
+        impl Describe for Payload<'_> {
+            #[inline]
+            fn describe(&self, rec: &Record<'_>, fmt: WalFormat, out: &mut Text) {
+                match self {
+                    $(Payload::$variant(op) => op.describe(rec, fmt, out)),*
+                }
+            }
+        }
+    };
+}
+
+rmgrs! {
+    0 "XLOG" xlog Xlog(xlog::Op<'r>);
+    1 "Transaction" xact Transaction(xact::Op<'r>);
+    2 "Storage" smgr Storage(smgr::Op<'r>);
+    3 "CLOG" clog Clog(clog::Op);
+    4 "Database" dbase Database(dbase::Op<'r>);
+    5 "Tablespace" tblspc Tablespace(tblspc::Op<'r>);
+    6 "MultiXact" multixact MultiXact(multixact::Op<'r>);
+    7 "RelMap" relmap RelMap(relmap::Op<'r>);
+    8 "Standby" standby Standby(standby::Op<'r>);
+    9 "Heap2" heap2 Heap2(heap2::Op<'r>);
+    10 "Heap" heap Heap(heap::Op<'r>);
+    11 "Btree" btree Btree(btree::Op<'r>);
+    12 "Hash" hash Hash(hash::Op<'r>);
+    13 "Gin" gin Gin(gin::Op<'r>);
+    14 "Gist" gist Gist(gist::Op<'r>);
+    15 "Sequence" seq Sequence(seq::Op<'r>);
+    16 "SPGist" spgist SpGist(spgist::Op<'r>);
+    17 "BRIN" brin Brin(brin::Op<'r>);
+    18 "CommitTs" commit_ts CommitTs(commit_ts::Op<'r>);
+    19 "ReplicationOrigin" replorigin ReplicationOrigin(replorigin::Op<'r>);
+    20 "Generic" generic Generic(generic::Op<'r>);
+    21 "LogicalMessage" logicalmsg LogicalMessage(logicalmsg::Op<'r>);
+}
+
+impl RmgrId {
+    /// C: `RM_XLOG_ID`.
+    pub const XLOG: RmgrId = RmgrId(0);
+    /// C: `RM_XACT_ID`.
+    pub const XACT: RmgrId = RmgrId(1);
+
+    /// The built-in resource manager with this id.
+    #[inline]
+    pub fn builtin(self) -> Option<&'static Rmgr> {
+        RMGRS.get(usize::from(self.0))
+    }
+
+    /// Whether the id is in the range that extensions take theirs from, 128 to 255. C: `RmgrIdIsCustom`.
+    #[inline]
+    pub const fn is_custom(self) -> bool {
+        self.0 >= 128
+    }
+
+    /// Its name: `Heap`, `custom128`, or `UNKNOWN (100)`.
+    pub fn name(self) -> Cow<'static, str> {
+        match self.builtin() {
+            Some(rmgr) => Cow::Borrowed(rmgr.name),
+            None if self.is_custom() => Cow::Owned(format!("custom{:03}", self.0)),
+            None => Cow::Owned(format!("UNKNOWN ({})", self.0)),
+        }
+    }
+}
+
+impl Serialize for RmgrId {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        serializer.serialize_str(&self.name())
+    }
+}
+
+/// Name of the record type that `info` means to `rmid`. C: `rm_identify`.
+#[inline]
+pub fn identify(rmid: RmgrId, info: Info, fmt: WalFormat) -> Option<&'static str> {
+    let bits = info.opcode();
+    let row = rmid.builtin()?.opcodes.iter().find(|row| row.info == bits && row.majors.contains(fmt.major));
+    row.map(|row| row.name)
+}

@@ -1,0 +1,416 @@
+//! The text of pg_waldump, written into a byte buffer.
+//!
+//! Text is the hot path of the whole program, so descriptions are built from plain integer and hex writers under
+//! [`put!`](crate::put) instead of `core::fmt`.
+
+use std::fmt;
+
+use crate::format::WalFormat;
+use crate::lsn::{Lsn, TimelineId};
+use crate::types::{BlockNumber, CommandId, FullXid, MultiXactId, OffsetNumber, Oid, RepOriginId, TimestampTz, Xid};
+use crate::wire::{Bytes, Str};
+
+/// A byte buffer that knows how PostgreSQL writes its values.
+#[derive(Debug)]
+pub struct Text {
+    buf: Vec<u8>,
+    /// 19 pads the lower half of every LSN to eight digits; before, only the record line did.
+    pad_lsn: bool,
+    zone: Zone,
+    /// The last minute written (since the Unix epoch), its text up to the seconds, and the zone's abbreviation.
+    minute: Option<(i64, Vec<u8>, Vec<u8>)>,
+}
+
+/// The time zone that timestamps are shown in.
+#[derive(Clone, Debug)]
+pub struct Zone(jiff::tz::TimeZone);
+
+impl Zone {
+    /// Coordinated universal time.
+    pub fn utc() -> Zone {
+        Zone(jiff::tz::TimeZone::UTC)
+    }
+
+    /// The machine's zone, as C's `localtime` sees it: `TZ`, or else /etc/localtime, or else UTC.
+    pub fn local() -> Zone {
+        match jiff::tz::TimeZone::try_system() {
+            Ok(zone) if !zone.is_unknown() => Zone(zone),
+            _ => Zone::utc(),
+        }
+    }
+}
+
+impl Text {
+    /// An empty buffer for WAL of format `fmt`, with timestamps in `zone`.
+    pub fn new(fmt: WalFormat, zone: Zone) -> Text {
+        Text { buf: Vec::new(), pad_lsn: fmt.since(19), zone, minute: None }
+    }
+
+    /// Continues with WAL of another format.
+    pub fn set_format(&mut self, fmt: WalFormat) {
+        self.pad_lsn = fmt.since(19);
+    }
+
+    /// What has been written.
+    pub fn as_bytes(&self) -> &[u8] {
+        &self.buf
+    }
+
+    /// What has been written, as a string; bytes from the WAL that are not UTF-8 are replaced.
+    pub fn to_string_lossy(&self) -> String {
+        String::from_utf8_lossy(&self.buf).into_owned()
+    }
+
+    /// Bytes written.
+    pub fn len(&self) -> usize {
+        self.buf.len()
+    }
+
+    /// Whether nothing has been written.
+    pub fn is_empty(&self) -> bool {
+        self.buf.is_empty()
+    }
+
+    /// Forgets what has been written and keeps the memory.
+    pub fn clear(&mut self) {
+        self.buf.clear();
+    }
+
+    /// Forgets what has been written after the first `len` bytes.
+    pub fn truncate(&mut self, len: usize) {
+        self.buf.truncate(len);
+    }
+
+    /// Takes out what has been written.
+    pub fn take(&mut self) -> Vec<u8> {
+        std::mem::take(&mut self.buf)
+    }
+
+    /// Appends bytes as they are.
+    #[inline]
+    pub fn push(&mut self, bytes: &[u8]) {
+        self.buf.extend_from_slice(bytes);
+    }
+
+    /// Appends decimal digits, right-aligned in at least `width` columns.
+    #[inline]
+    pub fn decimal(&mut self, mut value: u64, width: usize) {
+        // Two digits at a time, from the right; 20 digits hold any u64.
+        let mut digits = [b' '; 20];
+        let mut at = digits.len();
+        while value >= 100 {
+            let pair = (value % 100) as usize;
+            value /= 100;
+            at -= 2;
+            digits[at..at + 2].copy_from_slice(&PAIRS[pair]); // at >= 0: u64 has at most 20 digits
+        }
+        if value >= 10 {
+            at -= 2;
+            digits[at..at + 2].copy_from_slice(&PAIRS[value as usize]);
+        } else {
+            at -= 1;
+            digits[at] = b'0' + value as u8;
+        }
+        if width <= digits.len() {
+            at = at.min(digits.len() - width);
+        } else {
+            self.buf.resize(self.buf.len() + width - digits.len(), b' ');
+            at = 0;
+        }
+        self.buf.extend_from_slice(&digits[at..]);
+    }
+
+    /// Appends hexadecimal digits, zero-padded to at least `width`.
+    #[inline]
+    fn hexadecimal(&mut self, mut value: u64, width: usize, alphabet: &[u8; 16]) {
+        let mut digits = [b'0'; 16];
+        let mut at = digits.len();
+        while value != 0 {
+            at -= 1; // 16 digits hold any u64
+            digits[at] = alphabet[(value & 15) as usize];
+            value >>= 4;
+        }
+        at = at.min(digits.len() - width.clamp(1, 16));
+        self.buf.extend_from_slice(&digits[at..]);
+    }
+
+    /// Appends a timestamp as C's `timestamptz_to_str` in pg_waldump does: local time, microseconds, zone abbreviation.
+    fn timestamp(&mut self, time: TimestampTz) {
+        // Like C, the division truncates towards zero, so that times before 2000 show negative microseconds.
+        let unix = time.0 / 1_000_000 + TimestampTz::UNIX_EPOCH_OFFSET / 1_000_000;
+        let micros = time.0 % 1_000_000;
+        let minute = unix.div_euclid(60);
+        if !matches!(&self.minute, Some((cached, ..)) if *cached == minute) {
+            self.minute = Some(self.minute_text(minute));
+        }
+        if let Some((_, text, zone)) = self.minute.take() {
+            self.push(&text);
+            self.push(&PAIRS[unix.rem_euclid(60) as usize]); // 0..60
+            self.push(if micros < 0 { b".-" } else { b"." });
+            let width = if micros < 0 { 5 } else { 6 };
+            let digits = micros.unsigned_abs();
+            for power in (0..width.max(decimal_digits(digits))).rev() {
+                self.buf.push(b'0' + (digits / 10u64.pow(power) % 10) as u8);
+            }
+            self.push(b" ");
+            self.push(&zone);
+            self.minute = Some((minute, text, zone));
+        }
+    }
+
+    /// Text of a minute up to the seconds, and the abbreviation of the zone then.
+    fn minute_text(&self, minute: i64) -> (i64, Vec<u8>, Vec<u8>) {
+        let stamp = jiff::Timestamp::from_second(minute.saturating_mul(60));
+        let stamp = stamp.unwrap_or(if minute < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX });
+        let info = self.zone.0.to_offset_info(stamp);
+        let local = minute.saturating_mul(60).saturating_add(info.offset().seconds().into());
+        let (year, month, day) = civil_from_days(local.div_euclid(86_400));
+        let second = local.rem_euclid(86_400);
+        let text = format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:", second / 3600, second / 60 % 60);
+        (minute, text.into_bytes(), info.abbreviation().as_bytes().to_vec())
+    }
+}
+
+fn decimal_digits(value: u64) -> u32 {
+    value.checked_ilog10().unwrap_or(0) + 1
+}
+
+/// Year, month and day of a day counted from 1970-01-01, in the proleptic Gregorian calendar.
+///
+/// A calendar library stops at year 9999; PostgreSQL's timestamps, and damaged ones, do not.
+fn civil_from_days(days: i64) -> (i64, i64, i64) {
+    let days = days + 719_468; // from 0000-03-01: leap days come last
+    let era = days.div_euclid(146_097);
+    let day_of_era = days.rem_euclid(146_097);
+    let year_of_era = (day_of_era - day_of_era / 1460 + day_of_era / 36_524 - day_of_era / 146_096) / 365;
+    let day_of_year = day_of_era - (365 * year_of_era + year_of_era / 4 - year_of_era / 100);
+    let shifted_month = (5 * day_of_year + 2) / 153;
+    let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
+    let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
+    (era * 400 + year_of_era + i64::from(month <= 2), month, day)
+}
+
+/// "00" to "99".
+const PAIRS: [[u8; 2]; 100] = {
+    let mut pairs = [[0; 2]; 100];
+    let mut i = 0;
+    while i < 100 {
+        pairs[i] = [b'0' + i as u8 / 10, b'0' + i as u8 % 10];
+        i += 1;
+    }
+    pairs
+};
+
+/// A value that can be appended to [`Text`].
+pub trait Put {
+    /// Appends the value in PostgreSQL's usual form for its type.
+    fn put(&self, out: &mut Text);
+}
+
+/// Appends values one after the other: `put!(out, "off: ", self.offnum, ", flags: 0x", hex2(self.flags.0))`.
+#[macro_export]
+macro_rules! put {
+    ($out:expr $(, $value:expr)* $(,)?) => {{
+        let out: &mut $crate::text::Text = $out;
+        $($crate::text::Put::put(&$value, out);)*
+    }};
+}
+
+impl<T: Put + ?Sized> Put for &T {
+    #[inline]
+    fn put(&self, out: &mut Text) {
+        (**self).put(out);
+    }
+}
+impl Put for str {
+    #[inline]
+    fn put(&self, out: &mut Text) {
+        out.push(self.as_bytes());
+    }
+}
+impl Put for [u8] {
+    #[inline]
+    fn put(&self, out: &mut Text) {
+        out.push(self);
+    }
+}
+impl Put for Str<'_> {
+    #[inline]
+    fn put(&self, out: &mut Text) {
+        out.push(self.0);
+    }
+}
+/// The bytes as they are, like C's `%s`.
+impl Put for Bytes<'_> {
+    #[inline]
+    fn put(&self, out: &mut Text) {
+        out.push(self.0);
+    }
+}
+macro_rules! put_integers {
+    (unsigned $($u:ty),*; signed $($i:ty),*; newtypes $($n:ty),*) => {
+        $(impl Put for $u {
+            #[inline]
+            fn put(&self, out: &mut Text) {
+                out.decimal(*self as u64, 0);
+            }
+        })*
+        $(impl Put for $i {
+            #[inline]
+            fn put(&self, out: &mut Text) {
+                if *self < 0 {
+                    out.push(b"-");
+                }
+                out.decimal(self.unsigned_abs() as u64, 0);
+            }
+        })*
+        $(impl Put for $n {
+            #[inline]
+            fn put(&self, out: &mut Text) {
+                out.decimal(self.0.into(), 0);
+            }
+        })*
+    };
+}
+put_integers!(unsigned u8, u16, u32, u64, usize; signed i8, i16, i32, i64;
+    newtypes Xid, MultiXactId, Oid, BlockNumber, OffsetNumber, CommandId, RepOriginId, TimelineId);
+
+/// `epoch:xid`, as descriptions of 12 and later write it.
+impl Put for FullXid {
+    fn put(&self, out: &mut Text) {
+        put!(out, self.epoch(), ":", self.xid());
+    }
+}
+/// As descriptions write it: `%X/%X` before 19, `%X/%08X` from 19 on.
+impl Put for Lsn {
+    #[inline]
+    fn put(&self, out: &mut Text) {
+        let width = if out.pad_lsn { 8 } else { 1 };
+        put!(out, hex(self.high()), "/");
+        out.hexadecimal(self.low().into(), width, UPPER);
+    }
+}
+impl Put for TimestampTz {
+    fn put(&self, out: &mut Text) {
+        out.timestamp(*self);
+    }
+}
+
+const UPPER: &[u8; 16] = b"0123456789ABCDEF";
+const LOWER: &[u8; 16] = b"0123456789abcdef";
+
+/// A number in one of C's formats; made by [`hex`], [`hex2`] and their like.
+#[derive(Clone, Copy, Debug)]
+pub struct Formatted(Form, u64);
+
+#[derive(Clone, Copy, Debug)]
+enum Form {
+    Upper(usize),
+    Lower(usize),
+    Decimal(usize),
+}
+
+/// `%X`
+#[inline]
+pub fn hex(value: impl Into<u64>) -> Formatted {
+    Formatted(Form::Upper(1), value.into())
+}
+/// `%02X`
+#[inline]
+pub fn hex2(value: impl Into<u64>) -> Formatted {
+    Formatted(Form::Upper(2), value.into())
+}
+/// `%04X`
+#[inline]
+pub fn hex4(value: impl Into<u64>) -> Formatted {
+    Formatted(Form::Upper(4), value.into())
+}
+/// `%08X`
+#[inline]
+pub fn hex8(value: impl Into<u64>) -> Formatted {
+    Formatted(Form::Upper(8), value.into())
+}
+/// `%x`
+#[inline]
+pub fn lower_hex(value: impl Into<u64>) -> Formatted {
+    Formatted(Form::Lower(1), value.into())
+}
+/// `%02x`
+#[inline]
+pub fn lower_hex2(value: impl Into<u64>) -> Formatted {
+    Formatted(Form::Lower(2), value.into())
+}
+/// `%{width}u`: right-aligned.
+#[inline]
+pub fn right(value: impl Into<u64>, width: usize) -> Formatted {
+    Formatted(Form::Decimal(width), value.into())
+}
+impl Put for Formatted {
+    #[inline]
+    fn put(&self, out: &mut Text) {
+        match self.0 {
+            Form::Upper(width) => out.hexadecimal(self.1, width, UPPER),
+            Form::Lower(width) => out.hexadecimal(self.1, width, LOWER),
+            Form::Decimal(width) => out.decimal(self.1, width),
+        }
+    }
+}
+
+/// An LSN as `%X/%08X` whatever the major, as the record line writes it.
+#[derive(Clone, Copy, Debug)]
+pub struct Padded(pub Lsn);
+
+impl Put for Padded {
+    #[inline]
+    fn put(&self, out: &mut Text) {
+        put!(out, hex(self.0.high()), "/", hex8(self.0.low()));
+    }
+}
+
+/// So that rarely used values can be written with `write!(out, …)` too.
+impl fmt::Write for Text {
+    fn write_str(&mut self, text: &str) -> fmt::Result {
+        self.push(text.as_bytes());
+        Ok(())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn text(write: impl FnOnce(&mut Text)) -> String {
+        let mut out = Text::new(WalFormat::new(15), Zone::utc());
+        write(&mut out);
+        out.to_string_lossy()
+    }
+
+    #[test]
+    fn integers_equal_core_fmt() {
+        for n in [0, 1, 9, 10, 99, 100, 101, 999, 1000, 65_535, 99_999, 100_000, u32::MAX.into(), u64::MAX / 2, u64::MAX] {
+            assert_eq!(text(|t| put!(t, n)), n.to_string());
+            assert_eq!(text(|t| put!(t, hex(n), " ", hex8(n), " ", lower_hex(n))), format!("{n:X} {n:08X} {n:x}"));
+            for width in [0, 1, 6, 10, 20, 25] {
+                assert_eq!(text(|t| put!(t, right(n, width))), format!("{n:width$}"));
+            }
+        }
+        assert_eq!(text(|t| put!(t, i32::MIN, " ", -1i64, " ", 7i8)), "-2147483648 -1 7");
+    }
+
+    #[test]
+    fn lsn_width_follows_the_major() {
+        assert_eq!(text(|t| put!(t, Lsn(0x1_0000_0ABC), " ", Padded(Lsn(0x1_0000_0ABC)))), "1/ABC 1/00000ABC");
+        let mut out = Text::new(WalFormat::new(19), Zone::utc());
+        put!(&mut out, Lsn(0xABC));
+        assert_eq!(out.as_bytes(), b"0/00000ABC");
+    }
+
+    #[test]
+    fn timestamps() {
+        assert_eq!(text(|t| put!(t, TimestampTz(0))), "2000-01-01 00:00:00.000000 UTC");
+        assert_eq!(text(|t| put!(t, TimestampTz(846_979_199_999_999))), "2026-11-02 23:59:59.999999 UTC");
+        assert_eq!(text(|t| put!(t, TimestampTz(-1))), "2000-01-01 00:00:00.-00001 UTC");
+        // Beyond any calendar library: PostgreSQL's infinity.
+        assert_eq!(text(|t| put!(t, TimestampTz(i64::MAX))), "294277-01-09 04:00:54.775807 UTC");
+    }
+}

@@ -1,0 +1,490 @@
+//! Reading and writing fields in their on-disk order.
+//!
+//! Every field type implements [`Wire`]; [`wire_struct!`] turns a list of fields into a struct with its reader and writer.
+//! WAL is written in the byte order of its machine; this crate reads little-endian WAL (x86-64, ARM) and says so of the other kind.
+//! nom does the bounds checks; its types stay inside this file.
+
+use std::fmt;
+use std::marker::PhantomData;
+use std::ops::Deref;
+
+use nom::Parser;
+use nom::bytes::complete::take;
+use serde::{Serialize, Serializer};
+
+use crate::format::WalFormat;
+
+/// Bytes that are left, and the value read before them.
+pub type Parsed<'a, T> = Result<(&'a [u8], T), WireError>;
+
+/// Why a field could not be read: only what a low-level reader knows. [`crate::Record::parse_all`] adds the place.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct WireError {
+    /// Bytes that were left where the field should start.
+    pub left: usize,
+    /// C struct and field, `xl_heap_insert.offnum`.
+    pub field: &'static str,
+    /// What is wrong with it.
+    pub problem: Problem,
+}
+
+/// What can be wrong with a field.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Problem {
+    /// So many more bytes are needed than there are.
+    Truncated {
+        /// Bytes missing.
+        needed: usize,
+    },
+    /// A value that the format does not allow.
+    Invalid {
+        /// What the format allows.
+        expected: &'static str,
+        /// The value.
+        found: u64,
+    },
+}
+
+impl WireError {
+    /// A value read from `input` that the format does not allow.
+    pub fn invalid(input: &[u8], field: &'static str, expected: &'static str, found: u64) -> WireError {
+        WireError { left: input.len(), field, problem: Problem::Invalid { expected, found } }
+    }
+
+    /// `input` has fewer than `len` bytes.
+    pub fn truncated(input: &[u8], field: &'static str, len: usize) -> WireError {
+        WireError { left: input.len(), field, problem: Problem::Truncated { needed: len.saturating_sub(input.len()) } }
+    }
+
+    /// Names the field, unless a reader further down already did.
+    pub fn in_field(mut self, field: &'static str) -> WireError {
+        if self.field.is_empty() {
+            self.field = field;
+        }
+        self
+    }
+}
+
+/// A value with a fixed place in the on-disk order.
+pub trait Wire<'a>: Sized {
+    /// Reads the value from the front of `input`.
+    ///
+    /// # Errors
+    /// Too few bytes, or a value that the format does not allow.
+    fn read(input: &'a [u8], fmt: WalFormat) -> Parsed<'a, Self>;
+
+    /// Appends the value's bytes to `out`: the inverse of [`Wire::read`].
+    fn write(&self, fmt: WalFormat, out: &mut Vec<u8>);
+}
+
+/// A value whose size does not depend on its bytes, so that arrays of it can be measured before they are read.
+pub trait FixedSize {
+    /// Bytes on disk.
+    fn size(fmt: WalFormat) -> usize;
+}
+
+/// The next `len` bytes.
+///
+/// # Errors
+/// Fewer than `len` bytes are left.
+#[inline]
+pub fn bytes<'a>(input: &'a [u8], len: usize, field: &'static str) -> Parsed<'a, &'a [u8]> {
+    match take::<usize, &[u8], nom::error::Error<&[u8]>>(len).parse_complete(input) {
+        Ok((rest, taken)) => Ok((rest, taken)),
+        Err(_) => Err(WireError::truncated(input, field, len)),
+    }
+}
+
+/// Everything that is left: for open-ended tails.
+///
+/// # Errors
+/// None; the form is that of the other readers.
+pub fn rest(input: &[u8]) -> Parsed<'_, &[u8]> {
+    Ok((&[], input))
+}
+
+/// Skips zero or more bytes up to a multiple of `to`, counted from `start`, the slice that `input` is the tail of.
+///
+/// # Errors
+/// The padding is cut short.
+pub fn align<'a>(start: &[u8], input: &'a [u8], to: usize, field: &'static str) -> Parsed<'a, ()> {
+    let read = start.len().saturating_sub(input.len());
+    let (input, _) = bytes(input, read.next_multiple_of(to) - read, field)?;
+    Ok((input, ()))
+}
+
+/// A NUL-terminated string, without the NUL.
+///
+/// # Errors
+/// No NUL is left.
+pub fn c_string<'a>(input: &'a [u8], field: &'static str) -> Parsed<'a, Bytes<'a>> {
+    match input.iter().position(|&b| b == 0) {
+        Some(len) => {
+            let (input, text) = bytes(input, len, field)?;
+            let (input, _) = bytes(input, 1, field)?;
+            Ok((input, Bytes(text)))
+        }
+        None => Err(WireError::truncated(input, field, input.len().saturating_add(1))),
+    }
+}
+
+macro_rules! integers {
+    ($($int:ty),*) => {$(
+        impl Wire<'_> for $int {
+            #[inline]
+            fn read(input: &[u8], _: WalFormat) -> Parsed<'_, Self> {
+                const SIZE: usize = size_of::<$int>();
+                let (input, taken) = bytes(input, SIZE, "")?;
+                let mut raw = [0; SIZE];
+                raw.copy_from_slice(taken); // `take` gave exactly SIZE bytes
+                Ok((input, <$int>::from_le_bytes(raw)))
+            }
+            #[inline]
+            fn write(&self, _: WalFormat, out: &mut Vec<u8>) {
+                out.extend_from_slice(&self.to_le_bytes());
+            }
+        }
+        impl FixedSize for $int {
+            fn size(_: WalFormat) -> usize {
+                size_of::<$int>()
+            }
+        }
+    )*};
+}
+integers!(u8, u16, u32, u64, i8, i16, i32, i64);
+
+/// C `bool`: one byte, 0 or 1.
+impl Wire<'_> for bool {
+    #[inline]
+    fn read(input: &[u8], fmt: WalFormat) -> Parsed<'_, Self> {
+        match u8::read(input, fmt)? {
+            (input, 0) => Ok((input, false)),
+            (input, 1) => Ok((input, true)),
+            (_, other) => Err(WireError::invalid(input, "", "0 or 1", other.into())),
+        }
+    }
+    fn write(&self, _: WalFormat, out: &mut Vec<u8>) {
+        out.push(u8::from(*self));
+    }
+}
+impl FixedSize for bool {
+    fn size(_: WalFormat) -> usize {
+        1
+    }
+}
+
+/// Padding that C's alignment puts between fields or at the end of a struct.
+///
+/// Usually zero, but the server does not promise it, so the bytes are kept.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Pad<const N: usize>(pub [u8; N]);
+
+impl<const N: usize> Default for Pad<N> {
+    fn default() -> Self {
+        Pad([0; N])
+    }
+}
+impl<const N: usize> Wire<'_> for Pad<N> {
+    #[inline]
+    fn read(input: &[u8], _: WalFormat) -> Parsed<'_, Self> {
+        let (input, taken) = bytes(input, N, "")?;
+        let mut raw = [0; N];
+        raw.copy_from_slice(taken); // `bytes` gave exactly N
+        Ok((input, Pad(raw)))
+    }
+    fn write(&self, _: WalFormat, out: &mut Vec<u8>) {
+        out.extend_from_slice(&self.0);
+    }
+}
+impl<const N: usize> FixedSize for Pad<N> {
+    fn size(_: WalFormat) -> usize {
+        N
+    }
+}
+
+macro_rules! gate {
+    ($(#[$doc:meta])* $gate:ident, $present:expr) => {
+        $(#[$doc])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $gate<const MAJOR: u8, T>(pub Option<T>);
+
+        impl<'a, const MAJOR: u8, T: Wire<'a>> Wire<'a> for $gate<MAJOR, T> {
+            #[inline]
+            fn read(input: &'a [u8], fmt: WalFormat) -> Parsed<'a, Self> {
+                let present: fn(u8, u8) -> bool = $present;
+                if !present(fmt.major, MAJOR) {
+                    return Ok((input, $gate(None)));
+                }
+                let (input, value) = T::read(input, fmt)?;
+                Ok((input, $gate(Some(value))))
+            }
+            /// A value that this major does not have is left out.
+            fn write(&self, fmt: WalFormat, out: &mut Vec<u8>) {
+                let present: fn(u8, u8) -> bool = $present;
+                if let (true, Some(value)) = (present(fmt.major, MAJOR), &self.0) {
+                    value.write(fmt, out);
+                }
+            }
+        }
+        impl<const MAJOR: u8, T: FixedSize> FixedSize for $gate<MAJOR, T> {
+            fn size(fmt: WalFormat) -> usize {
+                let present: fn(u8, u8) -> bool = $present;
+                if present(fmt.major, MAJOR) { T::size(fmt) } else { 0 }
+            }
+        }
+        impl<const MAJOR: u8, T> Deref for $gate<MAJOR, T> {
+            type Target = Option<T>;
+            fn deref(&self) -> &Option<T> {
+                &self.0
+            }
+        }
+        impl<const MAJOR: u8, T: Serialize> Serialize for $gate<MAJOR, T> {
+            fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+                self.0.serialize(serializer)
+            }
+        }
+    };
+}
+gate! {
+    /// A field that exists from `MAJOR` on; `None` in older WAL.
+    Since, |major, first| major >= first
+}
+gate! {
+    /// A field that existed up to and including `MAJOR`; `None` in newer WAL.
+    Until, |major, last| major <= last
+}
+
+/// Borrowed bytes whose structure is not ours (tuple data, page images, strings in the database's encoding). JSON: hexadecimal digits.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Bytes<'a>(pub &'a [u8]);
+
+impl Deref for Bytes<'_> {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        self.0
+    }
+}
+impl fmt::Debug for Bytes<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}", Hex(self.0))
+    }
+}
+impl Serialize for Bytes<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&Hex(self.0))
+    }
+}
+
+/// Bytes shown as hexadecimal digits.
+pub struct Hex<'a>(pub &'a [u8]);
+
+impl fmt::Display for Hex<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.iter().try_for_each(|b| write!(f, "{b:02x}"))
+    }
+}
+
+/// Borrowed text, as JSON a string (bytes that are not UTF-8 are replaced there; the bytes themselves are kept).
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct Str<'a>(pub &'a [u8]);
+
+impl fmt::Debug for Str<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{:?}", String::from_utf8_lossy(self.0))
+    }
+}
+impl Serialize for Str<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_str(&String::from_utf8_lossy(self.0))
+    }
+}
+
+/// An array of fixed-size values, borrowed as bytes and read on demand: a count from disk costs nothing until its bytes are there.
+#[derive(Clone, Copy)]
+pub struct Array<'a, T> {
+    raw: &'a [u8],
+    count: usize,
+    fmt: WalFormat,
+    of: PhantomData<T>,
+}
+
+/// Reads an array of `count` values.
+///
+/// # Errors
+/// Fewer bytes are left than `count` values take.
+pub fn array<'a, T: Wire<'a> + FixedSize>(
+    input: &'a [u8],
+    count: impl TryInto<usize>,
+    fmt: WalFormat,
+    field: &'static str,
+) -> Parsed<'a, Array<'a, T>> {
+    let count = count.try_into().unwrap_or(usize::MAX);
+    let len = count.checked_mul(T::size(fmt)).unwrap_or(usize::MAX);
+    let (input, raw) = bytes(input, len, field)?;
+    Ok((input, Array { raw, count, fmt, of: PhantomData }))
+}
+
+impl<'a, T: Wire<'a> + FixedSize> Array<'a, T> {
+    /// Number of values.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The values in order.
+    pub fn iter(&self) -> impl Iterator<Item = T> + use<'a, T> {
+        let (mut left, fmt) = (self.raw, self.fmt);
+        // A value that its type refuses ends the iteration; `array` is used with types that accept every bit pattern.
+        (0..self.count).map_while(move |_| {
+            let (rest, value) = T::read(left, fmt).ok()?;
+            left = rest;
+            Some(value)
+        })
+    }
+
+    /// Value number `index`.
+    pub fn get(&self, index: usize) -> Option<T> {
+        let start = index.checked_mul(T::size(self.fmt))?;
+        self.raw.get(start..).and_then(|at| T::read(at, self.fmt).ok()).map(|(_, value)| value)
+    }
+
+    /// The bytes on disk.
+    pub fn raw(&self) -> &'a [u8] {
+        self.raw
+    }
+
+    /// Appends the bytes to `out`.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.raw);
+    }
+}
+impl<'a, T: Wire<'a> + FixedSize + PartialEq> PartialEq for Array<'a, T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.count == other.count && self.iter().eq(other.iter())
+    }
+}
+impl<'a, T: Wire<'a> + FixedSize + fmt::Debug> fmt::Debug for Array<'a, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+impl<'a, T: Wire<'a> + FixedSize + Serialize> Serialize for Array<'a, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
+    }
+}
+
+/// Turns a list of fields, in on-disk order, into a struct with its reader, writer, size and JSON.
+///
+/// The name in parentheses is the C struct, which errors name.
+#[macro_export]
+macro_rules! wire_struct {
+    ($(#[$meta:meta])* pub struct $name:ident ($c:literal) { $($(#[$fmeta:meta])* $field:ident : $ty:ty),* $(,)? }) => {
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+        pub struct $name { $($(#[$fmeta])* pub $field: $ty),* }
+
+        impl $crate::wire::Wire<'_> for $name {
+            #[inline]
+            fn read(input: &[u8], fmt: $crate::format::WalFormat) -> $crate::wire::Parsed<'_, Self> {
+                $(let (input, $field) = <$ty as $crate::wire::Wire>::read(input, fmt)
+                    .map_err(|e| e.in_field(concat!($c, ".", stringify!($field))))?;)*
+                Ok((input, $name { $($field),* }))
+            }
+            #[inline]
+            fn write(&self, fmt: $crate::format::WalFormat, out: &mut Vec<u8>) {
+                let _ = (fmt, &out);
+                $($crate::wire::Wire::write(&self.$field, fmt, out);)*
+            }
+        }
+        impl $crate::wire::FixedSize for $name {
+            fn size(fmt: $crate::format::WalFormat) -> usize {
+                let _ = fmt;
+                0 $(+ <$ty as $crate::wire::FixedSize>::size(fmt))*
+            }
+        }
+    };
+}
+
+/// Gives an integer from the WAL a type of its own.
+#[macro_export]
+macro_rules! wire_newtype {
+    ($($(#[$meta:meta])* pub struct $name:ident($int:ty);)*) => {$(
+        $(#[$meta])*
+        #[derive(Clone, Copy, Debug, Default, PartialEq, Eq, PartialOrd, Ord, Hash)]
+        pub struct $name(pub $int);
+
+        impl $crate::wire::Wire<'_> for $name {
+            #[inline]
+            fn read(input: &[u8], fmt: $crate::format::WalFormat) -> $crate::wire::Parsed<'_, Self> {
+                let (input, value) = <$int as $crate::wire::Wire>::read(input, fmt)?;
+                Ok((input, $name(value)))
+            }
+            #[inline]
+            fn write(&self, fmt: $crate::format::WalFormat, out: &mut Vec<u8>) {
+                $crate::wire::Wire::write(&self.0, fmt, out);
+            }
+        }
+        impl $crate::wire::FixedSize for $name {
+            fn size(_: $crate::format::WalFormat) -> usize {
+                size_of::<$int>()
+            }
+        }
+    )*};
+}
+
+/// A set of flag bits: unknown bits are kept, known ones have names. JSON: the list of names, unknown bits as one `"0x80"`.
+#[macro_export]
+macro_rules! wire_flags {
+    ($(#[$meta:meta])* pub struct $name:ident: $int:ty { $($(#[$fmeta:meta])* $flag:ident = $bits:expr),* $(,)? }) => {
+        $crate::wire_newtype! { $(#[$meta])* pub struct $name($int); }
+
+        impl $name {
+            $($(#[$fmeta])* pub const $flag: $name = $name($bits);)*
+            /// Names and bits of the known flags, in the order of the C definitions.
+            pub const NAMES: &'static [(&'static str, $int)] = &[$((stringify!($flag), $bits)),*];
+
+            /// Whether all bits of `flag` are set.
+            #[inline]
+            pub const fn contains(self, flag: $name) -> bool {
+                self.0 & flag.0 == flag.0
+            }
+
+            /// Whether any bit of `flags` is set.
+            #[inline]
+            pub const fn intersects(self, flags: $name) -> bool {
+                self.0 & flags.0 != 0
+            }
+        }
+        impl serde::Serialize for $name {
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> ::std::result::Result<S::Ok, S::Error> {
+                $crate::wire::serialize_flags(self.0.into(), Self::NAMES.iter().map(|&(name, bits)| (name, u64::from(bits))), serializer)
+            }
+        }
+    };
+}
+
+/// JSON of a [`wire_flags!`] type.
+#[doc(hidden)]
+pub fn serialize_flags<S: Serializer>(
+    mut bits: u64,
+    names: impl Iterator<Item = (&'static str, u64)>,
+    serializer: S,
+) -> Result<S::Ok, S::Error> {
+    use serde::ser::SerializeSeq;
+    let mut seq = serializer.serialize_seq(None)?;
+    for (name, flag) in names {
+        if flag != 0 && bits & flag == flag {
+            seq.serialize_element(name)?;
+            bits &= !flag;
+        }
+    }
+    if bits != 0 {
+        seq.serialize_element(&format_args!("0x{bits:X}"))?;
+    }
+    seq.end()
+}
