@@ -70,8 +70,6 @@ pub(crate) enum Step<'a> {
     Record(RawRecord<'a>),
     /// The window has been used as far as it goes; call again with what is left of it and more behind.
     NeedMore,
-    /// The WAL ends here.
-    End(End),
 }
 
 /// The state machine that turns pages into records. It holds a copy only of records that a page header cuts.
@@ -111,6 +109,13 @@ struct Joining {
     header: Option<RecordHeader>,
 }
 
+impl Joining {
+    /// Bytes still to come.
+    fn missing(&self) -> u64 {
+        u64::from(self.total).saturating_sub(self.bytes.len() as u64)
+    }
+}
+
 impl Framer {
     /// A framer whose first window starts at `start`: a page, whose first record is looked for, or a record.
     pub(crate) fn new(fmt: WalFormat, start: Lsn) -> Framer {
@@ -136,10 +141,7 @@ impl Framer {
     /// The verdict where no more input comes.
     pub(crate) fn finish(&self, window: &[u8]) -> End {
         match &self.state {
-            State::Joining(j) => {
-                let missing = u64::from(j.total).saturating_sub(j.bytes.len() as u64);
-                End { lsn: j.start, reason: EndReason::Unfinished { missing: Some(missing) } }
-            }
+            State::Joining(j) => End { lsn: j.start, reason: EndReason::Unfinished { missing: Some(j.missing()) } },
             State::Record if self.fmt.page_offset(self.next) != 0 && window.iter().any(|&b| b != 0) => {
                 let missing = RecordHeader::read(window, self.fmt).ok().map(|(_, header)| u64::from(header.tot_len) - window.len() as u64);
                 End { lsn: self.next, reason: EndReason::Unfinished { missing } }
@@ -149,7 +151,31 @@ impl Framer {
         }
     }
 
+    /// Whether `error`, which [`Framer::step`] just gave for `window`, is how WAL ends rather than damage.
+    ///
+    /// A server zeroes its pages before it fills them, so zeroes follow its last record; in a file that was used before,
+    /// the next page still has its old address.
+    pub(crate) fn verdict(&self, error: &Error, window: &[u8]) -> Option<End> {
+        let zeroes = |len: usize| window.iter().take(len).all(|&b| b == 0);
+        let reason = match *error.kind() {
+            ErrorKind::RecordLength { found: 0 }
+                if error.location().lsn == self.next && zeroes(self.page_left().min(RECORD_HEADER_SIZE)) =>
+            {
+                EndReason::Zeroes
+            }
+            ErrorKind::Magic { .. } if zeroes(SHORT_HEADER_SIZE) => EndReason::ZeroPage,
+            ErrorKind::PageAddress { expected, found } if found < expected => EndReason::Recycled { page: found },
+            _ => return None,
+        };
+        Some(match &self.state {
+            State::Joining(j) => End { lsn: j.start, reason: EndReason::Unfinished { missing: Some(j.missing()) } },
+            _ => End { lsn: self.next, reason },
+        })
+    }
+
     /// Takes from the front of `window` what can be used; see [`Step`].
+    ///
+    /// After an error the framer stays where it was, so that [`Framer::verdict`] can look at it.
     pub(crate) fn step<'a>(&mut self, window: &mut &'a [u8]) -> Result<Step<'a>> {
         loop {
             if let State::Skip(to) | State::SkipPage(to) = self.state {
@@ -183,20 +209,7 @@ impl Framer {
             Err(_) => return Ok(Some(Step::NeedMore)),
             Ok((_, header)) => header,
         };
-        if let Err(kind) = header.check(self.fmt, page, self.timeline) {
-            let reason = match kind {
-                _ if window.iter().take(SHORT_HEADER_SIZE).all(|&b| b == 0) => EndReason::ZeroPage,
-                ErrorKind::PageAddress { found, .. } if found < page => EndReason::Recycled { page: found },
-                kind => return Err(self.error(kind, page)),
-            };
-            return Ok(Some(Step::End(match &self.state {
-                State::Joining(j) => {
-                    let missing = u64::from(j.total).saturating_sub(j.bytes.len() as u64);
-                    End { lsn: j.start, reason: EndReason::Unfinished { missing: Some(missing) } }
-                }
-                _ => End { lsn: page, reason },
-            })));
-        }
+        header.check(self.fmt, page, self.timeline).map_err(|kind| self.error(kind, page))?;
         let continues = header.info.contains(PageInfo::XLP_FIRST_IS_CONTRECORD);
         match &self.state {
             State::Joining(j) if header.info.contains(PageInfo::XLP_FIRST_IS_OVERWRITE_CONTRECORD) => {
@@ -204,7 +217,7 @@ impl Framer {
                 self.state = State::Record;
             }
             State::Joining(j) => {
-                let expected = u64::from(j.total).saturating_sub(j.bytes.len() as u64);
+                let expected = j.missing();
                 if !continues {
                     return Err(self.error(ErrorKind::NoContinuation, page));
                 }
@@ -236,7 +249,7 @@ impl Framer {
     /// Takes the record, or its first piece, from the front of the window.
     fn record_start<'a>(&mut self, window: &mut &'a [u8]) -> Result<Option<Step<'a>>> {
         let start = self.next;
-        let page_left = (u64::from(self.fmt.wal_page_size) - self.fmt.page_offset(start)) as usize;
+        let page_left = self.page_left();
         let visible = page_left.min(RECORD_HEADER_SIZE);
         let Some(head) = window.get(..visible) else {
             return Ok(Some(Step::NeedMore));
@@ -245,9 +258,6 @@ impl Framer {
             Ok((_, total)) => total,
             Err(_) => return Ok(Some(Step::NeedMore)), // records start at multiples of 8, so a page always has 4 bytes more
         };
-        if total == 0 && head.iter().all(|&b| b == 0) {
-            return Ok(Some(Step::End(End { lsn: start, reason: EndReason::Zeroes })));
-        }
         let header = match RecordHeader::read(head, self.fmt) {
             Ok((_, header)) => {
                 self.check_header(start, &header)?;
@@ -278,8 +288,8 @@ impl Framer {
 
     /// Takes a further piece of a record, behind a page header.
     fn join<'a>(&mut self, mut joining: Joining, window: &mut &'a [u8]) -> Result<Option<Step<'a>>> {
-        let page_left = (u64::from(self.fmt.wal_page_size) - self.fmt.page_offset(self.next)) as usize;
-        let missing = (joining.total as usize).saturating_sub(joining.bytes.len());
+        let page_left = self.page_left();
+        let missing = usize::try_from(joining.missing()).unwrap_or(usize::MAX);
         let Some(piece) = window.get(..missing.min(page_left)) else {
             self.state = State::Joining(joining);
             return Ok(Some(Step::NeedMore));
@@ -303,6 +313,11 @@ impl Framer {
             return Ok(None);
         }
         self.finish_record(joining.start, header, Cow::Owned(joining.bytes)).map(Some)
+    }
+
+    /// Bytes from here to the end of the page.
+    fn page_left(&self) -> usize {
+        self.fmt.wal_page_size as usize - self.fmt.page_offset(self.next) as usize // a remainder of the page size
     }
 
     /// Checks what the record header alone can show. C: `ValidXLogRecordHeader`.
@@ -396,6 +411,8 @@ pub struct Decoder {
     used: usize,
     framer: Option<Framer>,
     done: Option<std::result::Result<End, Error>>,
+    /// Every stop is an error: see [`Decoder::strict_at`].
+    strict: bool,
 }
 
 impl Decoder {
@@ -409,6 +426,12 @@ impl Decoder {
     /// Where `start` is the start of a page, the rest of an earlier record there is skipped; anywhere else a record must start.
     pub fn starting_at(start: Lsn, fmt: WalFormat) -> Decoder {
         Decoder { framer: Some(Framer::new(fmt, start)), ..Decoder::default() }
+    }
+
+    /// Like [`Decoder::starting_at`], but without verdicts: what stops the server's own reader is an error here too,
+    /// the usual end of the WAL included. pg_waldump works like this.
+    pub fn strict_at(start: Lsn, fmt: WalFormat) -> Decoder {
+        Decoder { strict: true, ..Decoder::starting_at(start, fmt) }
     }
 
     /// Takes the next bytes of the WAL.
@@ -454,14 +477,16 @@ impl Decoder {
         match step {
             Ok(Step::Record(record)) => Ok(Some(record)),
             Ok(Step::NeedMore) => Ok(None),
-            Ok(Step::End(end)) => {
-                self.done = Some(Ok(end));
-                Ok(None)
-            }
-            Err(error) => {
-                self.done = Some(Err(error.clone()));
-                Err(error)
-            }
+            Err(error) => match framer.verdict(&error, window).filter(|_| !self.strict) {
+                Some(end) => {
+                    self.done = Some(Ok(end));
+                    Ok(None)
+                }
+                None => {
+                    self.done = Some(Err(error.clone()));
+                    Err(error)
+                }
+            },
         }
     }
 
