@@ -40,6 +40,8 @@ pub enum EndReason {
         /// The address that the page has.
         page: Lsn,
     },
+    /// What follows does not belong to this WAL: it is left over from an earlier use of the file.
+    Leftover,
     /// No more input, between two records.
     NoMoreInput,
     /// The last record is not finished: what follows is empty, left over from an earlier use of the file, or missing.
@@ -56,6 +58,7 @@ impl fmt::Display for End {
             EndReason::Zeroes => write!(f, "zeroes follow"),
             EndReason::ZeroPage => write!(f, "an empty page follows"),
             EndReason::Recycled { page } => write!(f, "a page left over from {page} follows"),
+            EndReason::Leftover => write!(f, "bytes left over from an earlier use of the file follow"),
             EndReason::NoMoreInput => write!(f, "no more input"),
             EndReason::Unfinished { missing: Some(missing) } => write!(f, "the record there is not finished, {missing} bytes are missing"),
             EndReason::Unfinished { missing: None } => write!(f, "the record there is not finished"),
@@ -123,9 +126,24 @@ impl Framer {
         Framer { fmt, next: start, state, previous: None, timeline: None, overwritten: None }
     }
 
+    /// Format of the WAL.
+    pub(crate) fn format(&self) -> WalFormat {
+        self.fmt
+    }
+
     /// LSN that the next window must start at.
     pub(crate) fn position(&self) -> Lsn {
         self.next
+    }
+
+    /// Where the next record starts, if it does not join on to another: behind the page header, where a page starts.
+    pub(crate) fn next_record(&self) -> Option<Lsn> {
+        let at = match self.state {
+            State::Record => self.next,
+            State::Skip(to) => to,
+            State::FindFirst | State::SkipPage(_) | State::Joining(_) => return None,
+        };
+        Some(if self.fmt.page_offset(at) == 0 { at + self.fmt.page_header_size(at) } else { at })
     }
 
     /// Start of the last record returned.

@@ -11,6 +11,8 @@ pub mod lsn;
 pub mod page;
 pub mod record;
 pub mod rmgr;
+pub mod scan;
+pub mod source;
 pub mod types;
 pub mod waldump;
 
@@ -20,3 +22,4 @@ pub use frame::{Decoder, End, EndReason};
 pub use lsn::{Lsn, SegmentName, TimelineId};
 pub use record::{BlockRef, RawRecord, Record};
 pub use rmgr::{Payload, RmgrId};
+pub use source::{Records, Segment, records};
