@@ -454,6 +454,21 @@ impl<'r> Record<'r> {
         self.block_data(id).map(|data| self.parse_all(what, data, reader)).transpose()
     }
 
+    /// Refuses data of block references other than `ids`: a payload accounts for every byte.
+    ///
+    /// # Errors
+    /// [`ErrorKind::TrailingBytes`] of the first such block.
+    #[inline]
+    pub fn only_block_data(&self, what: &'static str, ids: &[u8]) -> Result<()> {
+        match self.blocks.iter().find(|block| !block.data.is_empty() && !ids.contains(&block.id)) {
+            None => Ok(()),
+            Some(block) => {
+                let count = block.data.len();
+                Err(self.error(ErrorKind::TrailingBytes { after: what, count }, block.data, count))
+            }
+        }
+    }
+
     /// An error at the place where `left` bytes of `part` were left.
     #[cold]
     fn error(&self, kind: ErrorKind, part: &[u8], left: usize) -> Error {

@@ -142,6 +142,10 @@ impl RmgrId {
     pub const XLOG: RmgrId = RmgrId(0);
     /// C: `RM_XACT_ID`.
     pub const XACT: RmgrId = RmgrId(1);
+    /// C: `RM_COMMIT_TS_ID`.
+    pub const COMMIT_TS: RmgrId = RmgrId(18);
+    /// C: `RM_REPLORIGIN_ID`.
+    pub const REPLORIGIN: RmgrId = RmgrId(19);
 
     /// The built-in resource manager with this id.
     #[inline]
@@ -174,7 +178,13 @@ impl Serialize for RmgrId {
 /// Name of the record type that `info` means to `rmid`. C: `rm_identify`.
 #[inline]
 pub fn identify(rmid: RmgrId, info: Info, fmt: WalFormat) -> Option<&'static str> {
-    let bits = info.opcode();
+    let bits = match rmid {
+        // The topmost bit says that the commit or abort has optional parts; it does not change the name.
+        RmgrId::XACT => info.0 & xact::OPMASK,
+        // These two compare the whole byte, the WAL's own bits included.
+        RmgrId::COMMIT_TS | RmgrId::REPLORIGIN => info.0,
+        _ => info.opcode(),
+    };
     let row = rmid.builtin()?.opcodes.iter().find(|row| row.info == bits && row.majors.contains(fmt.major));
     row.map(|row| row.name)
 }

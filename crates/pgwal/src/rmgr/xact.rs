@@ -10,6 +10,9 @@ use crate::format::WalFormat;
 use crate::record::Record;
 use crate::text::Text;
 
+/// Bits of the info byte that tell the record types apart. C: `XLOG_XACT_OPMASK`.
+pub const OPMASK: u8 = 0x70;
+
 /// Record types.
 pub const OPCODES: &[Opcode] = &[];
 
