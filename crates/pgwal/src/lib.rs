@@ -7,6 +7,7 @@ pub mod text;
 pub mod error;
 pub mod format;
 pub mod frame;
+pub mod index_tuple;
 pub mod lsn;
 pub mod page;
 pub mod record;

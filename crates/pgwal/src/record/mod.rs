@@ -469,6 +469,35 @@ impl<'r> Record<'r> {
         }
     }
 
+    /// Like [`Record::parse_all`] for the data of block `id`; `None` where the block has an image and no data.
+    ///
+    /// The server leaves the data out where replay restores the page from the image anyway.
+    ///
+    /// # Errors
+    /// As [`Record::parse_all`]; data that is not there without an image is read as no bytes.
+    #[inline]
+    pub fn parse_block_or_image<T>(&self, what: &'static str, id: u8, reader: impl FnOnce(&'r [u8]) -> Parsed<'r, T>) -> Result<Option<T>> {
+        match self.block_data(id) {
+            None if self.has_image(id) => Ok(None),
+            data => self.parse_all(what, data.unwrap_or_default(), reader).map(Some),
+        }
+    }
+
+    /// Refuses data of block references other than `ids`, which belong to no payload.
+    ///
+    /// # Errors
+    /// [`ErrorKind::TrailingBytes`] where there is such data.
+    #[inline]
+    pub fn no_data_but(&self, ids: std::ops::Range<u8>) -> Result<()> {
+        match self.blocks.iter().find(|block| block.has_data() && !ids.contains(&block.id)) {
+            None => Ok(()),
+            Some(block) => {
+                let count = block.data.len();
+                Err(self.error(ErrorKind::TrailingBytes { after: "XLogRecordBlockHeader", count }, block.data, count))
+            }
+        }
+    }
+
     /// An error at the place where `left` bytes of `part` were left.
     #[cold]
     fn error(&self, kind: ErrorKind, part: &[u8], left: usize) -> Error {
