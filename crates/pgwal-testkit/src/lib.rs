@@ -1,3 +1,6 @@
 //! WAL builder and fixture loader for pgwal's own tests.
 
 pub mod fixtures;
+pub mod wal;
+
+pub use wal::example;
