@@ -8,6 +8,7 @@ pub mod error;
 pub mod format;
 pub mod frame;
 pub mod index_tuple;
+pub mod json;
 pub mod lsn;
 pub mod page;
 pub mod record;
