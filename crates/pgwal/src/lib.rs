@@ -5,6 +5,7 @@ pub mod wire;
 #[macro_use]
 pub mod text;
 pub mod error;
+pub mod filter;
 pub mod format;
 pub mod frame;
 pub mod index_tuple;
@@ -15,6 +16,7 @@ pub mod record;
 pub mod rmgr;
 pub mod scan;
 pub mod source;
+pub mod stats;
 pub mod types;
 pub mod waldump;
 
