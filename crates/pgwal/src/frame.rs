@@ -230,7 +230,7 @@ impl Framer {
         header.check(self.fmt, page, self.timeline).map_err(|kind| self.error(kind, page))?;
         let continues = header.info.contains(PageInfo::XLP_FIRST_IS_CONTRECORD);
         match &self.state {
-            State::Joining(j) if header.info.contains(PageInfo::XLP_FIRST_IS_OVERWRITE_CONTRECORD) => {
+            State::Joining(j) if header.overwrites_contrecord(self.fmt) => {
                 self.overwritten = Some(j.start);
                 self.state = State::Record;
             }
