@@ -1,4 +1,4 @@
-//! GIN, resource manager 13. C: access/ginxlog.h, access/ginblock.h; text: rmgrdesc/gindesc.c, the same in every major.
+//! GIN, resource manager 13. C: access/ginxlog.h, access/ginblock.h; text: rmgrdesc/gindesc.c, which 19 changed.
 
 use serde::Serialize;
 use serde::ser::{SerializeStruct, Serializer};
@@ -634,20 +634,11 @@ impl Describe for Op<'_> {
     fn describe(&self, rec: &Record<'_>, fmt: WalFormat, out: &mut Text) {
         match self {
             Op::CreateIndex | Op::CreatePtree(_) | Op::VacuumPage | Op::DeletePage(_) => {}
-            Op::UpdateMeta(_) | Op::InsertListPage(_) => {}
             Op::Insert(it) => it.describe(rec, fmt, out),
-            Op::Split(it) => {
-                put!(out, "isrootsplit: ", t_or_f(it.flags.contains(GinFlags::GIN_SPLIT_ROOT)));
-                put!(out, " isdata: ", t_or_f(it.flags.contains(GinFlags::GIN_INSERT_ISDATA)));
-                put!(out, " isleaf: ", t_or_f(it.flags.contains(GinFlags::GIN_INSERT_ISLEAF)));
-            }
-            Op::VacuumDataLeafPage(it) => {
-                if !describe_image(rec, out)
-                    && let Some(data) = &it.data
-                {
-                    data.describe(rec, fmt, out);
-                }
-            }
+            Op::Split(it) => it.describe(rec, fmt, out),
+            Op::VacuumDataLeafPage(it) => it.describe(rec, fmt, out),
+            Op::UpdateMeta(it) => it.head.describe(rec, fmt, out),
+            Op::InsertListPage(it) => it.head.describe(rec, fmt, out),
             Op::DeleteListPages(it) => put!(out, "ndeleted: ", it.ndeleted),
         }
     }
@@ -660,7 +651,7 @@ impl Describe for Insert<'_> {
         if let Some(children) = &self.children {
             put!(out, " children: ", children.left.0, "/", children.right.0);
         }
-        if describe_image(rec, out) {
+        if describe_image(rec, fmt, out) {
             return;
         }
         match &self.change {
@@ -671,6 +662,54 @@ impl Describe for Insert<'_> {
                 let item = &data.new_item;
                 put!(out, " pitem: ", item.child.0, "-", item.key.block, "/", item.key.offnum);
             }
+        }
+    }
+}
+
+impl Describe for Split {
+    fn describe(&self, _: &Record<'_>, fmt: WalFormat, out: &mut Text) {
+        put!(out, "isrootsplit: ", t_or_f(self.flags.contains(GinFlags::GIN_SPLIT_ROOT)));
+        put!(out, " isdata: ", t_or_f(self.flags.contains(GinFlags::GIN_INSERT_ISDATA)));
+        put!(out, " isleaf: ", t_or_f(self.flags.contains(GinFlags::GIN_INSERT_ISLEAF)));
+        if fmt.since(19) && self.left_child != BlockNumber::INVALID {
+            put!(out, " children: ", self.left_child, "/", self.right_child);
+        }
+    }
+}
+
+impl Describe for VacuumDataLeafPage<'_> {
+    fn describe(&self, rec: &Record<'_>, fmt: WalFormat, out: &mut Text) {
+        if !describe_image(rec, fmt, out)
+            && let Some(data) = &self.data
+        {
+            data.describe(rec, fmt, out);
+        }
+    }
+}
+
+impl Describe for UpdateMetaHead {
+    fn describe(&self, _: &Record<'_>, fmt: WalFormat, out: &mut Text) {
+        if !fmt.since(19) {
+            return;
+        }
+        put!(out, "ntuples: ", self.ntuples);
+        if self.prev_tail != BlockNumber::INVALID {
+            put!(out, " prevTail: ", self.prev_tail);
+        }
+        if self.new_rightlink != BlockNumber::INVALID {
+            put!(out, " newRightlink: ", self.new_rightlink);
+        }
+    }
+}
+
+impl Describe for InsertListPageHead {
+    fn describe(&self, _: &Record<'_>, fmt: WalFormat, out: &mut Text) {
+        if !fmt.since(19) {
+            return;
+        }
+        put!(out, "ntuples: ", self.ntuples);
+        if self.rightlink != BlockNumber::INVALID {
+            put!(out, " rightlink: ", self.rightlink);
         }
     }
 }
@@ -690,12 +729,14 @@ impl Describe for RecompressLeaf<'_> {
     }
 }
 
-/// Says that block 0 has an image, if it has one; then its data is not described.
-fn describe_image(rec: &Record<'_>, out: &mut Text) -> bool {
+/// Whether block 0 has an image, whose data is then not described. Before 19 the text says so.
+fn describe_image(rec: &Record<'_>, fmt: WalFormat, out: &mut Text) -> bool {
     let Some(image) = rec.block(0).and_then(|block| block.image.as_ref()) else {
         return false;
     };
-    put!(out, if image.apply() { " (full page image)" } else { " (full page image, for WAL verification)" });
+    if !fmt.since(19) {
+        put!(out, if image.apply() { " (full page image)" } else { " (full page image, for WAL verification)" });
+    }
     true
 }
 

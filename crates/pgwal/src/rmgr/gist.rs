@@ -20,7 +20,7 @@ pub const OPCODES: &[Opcode] = &[
     op(0x30, "PAGE_SPLIT", Majors::ALL),
     op(0x50, "CREATE_INDEX", Majors::until(11)),
     op(0x60, "PAGE_DELETE", Majors::since(12)),
-    op(0x70, "ASSIGN_LSN", Majors::since(13)),
+    op(0x70, "ASSIGN_LSN", Majors::between(13, 18)),
 ];
 
 wire_struct! {
@@ -144,8 +144,8 @@ wire_struct! {
 }
 
 wire_struct! {
-    /// Does nothing but take up a place in the WAL, whose LSN stands in a page. The record must have content: C: an `int`, 0. From
-    /// 13 on.
+    /// Does nothing but take up a place in the WAL, whose LSN stands in a page. The record must have content: C: an `int`, 0.
+    /// 13 to 18; from 19 on the XLOG resource manager has such a record.
     pub struct AssignLsn("XLOG_GIST_ASSIGN_LSN") {
         /// Zero.
         dummy: i32,
@@ -158,17 +158,17 @@ wire_struct! {
 pub enum Op<'a> {
     /// Tuples deleted and added.
     PageUpdate(PageUpdate<'a>),
-    /// Dead tuples deleted.
+    /// Dead tuples deleted. From 12 on.
     Delete(Delete<'a>),
-    /// A deleted page used again.
+    /// A deleted page used again. From 12 on.
     PageReuse(PageReuse),
     /// A page split.
     PageSplit(PageSplit<'a>),
     /// An empty index: its root, block 0. Up to 11.
     CreateIndex,
-    /// A page deleted.
+    /// A page deleted. From 12 on.
     PageDelete(PageDelete),
-    /// A place in the WAL.
+    /// A place in the WAL. 13 to 18.
     AssignLsn(AssignLsn),
 }
 
@@ -206,7 +206,7 @@ pub fn parse<'r>(rec: &Record<'r>, fmt: WalFormat) -> Result<Option<Op<'r>>> {
             (Op::CreateIndex, 0..0)
         }
         (0x60, 12..) => (Op::PageDelete(rec.parse_all("gistxlogPageDelete", rec.main, |i| PageDelete::read(i, fmt))?), 0..0),
-        (0x70, 13..) => (Op::AssignLsn(rec.parse_all("XLOG_GIST_ASSIGN_LSN", rec.main, |i| AssignLsn::read(i, fmt))?), 0..0),
+        (0x70, 13..=18) => (Op::AssignLsn(rec.parse_all("XLOG_GIST_ASSIGN_LSN", rec.main, |i| AssignLsn::read(i, fmt))?), 0..0),
         _ => return Ok(None),
     };
     rec.no_data_but(with_data)?;
