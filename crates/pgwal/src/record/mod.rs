@@ -483,21 +483,6 @@ impl<'r> Record<'r> {
         }
     }
 
-    /// Refuses data of block references other than `ids`, which belong to no payload.
-    ///
-    /// # Errors
-    /// [`ErrorKind::TrailingBytes`] where there is such data.
-    #[inline]
-    pub fn no_data_but(&self, ids: std::ops::Range<u8>) -> Result<()> {
-        match self.blocks.iter().find(|block| block.has_data() && !ids.contains(&block.id)) {
-            None => Ok(()),
-            Some(block) => {
-                let count = block.data.len();
-                Err(self.error(ErrorKind::TrailingBytes { after: "XLogRecordBlockHeader", count }, block.data, count))
-            }
-        }
-    }
-
     /// An error at the place where `left` bytes of `part` were left.
     #[cold]
     fn error(&self, kind: ErrorKind, part: &[u8], left: usize) -> Error {

@@ -524,33 +524,39 @@ pub enum Op<'a> {
 /// # Errors
 /// The payload does not parse.
 pub fn parse<'r>(rec: &Record<'r>, fmt: WalFormat) -> Result<Option<Op<'r>>> {
-    let empty = |what| rec.parse_all(what, rec.main, |i| Ok((i, ())));
-    let (op, with_data) = match rec.info().opcode() {
-        0x00 if !fmt.since(12) => (empty("XLOG_GIN_CREATE_INDEX").map(|()| Op::CreateIndex)?, 0..0),
-        0x10 => (Op::CreatePtree(rec.parse_all("ginxlogCreatePostingTree", rec.main, |i| CreatePtree::read(i, fmt))?), 0..0),
-        0x20 => (Op::Insert(parse_insert(rec, fmt)?), 0..1),
-        0x30 => (Op::Split(rec.parse_all("ginxlogSplit", rec.main, |i| Split::read(i, fmt))?), 0..0),
-        0x40 => (empty("XLOG_GIN_VACUUM_PAGE").map(|()| Op::VacuumPage)?, 0..0),
-        0x50 => (Op::DeletePage(rec.parse_all("ginxlogDeletePage", rec.main, |i| DeletePage::read(i, fmt))?), 0..0),
+    let main = rec.main;
+    let empty = |what| rec.parse_all(what, main, |i| Ok((i, ())));
+    let op = match rec.info().opcode() {
+        0x00 if !fmt.since(12) => empty("XLOG_GIN_CREATE_INDEX").map(|()| Op::CreateIndex)?,
+        0x10 => Op::CreatePtree(rec.parse_all("ginxlogCreatePostingTree", main, |i| CreatePtree::read(i, fmt))?),
+        0x20 => Op::Insert(parse_insert(rec, fmt)?),
+        0x30 => Op::Split(rec.parse_all("ginxlogSplit", main, |i| Split::read(i, fmt))?),
+        0x40 => empty("XLOG_GIN_VACUUM_PAGE").map(|()| Op::VacuumPage)?,
+        0x50 => Op::DeletePage(rec.parse_all("ginxlogDeletePage", main, |i| DeletePage::read(i, fmt))?),
         0x60 => {
-            let head = rec.parse_all("ginxlogUpdateMeta", rec.main, |i| UpdateMetaHead::read(i, fmt))?;
+            let head = rec.parse_all("ginxlogUpdateMeta", main, |i| UpdateMetaHead::read(i, fmt))?;
             let tuples = if head.ntuples > 0 { parse_tuples(rec, 1, head.ntuples, fmt)? } else { None };
-            (Op::UpdateMeta(UpdateMeta { head, tuples }), 1..if head.ntuples > 0 { 2 } else { 1 })
+            Op::UpdateMeta(UpdateMeta { head, tuples })
         }
         0x70 => {
-            let head = rec.parse_all("ginxlogInsertListPage", rec.main, |i| InsertListPageHead::read(i, fmt))?;
+            let head = rec.parse_all("ginxlogInsertListPage", main, |i| InsertListPageHead::read(i, fmt))?;
             let tuples = parse_tuples(rec, 0, head.ntuples.max(0), fmt)?;
-            (Op::InsertListPage(InsertListPage { head, tuples }), 0..1)
+            Op::InsertListPage(InsertListPage { head, tuples })
         }
-        0x80 => (Op::DeleteListPages(rec.parse_all("ginxlogDeleteListPages", rec.main, |i| DeleteListPages::read(i, fmt))?), 0..0),
+        0x80 => Op::DeleteListPages(rec.parse_all("ginxlogDeleteListPages", main, |i| DeleteListPages::read(i, fmt))?),
         0x90 => {
             empty("XLOG_GIN_VACUUM_DATA_LEAF_PAGE")?;
             let data = rec.parse_block_or_image("ginxlogVacuumDataLeafPage", 0, |i| RecompressLeaf::read(i, fmt))?;
-            (Op::VacuumDataLeafPage(VacuumDataLeafPage { data }), 0..1)
+            Op::VacuumDataLeafPage(VacuumDataLeafPage { data })
         }
         _ => return Ok(None),
     };
-    rec.no_data_but(with_data)?;
+    let with_data: &[u8] = match &op {
+        Op::Insert(_) | Op::VacuumDataLeafPage(_) | Op::InsertListPage(_) => &[0],
+        Op::UpdateMeta(meta) if meta.head.ntuples > 0 => &[1],
+        _ => &[],
+    };
+    rec.only_block_data("GIN record", with_data)?;
     Ok(Some(op))
 }
 

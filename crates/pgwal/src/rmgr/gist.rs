@@ -10,7 +10,7 @@ use crate::lsn::Lsn;
 use crate::record::Record;
 use crate::text::Text;
 use crate::types::{BlockNumber, FullXid, OffsetNumber, RelFileLocator, Xid};
-use crate::wire::{Array, List, Pad, Since, Wire, array, list};
+use crate::wire::{Array, List, Pad, Since, Until, Wire, array, list};
 
 /// Record types.
 pub const OPCODES: &[Opcode] = &[
@@ -38,11 +38,23 @@ wire_struct! {
 /// Block 1 is the left half of an earlier split that this one finishes, where there is one.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct PageUpdate<'a> {
-    /// Main data.
+    /// Fixed part of the main data.
     #[serde(flatten)]
     pub head: PageUpdateHead,
+    /// What the deletion is checked against on a standby. Only up to 11 (from 10.7 and 11.2 on), where dead tuples are deleted to
+    /// make room; 12 has DELETE for it.
+    pub conflict: Until<11, Conflict<'a>>,
     /// Data of block 0; `None` where an image of the page stands for it.
     pub change: Option<PageChange<'a>>,
+}
+
+/// Tuples whose heap tuples a standby looks up to find queries that still need them. C: what follows `gistxlogPageUpdate`.
+#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+pub struct Conflict<'a> {
+    /// The index's table.
+    pub heap: RelFileLocator,
+    /// Line pointers deleted, as in the data of block 0.
+    pub delete: Array<'a, OffsetNumber>,
 }
 
 /// What a PAGE_UPDATE does to the page.
@@ -177,15 +189,23 @@ pub enum Op<'a> {
 /// # Errors
 /// The payload does not parse.
 pub fn parse<'r>(rec: &Record<'r>, fmt: WalFormat) -> Result<Option<Op<'r>>> {
-    let (op, with_data) = match (rec.info().opcode(), fmt.major) {
+    let op = match (rec.info().opcode(), fmt.major) {
         (0x00, _) => {
-            let head = rec.parse_all("gistxlogPageUpdate", rec.main, |i| PageUpdateHead::read(i, fmt))?;
+            let (head, conflict) = rec.parse_all("gistxlogPageUpdate", rec.main, |i| {
+                let (i, head) = PageUpdateHead::read(i, fmt)?;
+                if i.is_empty() || fmt.since(12) {
+                    return Ok((i, (head, Until(None))));
+                }
+                let (i, heap) = RelFileLocator::read(i, fmt)?;
+                let (i, delete) = array(i, head.ntodelete, fmt, "gistxlogPageUpdate.todelete")?;
+                Ok((i, (head, Until(Some(Conflict { heap, delete })))))
+            })?;
             let change = rec.parse_block_or_image("gistxlogPageUpdate", 0, |i| {
                 let (i, delete) = array(i, head.ntodelete, fmt, "gistxlogPageUpdate.todelete")?;
                 let (i, insert) = list(i, head.ntoinsert, fmt, "IndexTupleData")?;
                 Ok((i, PageChange { delete, insert }))
             })?;
-            (Op::PageUpdate(PageUpdate { head, change }), 0..1)
+            Op::PageUpdate(PageUpdate { head, conflict, change })
         }
         (0x10, 12..) => {
             let delete = rec.parse_all("gistxlogDelete", rec.main, |i| {
@@ -193,25 +213,30 @@ pub fn parse<'r>(rec: &Record<'r>, fmt: WalFormat) -> Result<Option<Op<'r>>> {
                 let (i, offsets) = array(i, head.ntodelete, fmt, "gistxlogDelete.offsets")?;
                 Ok((i, Delete { head, offsets }))
             })?;
-            (Op::Delete(delete), 0..0)
+            Op::Delete(delete)
         }
-        (0x20, 12..) => (Op::PageReuse(rec.parse_all("gistxlogPageReuse", rec.main, |i| PageReuse::read(i, fmt))?), 0..0),
-        (0x30, _) => {
-            let split = parse_split(rec, fmt)?;
-            let end = 1 + split.pages.len() as u8; // every page has a block reference, and these are at most 33
-            (Op::PageSplit(split), 1..end)
-        }
+        (0x20, 12..) => Op::PageReuse(rec.parse_all("gistxlogPageReuse", rec.main, |i| PageReuse::read(i, fmt))?),
+        (0x30, _) => Op::PageSplit(parse_split(rec, fmt)?),
         (0x50, ..=11) => {
             rec.parse_all("XLOG_GIST_CREATE_INDEX", rec.main, |i| Ok((i, ())))?;
-            (Op::CreateIndex, 0..0)
+            Op::CreateIndex
         }
-        (0x60, 12..) => (Op::PageDelete(rec.parse_all("gistxlogPageDelete", rec.main, |i| PageDelete::read(i, fmt))?), 0..0),
-        (0x70, 13..=18) => (Op::AssignLsn(rec.parse_all("XLOG_GIST_ASSIGN_LSN", rec.main, |i| AssignLsn::read(i, fmt))?), 0..0),
+        (0x60, 12..) => Op::PageDelete(rec.parse_all("gistxlogPageDelete", rec.main, |i| PageDelete::read(i, fmt))?),
+        (0x70, 13..=18) => Op::AssignLsn(rec.parse_all("XLOG_GIST_ASSIGN_LSN", rec.main, |i| AssignLsn::read(i, fmt))?),
         _ => return Ok(None),
     };
-    rec.no_data_but(with_data)?;
+    let with_data: &[u8] = match &op {
+        Op::PageUpdate(_) => &[0],
+        Op::PageSplit(split) => SPLIT_BLOCKS.get(..split.pages.len()).unwrap_or(SPLIT_BLOCKS),
+        _ => &[],
+    };
+    rec.only_block_data("GiST record", with_data)?;
     Ok(Some(op))
 }
+
+/// Block references that a split can have for its pages: from 1 to `XLR_MAX_BLOCK_ID`.
+const SPLIT_BLOCKS: &[u8] =
+    &[1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15, 16, 17, 18, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 29, 30, 31, 32];
 
 fn parse_split<'r>(rec: &Record<'r>, fmt: WalFormat) -> Result<PageSplit<'r>> {
     let head = rec.parse_all("gistxlogPageSplit", rec.main, |i| PageSplitHead::read(i, fmt))?;
@@ -233,6 +258,10 @@ impl Op<'_> {
         match self {
             Op::PageUpdate(it) => {
                 it.head.write(fmt, &mut body.main);
+                if let (Some(conflict), false) = (&*it.conflict, fmt.since(12)) {
+                    conflict.heap.write(fmt, &mut body.main);
+                    conflict.delete.write(&mut body.main);
+                }
                 if let Some(change) = it.change.filter(|change| !(change.delete.is_empty() && change.insert.is_empty())) {
                     let out = body.block(0);
                     change.delete.write(out);

@@ -533,7 +533,7 @@ pub fn parse<'r>(rec: &Record<'r>, fmt: WalFormat) -> Result<Option<Op<'r>>> {
         })?),
         _ => return Ok(None),
     };
-    rec.no_data_but(0..0)?;
+    rec.only_block_data("SP-GiST record", &[])?;
     Ok(Some(op))
 }
 
