@@ -9,6 +9,7 @@ pub mod filter;
 pub mod format;
 pub mod frame;
 pub mod index_tuple;
+pub mod inval;
 pub mod json;
 pub mod lsn;
 pub mod page;
@@ -17,6 +18,7 @@ pub mod rmgr;
 pub mod scan;
 pub mod source;
 pub mod stats;
+pub mod tuple;
 pub mod types;
 pub mod waldump;
 

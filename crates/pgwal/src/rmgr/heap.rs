@@ -317,7 +317,7 @@ pub enum Op<'a> {
 /// The payload does not parse.
 pub fn parse<'r>(rec: &Record<'r>, fmt: WalFormat) -> Result<Option<Op<'r>>> {
     let opcode = rec.info().0 & OPMASK;
-    rec.only_block_data(if matches!(opcode, 0x00 | 0x20 | 0x40 | 0x70) { &[0] } else { &[] })?;
+    rec.only_block_data("heap record", if matches!(opcode, 0x00 | 0x20 | 0x40 | 0x70) { &[0] } else { &[] })?;
     Ok(Some(match opcode {
         0x00 => Op::Insert(Insert {
             head: rec.parse_all("xl_heap_insert", rec.main, |i| InsertHead::read(i, fmt))?,

@@ -1,5 +1,7 @@
 //! Resource managers: one file each, and the list of them all. C: access/rmgrlist.h.
 
+mod list;
+
 use std::borrow::Cow;
 
 use serde::{Serialize, Serializer};

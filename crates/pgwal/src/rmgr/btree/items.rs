@@ -203,7 +203,7 @@ impl<'a> DeletedItems<'a> {
 
 impl<'r> Dedup<'r> {
     pub(super) fn parse(rec: &Record<'r>, fmt: WalFormat) -> Result<Dedup<'r>> {
-        rec.only_block_data(&[0])?;
+        rec.only_block_data("B-tree record", &[0])?;
         let head = rec.parse_all("xl_btree_dedup", rec.main, |i| DedupHead::read(i, fmt))?;
         let intervals = rec.parse_block("BTDedupInterval", 0, |i| array(i, head.nintervals, fmt, "BTDedupInterval"))?;
         Ok(Dedup { head, intervals })
@@ -219,7 +219,7 @@ impl<'r> Dedup<'r> {
 
 impl<'r> Vacuum<'r> {
     pub(super) fn parse(rec: &Record<'r>, fmt: WalFormat) -> Result<Vacuum<'r>> {
-        rec.only_block_data(&[0])?;
+        rec.only_block_data("B-tree record", &[0])?;
         let head = rec.parse_all("xl_btree_vacuum", rec.main, |i| VacuumHead::read(i, fmt))?;
         let items = rec.parse_block("OffsetNumber", 0, |i| {
             // Up to 12 the number of tuples is not stored: they take all there is.
@@ -256,14 +256,14 @@ impl Describe for Vacuum<'_> {
 impl<'r> Delete<'r> {
     pub(super) fn parse(rec: &Record<'r>, fmt: WalFormat) -> Result<Delete<'r>> {
         if !fmt.since(13) {
-            rec.only_block_data(&[])?;
+            rec.only_block_data("B-tree record", &[])?;
             return rec.parse_all("xl_btree_delete", rec.main, |i| {
                 let (i, head) = DeleteHead::read(i, fmt)?;
                 let (i, items) = DeletedItems::read(i, head.ndeleted.0, 0, fmt)?;
                 Ok((i, Delete { head, items: Some(items) }))
             });
         }
-        rec.only_block_data(&[0])?;
+        rec.only_block_data("B-tree record", &[0])?;
         let head = rec.parse_all("xl_btree_delete", rec.main, |i| DeleteHead::read(i, fmt))?;
         let nupdated = head.nupdated.unwrap_or(0);
         let items = rec.parse_block("OffsetNumber", 0, |i| DeletedItems::read(i, head.ndeleted.0, nupdated, fmt))?;

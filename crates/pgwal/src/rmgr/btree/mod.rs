@@ -170,16 +170,16 @@ pub fn parse<'r>(rec: &Record<'r>, fmt: WalFormat) -> Result<Option<Op<'r>>> {
         (0x90, _) => Op::UnlinkPageMeta(UnlinkPage::parse(rec, fmt, true)?),
         (0xA0, _) => Op::NewRoot(NewRoot::parse(rec, fmt)?),
         (0xB0, _) => {
-            rec.only_block_data(&[])?;
+            rec.only_block_data("B-tree record", &[])?;
             Op::MarkPageHalfDead(rec.parse_all("xl_btree_mark_page_halfdead", rec.main, |i| MarkPageHalfDead::read(i, fmt))?)
         }
         (0xC0, _) => Op::Vacuum(Vacuum::parse(rec, fmt)?),
         (0xD0, _) => {
-            rec.only_block_data(&[])?;
+            rec.only_block_data("B-tree record", &[])?;
             Op::ReusePage(rec.parse_all("xl_btree_reuse_page", rec.main, |i| ReusePage::read(i, fmt))?)
         }
         (0xE0, 11..) => {
-            rec.only_block_data(&[0])?;
+            rec.only_block_data("B-tree record", &[0])?;
             rec.parse_all("main data", rec.main, |i| Ok((i, ())))?;
             Op::MetaCleanup(Metadata::parse(rec, fmt, 0)?)
         }
@@ -199,7 +199,7 @@ enum Variant {
 
 impl<'r> Insert<'r> {
     fn parse(rec: &Record<'r>, fmt: WalFormat, variant: Variant) -> Result<Insert<'r>> {
-        rec.only_block_data(if variant == Variant::Meta { &[0, 2] } else { &[0] })?;
+        rec.only_block_data("B-tree record", if variant == Variant::Meta { &[0, 2] } else { &[0] })?;
         let head = rec.parse_all("xl_btree_insert", rec.main, |i| InsertHead::read(i, fmt))?;
         let item = rec.parse_block("IndexTupleData", 0, |i| {
             let (i, posting_off) = if variant == Variant::Post {
@@ -232,7 +232,7 @@ impl<'r> Insert<'r> {
 impl<'r> Split<'r> {
     /// `onleft`: the new tuple goes to the left page. `with_high_key`: the record type says that the high key is stored.
     fn parse(rec: &Record<'r>, fmt: WalFormat, onleft: bool, with_high_key: bool) -> Result<Split<'r>> {
-        rec.only_block_data(&[0, 1])?;
+        rec.only_block_data("B-tree record", &[0, 1])?;
         let head = rec.parse_all("xl_btree_split", rec.main, |i| SplitHead::read(i, fmt))?;
         // A split posting list needs the new tuple on the left page wherever that goes.
         let with_new_item = onleft || head.postingoff.is_some_and(|off| off != 0);

@@ -187,7 +187,7 @@ wire_struct! {
 
 impl<'r> NewRoot<'r> {
     pub(super) fn parse(rec: &Record<'r>, fmt: WalFormat) -> Result<NewRoot<'r>> {
-        rec.only_block_data(&[0, 2])?;
+        rec.only_block_data("B-tree record", &[0, 2])?;
         Ok(NewRoot {
             head: rec.parse_all("xl_btree_newroot", rec.main, |i| NewRootHead::read(i, fmt))?,
             tuples: rec.parse_block("IndexTupleData", 0, |i| IndexTuples::read(i, fmt))?,
@@ -206,7 +206,7 @@ impl<'r> NewRoot<'r> {
 
 impl UnlinkPage {
     pub(super) fn parse(rec: &Record<'_>, fmt: WalFormat, with_metadata: bool) -> Result<UnlinkPage> {
-        rec.only_block_data(if with_metadata { &[4] } else { &[] })?;
+        rec.only_block_data("B-tree record", if with_metadata { &[4] } else { &[] })?;
         let head = rec.parse_all("xl_btree_unlink_page", rec.main, |i| UnlinkPageHead::read(i, fmt))?;
         let metadata = if with_metadata { Some(Metadata::parse(rec, fmt, 4)?) } else { None };
         Ok(UnlinkPage { head, metadata })

@@ -224,7 +224,7 @@ pub enum Op<'a> {
 pub fn parse<'r>(rec: &Record<'r>, fmt: WalFormat) -> Result<Option<Op<'r>>> {
     let opcode = rec.info().0 & OPMASK;
     // What removes, freezes or adds tuples has data for their page.
-    rec.only_block_data(if matches!(opcode, 0x10..=0x30 | 0x50) { &[0] } else { &[] })?;
+    rec.only_block_data("heap record", if matches!(opcode, 0x10..=0x30 | 0x50) { &[0] } else { &[] })?;
     Ok(Some(match (opcode, fmt.major) {
         (0x00, _) => Op::Rewrite(rec.parse_all("xl_heap_rewrite_mapping", rec.main, |i| {
             let (i, head) = RewriteHead::read(i, fmt)?;
