@@ -1,6 +1,8 @@
 //! Resource managers: one file each, and the list of them all. C: access/rmgrlist.h.
 
 mod list;
+#[cfg(test)]
+pub(crate) mod testing;
 
 use std::borrow::Cow;
 
@@ -134,7 +136,7 @@ rmgrs! {
     16 "SPGist" spgist SpGist(spgist::Op<'r>);
     17 "BRIN" brin Brin(brin::Op<'r>);
     18 "CommitTs" commit_ts CommitTs(commit_ts::Op<'r>);
-    19 "ReplicationOrigin" replorigin ReplicationOrigin(replorigin::Op<'r>);
+    19 "ReplicationOrigin" replorigin ReplicationOrigin(replorigin::Op);
     20 "Generic" generic Generic(generic::Op<'r>);
     21 "LogicalMessage" logicalmsg LogicalMessage(logicalmsg::Op<'r>);
 }
@@ -148,6 +150,8 @@ impl RmgrId {
     pub const COMMIT_TS: RmgrId = RmgrId(18);
     /// C: `RM_REPLORIGIN_ID`.
     pub const REPLORIGIN: RmgrId = RmgrId(19);
+    /// C: `RM_GENERIC_ID`.
+    pub const GENERIC: RmgrId = RmgrId(20);
 
     /// The built-in resource manager with this id.
     #[inline]
@@ -185,6 +189,8 @@ pub fn identify(rmid: RmgrId, info: Info, fmt: WalFormat) -> Option<&'static str
         RmgrId::XACT => info.0 & xact::OPMASK,
         // These two compare the whole byte, the WAL's own bits included.
         RmgrId::COMMIT_TS | RmgrId::REPLORIGIN => info.0,
+        // One kind of record, whatever the bits.
+        RmgrId::GENERIC => 0,
         _ => info.opcode(),
     };
     let row = rmid.builtin()?.opcodes.iter().find(|row| row.info == bits && row.majors.contains(fmt.major));
