@@ -119,7 +119,7 @@ macro_rules! rmgrs {
 rmgrs! {
     0 "XLOG" xlog Xlog(xlog::Op<'r>);
     1 "Transaction" xact Transaction(xact::Op<'r>);
-    2 "Storage" smgr Storage(smgr::Op<'r>);
+    2 "Storage" smgr Storage(smgr::Op);
     3 "CLOG" clog Clog(clog::Op);
     4 "Database" dbase Database(dbase::Op<'r>);
     5 "Tablespace" tblspc Tablespace(tblspc::Op<'r>);
