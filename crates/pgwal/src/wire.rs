@@ -319,7 +319,7 @@ pub fn array<'a, T: Wire<'a> + FixedSize>(
     field: &'static str,
 ) -> Parsed<'a, Array<'a, T>> {
     let count = count.try_into().unwrap_or(usize::MAX);
-    let len = count.checked_mul(T::size(fmt)).unwrap_or(usize::MAX);
+    let len = count.saturating_mul(T::size(fmt));
     let (input, raw) = bytes(input, len, field)?;
     Ok((input, Array { raw, count, fmt, of: PhantomData }))
 }

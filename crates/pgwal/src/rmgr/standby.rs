@@ -1,15 +1,15 @@
-//! Hot standby, resource manager 8, and the invalidation messages that it shares with transactions and heap.
-//! C: storage/standbydefs.h, storage/sinval.h; text: rmgrdesc/standbydesc.c.
+//! Hot standby, resource manager 8. C: storage/standbydefs.h; text: rmgrdesc/standbydesc.c.
 
 use serde::Serialize;
 
 use super::{Body, Describe, Opcode, op};
 use crate::error::Result;
 use crate::format::{Majors, WalFormat};
+use crate::inval::{InvalMessage, put_invalidations};
 use crate::record::Record;
 use crate::text::Text;
-use crate::types::{Oid, RelFileLocator, Xid};
-use crate::wire::{Array, FixedSize, Pad, Parsed, Wire, array};
+use crate::types::{Oid, Xid};
+use crate::wire::{Array, Pad, Wire, array};
 
 /// Record types. C: `XLOG_STANDBY_LOCK`, `XLOG_RUNNING_XACTS`, `XLOG_INVALIDATIONS`.
 pub const OPCODES: &[Opcode] =
@@ -91,7 +91,7 @@ pub struct Invalidations<'a> {
     #[serde(flatten)]
     pub head: InvalidationsHead,
     /// The messages.
-    pub msgs: Array<'a, InvalidationMessage>,
+    pub msgs: Array<'a, InvalMessage>,
 }
 
 /// A record of this resource manager.
@@ -165,11 +165,7 @@ impl Describe for Op<'_> {
             }
             Op::RunningXacts(running) => describe_running(running, fmt, out),
             Op::Invalidations(Invalidations { head, msgs }) => {
-                let init_file = head.relcache_init_file_inval.then_some((head.db, head.spc));
-                // Before 13 a record without messages is described as one with an empty list.
-                if !msgs.is_empty() || !fmt.since(13) {
-                    describe_messages(msgs, init_file, fmt, out);
-                }
+                put_invalidations(out, fmt, msgs, head.db, head.spc, head.relcache_init_file_inval);
             }
         }
     }
@@ -189,187 +185,6 @@ fn describe_running(running: &RunningXacts<'_>, fmt: WalFormat, out: &mut Text) 
     if fmt.since(16) && !running.subxids.is_empty() {
         put!(out, "; ", head.subxcnt, " subxacts:");
         running.subxids.iter().for_each(|xid| put!(out, " ", xid));
-    }
-}
-
-/// Description of invalidation messages, wherever they stand. C: `standby_desc_invalidations`.
-///
-/// `init_file`: database and tablespace of a relation cache init file that is out of date.
-pub(super) fn describe_messages(
-    msgs: &Array<'_, InvalidationMessage>,
-    init_file: Option<(Oid, Oid)>,
-    fmt: WalFormat,
-    out: &mut Text,
-) {
-    if let Some((db, spc)) = init_file {
-        put!(out, "; relcache init file inval dbid ", db, " tsid ", spc);
-    }
-    put!(out, "; inval msgs:");
-    for msg in msgs.iter() {
-        match msg {
-            InvalidationMessage::Catcache(msg) => put!(out, " catcache ", msg.id),
-            InvalidationMessage::Catalog(msg) => put!(out, " catalog ", msg.catalog),
-            InvalidationMessage::Relcache(msg) => put!(out, " relcache ", msg.rel),
-            InvalidationMessage::Smgr(_) => put!(out, " smgr"),
-            InvalidationMessage::Relmap(msg) => put!(out, " relmap db ", msg.db),
-            InvalidationMessage::Snapshot(msg) => put!(out, " snapshot ", msg.rel),
-            InvalidationMessage::Relsync(msg) if fmt.since(18) => put!(out, " relsync ", msg.rel),
-            InvalidationMessage::Relsync(RelsyncMessage { id, .. }) | InvalidationMessage::Unknown(UnknownMessage { id, .. }) => {
-                put!(out, " unrecognized id ", id);
-            }
-        }
-    }
-}
-
-macro_rules! messages {
-    ($($(#[$meta:meta])* $variant:ident($name:ident $c:literal $id:pat) { $($(#[$fmeta:meta])* $field:ident: $ty:ty),* $(,)? })*) => {
-        $(wire_struct! {
-            $(#[$meta])*
-            pub struct $name($c) { $($(#[$fmeta])* $field: $ty),* }
-        })*
-
-        /// What a cache has to forget, 16 bytes. C: `SharedInvalidationMessage`, storage/sinval.h.
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
-        #[serde(tag = "cache", rename_all = "snake_case")]
-        pub enum InvalidationMessage {
-            $($(#[$meta])* $variant($name)),*
-        }
-
-        impl<'a> Wire<'a> for InvalidationMessage {
-            fn read(input: &'a [u8], fmt: WalFormat) -> Parsed<'a, Self> {
-                let (_, id) = i8::read(input, fmt).map_err(|e| e.in_field("SharedInvalidationMessage.id"))?;
-                match id {
-                    $($id => $name::read(input, fmt).map(|(rest, msg)| (rest, InvalidationMessage::$variant(msg))),)*
-                }
-            }
-            fn write(&self, fmt: WalFormat, out: &mut Vec<u8>) {
-                match self {
-                    $(InvalidationMessage::$variant(msg) => msg.write(fmt, out)),*
-                }
-            }
-        }
-    };
-}
-
-messages! {
-    /// An entry of a system cache. C: `SharedInvalCatcacheMsg`.
-    Catcache(CatcacheMessage "SharedInvalCatcacheMsg" 0..) {
-        /// The cache's number.
-        id: i8,
-        /// Alignment.
-        #[serde(skip)]
-        pad: Pad<3>,
-        /// Database; zero for a shared catalog.
-        db: Oid,
-        /// Hash of the entry's key.
-        hash_value: u32,
-        /// The union's other members are longer.
-        #[serde(skip)]
-        rest: Pad<4>,
-    }
-    /// All entries of all system caches over a catalog. C: `SharedInvalCatalogMsg`.
-    Catalog(CatalogMessage "SharedInvalCatalogMsg" -1) {
-        /// -1.
-        #[serde(skip)]
-        id: i8,
-        /// Alignment.
-        #[serde(skip)]
-        pad: Pad<3>,
-        /// Database; zero for a shared catalog.
-        db: Oid,
-        /// The catalog.
-        catalog: Oid,
-        /// The union's other members are longer.
-        #[serde(skip)]
-        rest: Pad<4>,
-    }
-    /// A relation cache entry. C: `SharedInvalRelcacheMsg`.
-    Relcache(RelcacheMessage "SharedInvalRelcacheMsg" -2) {
-        /// -2.
-        #[serde(skip)]
-        id: i8,
-        /// Alignment.
-        #[serde(skip)]
-        pad: Pad<3>,
-        /// Database; zero for a shared relation.
-        db: Oid,
-        /// Relation; zero: all of them.
-        rel: Oid,
-        /// The union's other members are longer.
-        #[serde(skip)]
-        rest: Pad<4>,
-    }
-    /// Open files of a relation. C: `SharedInvalSmgrMsg`.
-    Smgr(SmgrMessage "SharedInvalSmgrMsg" -3) {
-        /// -3.
-        #[serde(skip)]
-        id: i8,
-        /// Upper bits of the backend that a temporary relation belongs to.
-        backend_hi: i8,
-        /// Lower bits of the backend.
-        backend_lo: u16,
-        /// Relation.
-        rel: RelFileLocator,
-    }
-    /// A relation map. C: `SharedInvalRelmapMsg`.
-    Relmap(RelmapMessage "SharedInvalRelmapMsg" -4) {
-        /// -4.
-        #[serde(skip)]
-        id: i8,
-        /// Alignment.
-        #[serde(skip)]
-        pad: Pad<3>,
-        /// Database; zero for the shared map.
-        db: Oid,
-        /// The union's other members are longer.
-        #[serde(skip)]
-        rest: Pad<8>,
-    }
-    /// Catalog snapshots. C: `SharedInvalSnapshotMsg`.
-    Snapshot(SnapshotMessage "SharedInvalSnapshotMsg" -5) {
-        /// -5.
-        #[serde(skip)]
-        id: i8,
-        /// Alignment.
-        #[serde(skip)]
-        pad: Pad<3>,
-        /// Database; zero for a shared catalog.
-        db: Oid,
-        /// The catalog.
-        rel: Oid,
-        /// The union's other members are longer.
-        #[serde(skip)]
-        rest: Pad<4>,
-    }
-    /// What logical replication remembers of a relation, from 18 on. C: `SharedInvalRelSyncMsg`.
-    Relsync(RelsyncMessage "SharedInvalRelSyncMsg" -6) {
-        /// -6.
-        #[serde(skip)]
-        id: i8,
-        /// Alignment.
-        #[serde(skip)]
-        pad: Pad<3>,
-        /// Database.
-        db: Oid,
-        /// Relation; zero: all of them.
-        rel: Oid,
-        /// The union's other members are longer.
-        #[serde(skip)]
-        rest: Pad<4>,
-    }
-    /// An id that no major defines.
-    Unknown(UnknownMessage "SharedInvalidationMessage" _) {
-        /// The id, -7 or less.
-        id: i8,
-        /// The rest of the message.
-        #[serde(skip)]
-        rest: Pad<15>,
-    }
-}
-
-impl FixedSize for InvalidationMessage {
-    fn size(_: WalFormat) -> usize {
-        16
     }
 }
 

@@ -464,13 +464,13 @@ mod tests {
     fn checkpoints() {
         for major in 10..=19 {
             let size = match major {
-                ..=11 => 80,
-                ..=18 => 88,
+                10..=11 => 80,
+                12..=18 => 88,
                 _ => 96,
             };
             let (lsn, level) = match major {
-                ..=16 => ("1/28", ""),
-                ..=18 => ("1/28", "; wal_level logical"),
+                10..=16 => ("1/28", ""),
+                17..=18 => ("1/28", "; wal_level logical"),
                 _ => ("1/00000028", "; wal_level logical; logical decoding false"),
             };
             let text = format!(

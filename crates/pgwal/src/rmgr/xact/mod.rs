@@ -9,10 +9,10 @@ pub use prepare::{
 };
 
 use super::smgr::RelPath;
-use super::standby::{InvalidationMessage, describe_messages};
 use super::{Body, Describe, Opcode, op};
 use crate::error::Result;
 use crate::format::{Majors, WalFormat};
+use crate::inval::{InvalMessage, put_invalidations};
 use crate::lsn::Lsn;
 use crate::record::Record;
 use crate::text::{Put, Text};
@@ -153,7 +153,7 @@ pub struct End<'a> {
     pub stats: Option<Array<'a, StatsItem>>,
     /// What caches have to forget; commits only. C: `xl_xact_invals`.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub invals: Option<Array<'a, InvalidationMessage>>,
+    pub invals: Option<Array<'a, InvalMessage>>,
     /// The prepared transaction that ends. C: `xl_xact_twophase`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub twophase_xid: Option<Xid>,
@@ -178,7 +178,7 @@ pub struct Assignment<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Invalidation<'a> {
     /// The messages, counted by `nmsgs`.
-    pub msgs: Array<'a, InvalidationMessage>,
+    pub msgs: Array<'a, InvalMessage>,
 }
 
 /// A record of this resource manager.
@@ -329,9 +329,7 @@ impl Describe for Op<'_> {
                 assignment.subxacts.iter().for_each(|xid| put!(out, " ", xid));
             }
             Op::Invalidation(Invalidation { msgs }) => {
-                if !msgs.is_empty() {
-                    describe_messages(msgs, None, fmt, out);
-                }
+                put_invalidations(out, fmt, msgs, Oid(0), Oid(0), false);
             }
         }
     }
@@ -346,7 +344,7 @@ fn describe_commit(end: &End<'_>, node: RepOriginId, fmt: WalFormat, out: &mut T
     if let Some(invals) = end.invals.filter(|invals| !invals.is_empty()) {
         let DbInfo { db, spc } = end.dbinfo.unwrap_or(DbInfo { db: Oid(0), spc: Oid(0) });
         let init_file = flags.contains(XactInfo::XACT_COMPLETION_UPDATE_RELCACHE_FILE);
-        describe_messages(&invals, init_file.then_some((db, spc)), fmt, out);
+        put_invalidations(out, fmt, &invals, db, spc, init_file);
     }
     if fmt.since(15) && flags.contains(XactInfo::XACT_COMPLETION_APPLY_FEEDBACK) {
         put!(out, "; apply_feedback");
@@ -395,11 +393,8 @@ fn describe_prepare(prepare: &Prepare<'_>, node: RepOriginId, fmt: WalFormat, ou
     describe_stats("commit ", &prepare.commit_stats.values, out);
     describe_stats("abort ", &prepare.abort_stats.values, out);
     describe_subxacts(&prepare.subxacts.values, out);
-    let invals = &prepare.invals.values;
-    if !invals.is_empty() {
-        // The tablespace is not in the record; the description has zero for it.
-        describe_messages(invals, head.initfileinval.then_some((head.database, Oid(0))), fmt, out);
-    }
+    // The tablespace is not in the record; the description has zero for it.
+    put_invalidations(out, fmt, &prepare.invals.values, head.database, Oid(0), head.initfileinval);
     if fmt.since(15) && node != RepOriginId(0) {
         let lsn = head.origin_lsn.unwrap_or_default();
         let timestamp = head.origin_timestamp.unwrap_or_default();

@@ -7,8 +7,8 @@ use serde::{Serialize, Serializer};
 
 use super::StatsItem;
 use crate::format::WalFormat;
+use crate::inval::InvalMessage;
 use crate::lsn::Lsn;
-use crate::rmgr::standby::InvalidationMessage;
 use crate::types::{MultiXactId, Oid, RelFileLocator, TimestampTz, Xid};
 use crate::wire::{Array, Bytes, FixedSize, Pad, Parsed, Since, Str, Wire, WireError, array, bytes};
 
@@ -73,7 +73,7 @@ pub struct Prepare<'a> {
     /// Statistics that are dropped at abort; empty before 15.
     pub abort_stats: Section<'a, StatsItem>,
     /// Messages to send at commit.
-    pub invals: Section<'a, InvalidationMessage>,
+    pub invals: Section<'a, InvalMessage>,
     /// State of the lock manager, statistics and others, up to and including an end mark.
     pub state: Vec<StateRecord<'a>>,
 }

@@ -76,8 +76,8 @@ fn full(major: u8, is_commit: bool) -> Main {
 fn commit_with_everything() {
     for major in 10..=19 {
         let stats = match major {
-            ..=14 => "",
-            ..=17 => "; dropped stats: 2/5/16384",
+            10..=14 => "",
+            15..=17 => "; dropped stats: 2/5/16384",
             _ => "; dropped stats: 2/5/4294983680",
         };
         let feedback = if major >= 15 { "; apply_feedback" } else { "" };
@@ -97,7 +97,7 @@ fn abort_with_everything() {
     for major in 10..=19 {
         let lsn = if major >= 19 { "1/000000AB" } else { "1/AB" };
         let rest = match major {
-            ..=14 => String::new(),
+            10..=14 => String::new(),
             _ => format!(
                 "; origin: node 3, lsn {lsn}, at 2000-01-01 00:00:00.000000 UTC; dropped stats: 2/5/{}",
                 if major >= 18 { "4294983680" } else { "16384" }
@@ -182,8 +182,8 @@ fn prepare() {
         );
         rec(major, 0x10, &main).check(if major >= 13 { &text } else { "" }, &[]);
         let origin = match major {
-            ..=14 => "",
-            ..=18 => "; origin: node 3, lsn 0/AB, at 2000-01-01 00:00:00.000000 UTC",
+            10..=14 => "",
+            15..=18 => "; origin: node 3, lsn 0/AB, at 2000-01-01 00:00:00.000000 UTC",
             _ => "; origin: node 3, lsn 0/000000AB, at 2000-01-01 00:00:00.000000 UTC",
         };
         if major >= 13 {
