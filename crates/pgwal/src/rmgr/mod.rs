@@ -132,7 +132,7 @@ rmgrs! {
     12 "Hash" hash Hash(hash::Op<'r>);
     13 "Gin" gin Gin(gin::Op<'r>);
     14 "Gist" gist Gist(gist::Op<'r>);
-    15 "Sequence" seq Sequence(seq::Op<'r>);
+    15 "Sequence" seq Sequence(seq::Op);
     16 "SPGist" spgist SpGist(spgist::Op<'r>);
     17 "BRIN" brin Brin(brin::Op<'r>);
     18 "CommitTs" commit_ts CommitTs(commit_ts::Op<'r>);
