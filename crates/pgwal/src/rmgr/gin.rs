@@ -749,3 +749,182 @@ fn describe_image(rec: &Record<'_>, fmt: WalFormat, out: &mut Text) -> bool {
 fn t_or_f(yes: bool) -> &'static str {
     if yes { "T" } else { "F" }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::record::{Image, ImageInfo};
+    use crate::rmgr::testing::{Rec, le};
+    use crate::text::Zone;
+
+    fn rec<'a>(major: u8, info: u8, main: &'a [u8], blocks: &'a [(u8, &'a [u8])]) -> Rec<'a> {
+        Rec { major, rmid: 13, info, main, blocks, ..Rec::default() }
+    }
+
+    /// An index tuple of 16 bytes.
+    fn tuple() -> Vec<u8> {
+        le![0u16, 7u16, 3u16, 0x4010u16, 0x0102_0304_0506_0708u64]
+    }
+
+    fn metadata() -> Vec<u8> {
+        le![2u32, 3u32, 8000u32, 2u32, 40i64, 10u32, 6u32, 3u32, 0u32, 99i64, 2i32, 0u32]
+    }
+
+    /// (1,2), and two more: 3 and 2048 (a block further, on the same line pointer) away.
+    fn posting_list() -> Vec<u8> {
+        [le![0u16, 1u16, 2u16, 3u16], vec![0x03, 0x80, 0x10, 0xEE]].concat()
+    }
+
+    #[test]
+    fn posting_lists_hold_distances() {
+        let bytes = posting_list();
+        let (rest, list) = PostingList::read(&bytes, WalFormat::new(15)).unwrap();
+        assert!(rest.is_empty());
+        assert_eq!(list.pad, Some(0xEE));
+        let item = |block, offnum| ItemPointer { block: BlockNumber(block), offnum: OffsetNumber(offnum) };
+        assert_eq!(list.items(), Some(vec![item(1, 2), item(1, 5), item(2, 5)]));
+        let none = PostingList { bytes: Bytes(&[]), ..list };
+        assert_eq!(none.items(), Some(vec![item(1, 2)]));
+        // Seven bytes for the farthest block; then what no list can hold: an open end, eight bytes, a block beyond the last.
+        let far = PostingList { first: item(0, 1), bytes: Bytes(&[0x80, 0xF0, 0xFF, 0xFF, 0xFF, 0xFF, 0x01]), ..list };
+        assert_eq!(far.items(), Some(vec![item(0, 1), item(u32::MAX, 1)]));
+        for bad in [&[0x80][..], &[0x80; 8], &[0x80, 0xF0, 0xFF, 0xFF, 0xFF, 0xFF, 0x03]] {
+            assert_eq!(PostingList { bytes: Bytes(bad), ..list }.items(), None, "{bad:x?}");
+        }
+    }
+
+    #[test]
+    fn create() {
+        for major in [10, 11] {
+            rec(major, 0x00, &[], &[(0, &[]), (1, &[])]).check("", &[]);
+        }
+        assert_eq!(rec(12, 0x00, &[], &[(0, &[])]).parse(), Ok(None));
+        let lists = [posting_list(), le![0u16, 9u16, 1u16, 2u16, 0x0101u16]].concat();
+        let main = [le![lists.len() as u32], lists].concat();
+        for major in 10..=19 {
+            rec(major, 0x10, &main, &[(0, &[])]).check("", &[]);
+        }
+    }
+
+    #[test]
+    fn insert_into_the_entry_tree() {
+        let data = [le![4u16, 1u8, 0xAAu8], tuple()].concat();
+        for major in 10..=19 {
+            rec(major, 0x20, &le![2u16], &[(0, &data)]).check("isdata: F isleaf: T isdelete: T", &[]);
+            let main = le![0u16, 1u16, 2u16, 0u16, 9u16];
+            let blocks: &[(u8, &[u8])] = &[(0, &data), (1, &[])];
+            rec(major, 0x20, &main, blocks).check("isdata: F isleaf: F children: 65538/9 isdelete: T", &[]);
+        }
+        assert!(rec(15, 0x20, &le![2u16], &[(0, &data), (1, &[1])]).parse().is_err(), "data of a block that has none");
+        assert!(rec(15, 0x20, &le![2u16], &[(0, &[])]).parse().is_err(), "neither data nor image");
+        let short = [le![4u16, 0u16], le![0u16, 7u16, 3u16, 0x4007u16]].concat();
+        let error = rec(15, 0x20, &le![2u16], &[(0, &short)]).parse().unwrap_err();
+        assert!(error.to_string().contains("IndexTupleData.t_info: expected a size of at least 8, found 7"), "{error}");
+    }
+
+    #[test]
+    fn insert_into_a_posting_tree() {
+        let leaf = [
+            le![4u16, 0u8, 1u8],
+            le![1u8, 2u8],
+            posting_list(),
+            le![5u8, 3u8],
+            posting_list(),
+            le![9u8, 4u8, 2u16],
+            le![0u16, 1u16, 2u16, 0u16, 1u16, 3u16],
+        ]
+        .concat();
+        let inner = le![2u16, 0u16, 8u16, 1u16, 0u16, 5u16];
+        for major in 10..=19 {
+            let text = "isdata: T isleaf: T 4 segments: 0 (delete) 1 (insert) 5 (replace) 9 (add 2 items)";
+            rec(major, 0x20, &le![3u16], &[(0, &leaf)]).check(text, &[]);
+            rec(major, 0x90, &[], &[(0, &leaf)]).check(&text["isdata: T isleaf: T".len()..], &[]);
+            let text = "isdata: T isleaf: F children: 1/2 pitem: 8-65536/5";
+            rec(major, 0x20, &le![1u16, 0u16, 1u16, 0u16, 2u16], &[(0, &inner)]).check(text, &[]);
+        }
+    }
+
+    #[test]
+    fn an_unknown_action_ends_the_list() {
+        let data = le![3u16, 0u8, 1u8, 7u8, 9u8, 0xABCDu16];
+        rec(15, 0x90, &[], &[(0, &data)]).with(|rec| {
+            let Some(Op::VacuumDataLeafPage(VacuumDataLeafPage { data: Some(leaf) })) = parse(rec, rec.fmt()).unwrap() else {
+                panic!("{:?}", parse(rec, rec.fmt()))
+            };
+            assert_eq!((leaf.nactions, leaf.actions.len()), (3, 2));
+            let mut out = Text::new(rec.fmt(), Zone::utc());
+            leaf.describe(rec, rec.fmt(), &mut out);
+            assert_eq!(out.to_string_lossy(), " 3 segments: 0 (delete) 7 unknown action 9 ???");
+            let mut body = Body::default();
+            Op::VacuumDataLeafPage(VacuumDataLeafPage { data: Some(leaf) }).write(rec.fmt(), &mut body);
+            assert_eq!(body.blocks, [(0, data.clone())]);
+        });
+    }
+
+    #[test]
+    fn an_image_stands_for_the_data() {
+        for (major, bits, text) in [
+            (10, 0x05, " (full page image)"),
+            (14, 0x01, " (full page image, for WAL verification)"),
+            (15, 0x03, " (full page image)"),
+            (18, 0x01, " (full page image, for WAL verification)"),
+            (19, 0x03, ""),
+        ] {
+            for (info, main, start) in [(0x20, &[2, 0][..], "isdata: F isleaf: T"), (0x90, &[], "")] {
+                rec(major, info, main, &[(0, &[])]).with(|rec| {
+                    let mut rec = rec.clone();
+                    let info = ImageInfo::new(bits, rec.fmt());
+                    rec.blocks[0].image = Some(Image { data: &[], len: 0, hole_offset: 0, hole_length: 0, info });
+                    let op = parse(&rec, rec.fmt()).unwrap().unwrap();
+                    let mut out = Text::new(rec.fmt(), Zone::utc());
+                    op.describe(&rec, rec.fmt(), &mut out);
+                    assert_eq!(out.to_string_lossy(), format!("{start}{text}"), "{major}");
+                });
+            }
+        }
+    }
+
+    #[test]
+    fn split() {
+        let main = |left: u32, right: u32, flags: u16| le![1663u32, 5u32, 16400u32, 77u32, left, right, flags, 0xEEEEu16];
+        for major in 10..=19 {
+            let text = "isrootsplit: T isdata: F isleaf: T";
+            rec(major, 0x30, &main(u32::MAX, u32::MAX, 6), &[(0, &[]), (1, &[]), (2, &[])]).check(text, &[]);
+            let children = if major >= 19 { " children: 4/5" } else { "" };
+            let text = format!("isrootsplit: F isdata: T isleaf: F{children}");
+            rec(major, 0x30, &main(4, 5, 1), &[(0, &[]), (1, &[]), (3, &[])]).check(&text, &[]);
+        }
+    }
+
+    #[test]
+    fn vacuum_and_delete_page() {
+        for major in 10..=19 {
+            rec(major, 0x40, &[], &[(0, &[])]).check("", &[]);
+            let main = le![3u16, 0u16, 12u32, 750u32];
+            let open: &[usize] = if major < 12 { &[8] } else { &[] };
+            rec(major, 0x50, &main, &[(0, &[]), (1, &[]), (2, &[])]).check("", open);
+        }
+    }
+
+    #[test]
+    fn pending_list() {
+        let tuples = [tuple(), tuple()].concat();
+        let meta = |prev_tail: u32, new_rightlink: u32, ntuples: i32| {
+            [le![1663u32, 5u32, 16400u32, 0u32], metadata(), le![prev_tail, new_rightlink, ntuples, 0u32]].concat()
+        };
+        for major in 10..=19 {
+            let text = |text: &'static str| if major >= 19 { text } else { "" };
+            let none = u32::MAX;
+            rec(major, 0x60, &meta(none, none, 2), &[(0, &[]), (1, &tuples)]).check(text("ntuples: 2"), &[]);
+            rec(major, 0x60, &meta(none, none, 0), &[(0, &[])]).check(text("ntuples: 0"), &[]);
+            let appended = text("ntuples: 0 prevTail: 7 newRightlink: 9");
+            rec(major, 0x60, &meta(7, 9, 0), &[(0, &[]), (1, &[])]).check(appended, &[]);
+            rec(major, 0x70, &le![none, 2i32], &[(0, &tuples)]).check(text("ntuples: 2"), &[]);
+            rec(major, 0x70, &le![8u32, 2i32], &[(0, &tuples)]).check(text("ntuples: 2 rightlink: 8"), &[]);
+            let main = [metadata(), le![3i32, 0u32]].concat();
+            rec(major, 0x80, &main, &[(0, &[]), (1, &[]), (2, &[]), (3, &[])]).check("ndeleted: 3", &[]);
+        }
+        assert!(rec(15, 0x60, &meta(7, 9, 0), &[(0, &[]), (1, &tuples)]).parse().is_err(), "tuples that nobody counted");
+        assert!(rec(15, 0x70, &le![8u32, i32::MAX], &[(0, &tuples)]).parse().is_err(), "more tuples than bytes");
+    }
+}

@@ -323,3 +323,93 @@ fn describe_catalog_rel(is_catalog_rel: Option<bool>, fmt: WalFormat, out: &mut 
         put!(out, ", isCatalogRel ", if is_catalog_rel { "T" } else { "F" });
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use crate::rmgr::testing::{Rec, le};
+
+    fn rec<'a>(major: u8, info: u8, main: &'a [u8], blocks: &'a [(u8, &'a [u8])]) -> Rec<'a> {
+        Rec { major, rmid: 14, info, main, blocks, ..Rec::default() }
+    }
+
+    /// An index tuple of 16 bytes.
+    fn tuple() -> Vec<u8> {
+        le![0u16, 7u16, 3u16, 0x0010u16, 0x0102_0304_0506_0708u64]
+    }
+
+    #[test]
+    fn page_update() {
+        let data = [le![4u16, 5u16], tuple()].concat();
+        for major in 10..=19 {
+            rec(major, 0x00, &le![2u16, 1u16], &[(0, &data), (1, &[])]).check("", &[]);
+            rec(major, 0x00, &le![0u16, 0u16], &[(0, &[])]).check("", &[]);
+            assert!(rec(major, 0x00, &le![0u16, 1u16], &[(0, &[])]).parse().is_err(), "{major}: neither data nor image");
+            assert!(rec(major, 0x00, &le![0u16, 0u16], &[(0, &[1])]).parse().is_err(), "{major}: data that nobody counted");
+        }
+        let main = le![2u16, 0u16, 1663u32, 5u32, 16384u32, 4u16, 5u16];
+        for major in [10, 11] {
+            rec(major, 0x00, &main, &[(0, &le![4u16, 5u16])]).check("", &[4]);
+        }
+        assert!(rec(12, 0x00, &main, &[(0, &le![4u16, 5u16])]).parse().is_err());
+    }
+
+    #[test]
+    fn delete() {
+        let old = le![750u32, 2u16, 3u16, 9u16];
+        for major in 12..=15 {
+            rec(major, 0x10, &old, &[(0, &[])]).check("delete: latestRemovedXid 750, nitems: 2", &[]);
+        }
+        let new = le![750u32, 2u16, 1u8, 0xEEu8, 3u16, 9u16];
+        rec(16, 0x10, &new, &[(0, &[])]).check("delete: snapshotConflictHorizon 750, nitems: 2", &[]);
+        for major in 17..=19 {
+            rec(major, 0x10, &new, &[(0, &[])]).check("delete: snapshotConflictHorizon 750, nitems: 2, isCatalogRel T", &[]);
+        }
+        assert_eq!(rec(11, 0x10, &old, &[(0, &[])]).parse(), Ok(None));
+        let neither = le![750u32, 0u16, 2u8, 0u8];
+        assert!(rec(17, 0x10, &neither, &[(0, &[])]).parse().unwrap_err().to_string().contains("is_catalog_rel: expected 0 or 1"));
+    }
+
+    #[test]
+    fn page_reuse() {
+        let main = le![1663u32, 5u32, 16400u32, 42u32, 0x3_0000_02EEu64];
+        for major in 12..=15 {
+            rec(major, 0x20, &main, &[]).check("rel 1663/5/16400; blk 42; latestRemovedXid 3:750", &[]);
+        }
+        let main = [main, vec![0]].concat();
+        let text = "rel 1663/5/16400; blk 42; snapshotConflictHorizon 3:750";
+        rec(16, 0x20, &main, &[]).check(text, &[]);
+        for major in 17..=19 {
+            rec(major, 0x20, &main, &[]).check(&format!("{text}, isCatalogRel F"), &[]);
+        }
+    }
+
+    #[test]
+    fn page_split() {
+        let main = le![u32::MAX, 0u32, 0x1234_5678u64, 1u8, 0u8, 2u16, 1u8, 0u8, 0u8, 0u8];
+        let (two, none) = ([le![2u32], tuple(), tuple()].concat(), le![0u32]);
+        for major in 10..=19 {
+            rec(major, 0x30, &main, &[(1, &two), (2, &none)]).check("page_split: splits to 2 pages", &[]);
+            rec(major, 0x30, &main, &[(0, &[]), (1, &none), (2, &two)]).check("page_split: splits to 2 pages", &[]);
+        }
+        assert!(rec(15, 0x30, &main, &[(1, &two)]).parse().is_err(), "a page is missing");
+        assert!(rec(15, 0x30, &main, &[(1, &two), (2, &none), (3, &none)]).parse().is_err(), "a page too many");
+        let mut many = main.clone();
+        many[18..20].copy_from_slice(&[0xFF, 0xFF]);
+        assert!(rec(15, 0x30, &many, &[(1, &two), (2, &none)]).parse().is_err(), "65535 pages");
+        let huge = [le![u32::MAX], tuple()].concat();
+        assert!(rec(15, 0x30, &main, &[(1, &two), (2, &huge)]).parse().is_err(), "more tuples than bytes");
+    }
+
+    #[test]
+    fn opcodes_come_and_go() {
+        let delete = le![0x3_0000_02EEu64, 17u16];
+        for major in 10..=19 {
+            let create = rec(major, 0x50, &[], &[(0, &[])]);
+            if major < 12 { create.check("", &[]) } else { assert_eq!(create.parse(), Ok(None)) }
+            let delete = rec(major, 0x60, &delete, &[(0, &[]), (1, &[])]);
+            if major < 12 { assert_eq!(delete.parse(), Ok(None)) } else { delete.check("deleteXid 3:750; downlink 17", &[]) }
+            let assign = rec(major, 0x70, &[0, 0, 0, 0], &[]);
+            if (13..=18).contains(&major) { assign.check("", &[]) } else { assert_eq!(assign.parse(), Ok(None)) }
+        }
+    }
+}

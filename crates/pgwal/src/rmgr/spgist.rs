@@ -701,3 +701,153 @@ fn put_if(condition: bool, text: &str, out: &mut Text) {
         put!(out, text);
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::rmgr::testing::{Rec, le};
+
+    fn rec(major: u8, info: u8, main: &[u8]) -> Rec<'_> {
+        Rec { major, rmid: 16, info, main, blocks: &[(0, &[]), (2, &[])], ..Rec::default() }
+    }
+
+    /// Checks the record in every major, with the text that it has up to 13 and the one from 14 on.
+    fn check(info: u8, main: &[u8], until_13: &str, since_14: &str) {
+        for major in 10..=19 {
+            rec(major, info, main).check(if major < 14 { until_13 } else { since_14 }, &[]);
+        }
+    }
+
+    /// A leaf tuple of 16 bytes; its next one is 5, and from 14 on it has the flag of a null bitmap.
+    fn leaf() -> Vec<u8> {
+        le![16u32 << 2, 0x8005u16, 0u16, 7u16, 3u16, 0xAABB_CCDDu32]
+    }
+
+    /// An inner tuple: a prefix of 8 bytes, two nodes, 2 bytes of padding at the end.
+    fn inner() -> Vec<u8> {
+        let node = le![0u16, 7u16, 3u16, 0x0010u16, 0x11u64];
+        [le![8u32 << 16 | 2 << 3 | 4, 50u16, 0xEEEEu16, 0x1122u64], node.clone(), node, le![0u16]].concat()
+    }
+
+    fn state() -> Vec<u8> {
+        le![750u32, 1u8, 0xEEu8, 0u8, 0u8]
+    }
+
+    #[test]
+    fn leaf_tuples() {
+        let bytes = leaf();
+        let (_, old) = LeafTuple::read(&bytes, WalFormat::new(13)).unwrap();
+        assert_eq!((old.next, old.flags), (OffsetNumber(0x8005), Since(None)));
+        let (_, new) = LeafTuple::read(&bytes, WalFormat::new(14)).unwrap();
+        assert_eq!((new.next, new.flags), (OffsetNumber(5), Since(Some(LeafFlags::HAS_NULL_MASK))));
+        assert_eq!(new.state, TupleState::Live);
+        let error = LeafTuple::read(&le![11u32 << 2 | 3, 0u64, 0u64], WalFormat::new(15)).unwrap_err();
+        assert_eq!(error.field, "SpGistLeafTupleData.size");
+    }
+
+    #[test]
+    fn inner_tuples() {
+        let bytes = [inner(), vec![1, 2, 3]].concat();
+        let (rest, tuple) = InnerTuple::read(&bytes, WalFormat::new(15)).unwrap();
+        assert_eq!(rest, [1, 2, 3]);
+        assert_eq!((tuple.all_the_same, tuple.prefix.len(), tuple.nodes.len(), tuple.pad_end.len()), (true, 8, 2, 2));
+        // What is inside must fit into the tuple's size, whatever follows it; the place is counted to the end of everything.
+        let mut cut = bytes.clone();
+        cut[4] = 47;
+        let error = InnerTuple::read(&cut, WalFormat::new(15)).unwrap_err();
+        assert_eq!((error.field, error.left), ("IndexTupleData", 47 - 40 + 6));
+        cut[4] = 7;
+        assert_eq!(InnerTuple::read(&cut, WalFormat::new(15)).unwrap_err().field, "SpGistInnerTupleData.size");
+    }
+
+    #[test]
+    fn create_index() {
+        for major in 10..=19 {
+            let create = rec(major, 0x00, &[]);
+            if major < 12 { create.check("", &[]) } else { assert_eq!(create.parse(), Ok(None)) }
+        }
+    }
+
+    #[test]
+    fn add_leaf() {
+        let main = |new_page: u8, nulls: u8| [le![new_page, nulls, 3u16, 4u16, 5u16, 6u16], leaf()].concat();
+        let (old, new) = ("add leaf to page; off 3; headoff 4; parentoff 5", "off: 3, headoff: 4, parentoff: 5, nodeI: 6");
+        check(0x10, &main(0, 0), old, new);
+        check(0x10, &main(1, 1), &format!("{old} (newpage) (nulls)"), &format!("{new} (newpage) (nulls)"));
+        let blocks: &[(u8, &[u8])] = &[(0, &[9])];
+        assert!(Rec { blocks, ..rec(15, 0x10, &main(0, 0)) }.parse().is_err(), "block data");
+    }
+
+    #[test]
+    fn move_leafs() {
+        let head = |new_page: u8, dead: u8, nulls: u8| {
+            [le![2u16, new_page, dead, nulls, 0xEEu8, 5u16, 6u16, 0xEEEEu16], state(), le![1u16, 2u16]].concat()
+        };
+        let new = "nmoves: 2, parentoff: 5, nodeI: 6";
+        let main = [head(0, 0, 0), le![7u16, 8u16, 9u16], leaf(), leaf(), leaf()].concat();
+        check(0x20, &main, "2 leafs", new);
+        let main = [head(1, 1, 1), le![7u16], leaf()].concat();
+        check(0x20, &main, "2 leafs", &format!("{new} (newpage) (replacedead) (nulls)"));
+    }
+
+    #[test]
+    fn add_node() {
+        let main =
+            |new_page: u8, parent: i8| [le![3u16, 4u16, new_page, parent, 5u16, 6u16, 0xEEEEu16], state(), inner()].concat();
+        check(0x30, &main(0, -1), "off 3", "off: 3, newoff: 4, parentBlk: -1, parentoff: 5, nodeI: 6");
+        check(0x30, &main(1, 2), "off 3", "off: 3, newoff: 4, parentBlk: 2, parentoff: 5, nodeI: 6 (newpage)");
+    }
+
+    #[test]
+    fn split_tuple() {
+        let main = |new_page: u8, same: u8| [le![3u16, 4u16, new_page, same], inner(), inner()].concat();
+        let old = "prefix off: 3, postfix off: 4";
+        let new = "prefixoff: 3, postfixoff: 4";
+        check(0x40, &main(0, 1), &format!("{old} (same 1, new 0)"), &format!("{new} (same)"));
+        check(0x40, &main(1, 0), &format!("{old} (same 0, new 1)"), &format!("{new} (newpage)"));
+    }
+
+    #[test]
+    fn pick_split() {
+        let main = |root: u8, nulls: u8, inner_is_parent: u8| {
+            [
+                le![root, 0xEEu8, 1u16, 2u16, 0u8, 1u8, 8u16, 0u8, nulls, inner_is_parent, 0xEEu8, 5u16, 6u16, 0xEEEEu16],
+                state(),
+                le![1u16, 7u16, 8u16, 0u8, 1u8],
+                inner(),
+                leaf(),
+                leaf(),
+            ]
+            .concat()
+        };
+        let (old, new) = ("ndel 1; nins 2", "ndelete: 1, ninsert: 2, inneroff: 8, parentoff: 5, nodeI: 6");
+        check(0x50, &main(0, 0, 0), old, new);
+        let all = " (innerIsParent) (nulls) (isRootSplit)";
+        check(0x50, &main(1, 1, 1), &format!("{old} (innerIsParent) (isRootSplit)"), &format!("{new}{all}"));
+    }
+
+    #[test]
+    fn vacuum() {
+        let main = [le![1u16, 2u16, 3u16, 4u16], state(), vec![9; 2 * (1 + 2 + 3 + 3 + 4 + 4)]].concat();
+        check(0x60, &main, "", "ndead: 1, nplaceholder: 2, nmove: 3, nchain: 4");
+        let main = [le![2u16, 0xEEEEu16], state(), le![1u16, 2u16]].concat();
+        check(0x70, &main, "", "ndelete: 2");
+    }
+
+    #[test]
+    fn vacuum_redirect() {
+        let old = le![2u16, 9u16, 750u32, 3u16, 4u16];
+        for major in 10..=13 {
+            rec(major, 0x80, &old).check("newest XID 750", &[]);
+        }
+        for major in [14, 15] {
+            rec(major, 0x80, &old).check("ntoplaceholder: 2, firstplaceholder: 9, newestredirectxid: 750", &[]);
+        }
+        let new = le![2u16, 9u16, 750u32, 1u8, 0xEEu8, 3u16, 4u16];
+        let text = "ntoplaceholder: 2, firstplaceholder: 9, snapshotConflictHorizon: 750";
+        rec(16, 0x80, &new).check(text, &[]);
+        for major in 17..=19 {
+            rec(major, 0x80, &new).check(&format!("{text}, isCatalogRel: T"), &[]);
+        }
+    }
+}
