@@ -156,12 +156,12 @@ impl<'a> RawRecord<'a> {
     /// # }
     /// ```
     pub fn from_bytes(bytes: &'a [u8], lsn: Lsn, fmt: WalFormat) -> Result<RawRecord<'a>> {
-        let location = |at: u64| {
-            let lsn = fmt.lsn_in_record(lsn, at);
-            let segment = SegmentName::of(TimelineId::default(), lsn, fmt.segment_size);
-            Location { segment, offset: lsn.segment_offset(fmt.segment_size), lsn, record: Some(lsn) }
+        let fail = |kind, at| {
+            let place = fmt.lsn_in_record(lsn, at);
+            let segment = SegmentName::of(TimelineId::default(), place, fmt.segment_size);
+            let offset = place.segment_offset(fmt.segment_size);
+            Err(Error::new(kind, Location { segment, offset, lsn: place, record: Some(lsn) }))
         };
-        let fail = |kind, at| Err(Error::new(kind, location(at)));
         let Ok((_, header)) = RecordHeader::read(bytes, fmt) else {
             let needed = RECORD_HEADER_SIZE.saturating_sub(bytes.len());
             return fail(ErrorKind::Truncated { field: "XLogRecord", needed }, bytes.len() as u64);
@@ -174,11 +174,11 @@ impl<'a> RawRecord<'a> {
             return fail(ErrorKind::RecordLayout { field: "xl_tot_len", needed, left }, 0);
         }
         if !is_rmgr(header.rmid, fmt) {
-            return fail(ErrorKind::ResourceManager { found: header.rmid.0 }, 17);
+            return fail(ErrorKind::ResourceManager { found: header.rmid.0 }, 0);
         }
         let expected = crc(bytes);
         if expected != header.crc {
-            return fail(ErrorKind::Crc { expected, found: header.crc }, 20);
+            return fail(ErrorKind::Crc { expected, found: header.crc }, 0);
         }
         let end = (fmt.lsn_in_record(lsn, bytes.len() as u64 - 1) + 1).align();
         let timeline = TimelineId::default();
