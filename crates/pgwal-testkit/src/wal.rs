@@ -224,6 +224,16 @@ impl Wal {
         self.record(&RecordBuilder::new(RmgrId::XLOG, 0xD0).main(&main))
     }
 
+    /// Writes the header of the next page, without a record on it.
+    ///
+    /// # Panics
+    /// The WAL does not end with a page.
+    pub fn open_page(&mut self) -> &mut Wal {
+        assert_eq!(self.page_offset(self.end()), 0, "{} is inside a page", self.end());
+        self.page_header(0);
+        self
+    }
+
     /// Writes `len` zeroes.
     pub fn zeroes(&mut self, len: usize) -> &mut Wal {
         self.bytes.resize(self.bytes.len() + len, 0);
@@ -267,18 +277,24 @@ impl Wal {
     /// # Panics
     /// No record fits in between: `lsn` lies back, or is 8 or 16 bytes away.
     pub fn fill_to(&mut self, lsn: Lsn) -> &mut Wal {
+        assert!(self.position() <= lsn && lsn.0.is_multiple_of(8), "no record can start at {lsn} when the WAL ends at {}", self.end());
+        let room = self.room(lsn);
+        if room > 0 {
+            self.record(&RecordBuilder::filler(room));
+        }
+        assert_eq!(self.position(), lsn, "a page header is in the way");
+        self
+    }
+
+    /// Bytes for records between here and `lsn`.
+    fn room(&self, lsn: Lsn) -> usize {
         let (mut at, mut room) = (self.position(), 0);
-        assert!(at <= lsn && lsn.0.is_multiple_of(8), "no record can start at {lsn} when the WAL ends at {}", self.end());
         while at < lsn {
             let page_end = Lsn(at.0 - self.page_offset(at) + u64::from(self.fmt.wal_page_size));
             room += page_end.min(lsn) - at;
             at = if page_end < lsn { page_end + self.header_size(page_end) } else { lsn };
         }
-        if room > 0 {
-            self.record(&RecordBuilder::filler(room as usize));
-        }
-        assert_eq!(self.position(), lsn, "a page header is in the way");
-        self
+        room as usize
     }
 
     /// Fills up, so that the next record starts `left` bytes before the end of a page: of this one if that is possible.
@@ -294,7 +310,8 @@ impl Wal {
     fn leave_of(&mut self, left: u64, unit: u32) -> &mut Wal {
         let at = self.position();
         let mut to = Lsn((at.0 + left).next_multiple_of(unit.into()) - left);
-        if to != at && to - at < RECORD_HEADER as u64 {
+        let header = |wal: &Wal, at: Lsn| wal.header_size(Lsn(at.0 - wal.page_offset(at)));
+        while (1..RECORD_HEADER).contains(&self.room(to)) || self.page_offset(to) < header(self, to) {
             to = to + u64::from(unit);
         }
         self.fill_to(to)
