@@ -33,8 +33,10 @@ pub const RECORD_HEADER: usize = 24;
 pub const CONTRECORD: u16 = 0x0001;
 /// `xlp_info`: the page header is a long one.
 pub const LONG_HEADER: u16 = 0x0002;
-/// `xlp_info`: the record before was lost.
+/// `xlp_info` up to 18: the record before was lost.
 pub const OVERWRITE_CONTRECORD: u16 = 0x0008;
+/// The same from 19 on.
+pub const OVERWRITE_CONTRECORD_19: u16 = 0x0004;
 
 /// WAL that is being written: a stream of bytes that starts with a page.
 #[derive(Clone, Debug)]
@@ -219,7 +221,7 @@ impl Wal {
     /// The WAL does not end with a page.
     pub fn overwrite_contrecord(&mut self, lost: Lsn) -> Lsn {
         assert_eq!(self.page_offset(self.end()), 0, "{} is inside a page", self.end());
-        self.page_info = OVERWRITE_CONTRECORD;
+        self.page_info = if self.fmt.since(19) { OVERWRITE_CONTRECORD_19 } else { OVERWRITE_CONTRECORD };
         let main = [lost.0.to_le_bytes(), 700_000_000_000_000u64.to_le_bytes()].concat();
         self.record(&RecordBuilder::new(RmgrId::XLOG, 0xD0).main(&main))
     }

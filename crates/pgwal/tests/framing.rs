@@ -258,8 +258,9 @@ fn what_a_switch_leaves_unused_is_not_looked_at() {
 
 #[test]
 fn lost_records() {
-    for (segment, left, pages) in [(false, 8, 0), (false, 16, 0), (false, 24, 1), (false, 304, 3), (true, 8, 0), (true, 400, 0)] {
-        let mut wal = small_pages();
+    let cases = [(false, 8, 0), (false, 16, 0), (false, 24, 1), (false, 304, 3), (true, 8, 0), (true, 400, 0)];
+    for (major, (segment, left, pages)) in [10, 14, 18, 19].into_iter().flat_map(|major| cases.map(|case| (major, case))) {
+        let mut wal = Wal::new(format(major, 1 << 10, MIB));
         wal.record(&record(100));
         // Pages that are filled before the one that is lost; `true`: the lost one starts a segment.
         match segment {
