@@ -8,8 +8,8 @@ pub mod error;
 pub mod filter;
 pub mod format;
 pub mod frame;
+pub mod heap_tuple;
 pub mod index_tuple;
-pub mod inval;
 pub mod json;
 pub mod lsn;
 pub mod page;
@@ -18,7 +18,6 @@ pub mod rmgr;
 pub mod scan;
 pub mod source;
 pub mod stats;
-pub mod tuple;
 pub mod types;
 pub mod waldump;
 

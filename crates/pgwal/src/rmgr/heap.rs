@@ -6,10 +6,10 @@ use super::list::{plain, put_list, put_names};
 use super::{Body, Describe, Opcode, op};
 use crate::error::Result;
 use crate::format::{Majors, WalFormat};
-use crate::inval::{InvalMessage, put_invalidations};
+use super::standby::{InvalidationMessage, describe_messages};
 use crate::record::Record;
 use crate::text::{Text, hex2};
-use crate::tuple::Tuple;
+use crate::heap_tuple::HeapTuple;
 use crate::types::{Oid, OffsetNumber, Xid};
 use crate::wire::{Array, Bytes, Pad, Parsed, Since, Wire, array, rest};
 
@@ -143,7 +143,7 @@ pub struct Insert<'a> {
     #[serde(flatten)]
     pub head: InsertHead,
     /// The tuple, data of block 0; absent where the page's image has it.
-    pub tuple: Option<Tuple<'a>>,
+    pub tuple: Option<HeapTuple<'a>>,
 }
 
 wire_struct! {
@@ -166,7 +166,7 @@ pub struct Delete<'a> {
     #[serde(flatten)]
     pub head: DeleteHead,
     /// The old tuple, or the attributes of its replica identity, for logical decoding.
-    pub old_tuple: Option<Tuple<'a>>,
+    pub old_tuple: Option<HeapTuple<'a>>,
 }
 
 wire_struct! {
@@ -196,7 +196,7 @@ pub struct Update<'a> {
     /// The new version, data of block 0; absent where the page's image has it.
     pub new_tuple: Option<NewTuple<'a>>,
     /// The old version, or the attributes of its replica identity, for logical decoding.
-    pub old_tuple: Option<Tuple<'a>>,
+    pub old_tuple: Option<HeapTuple<'a>>,
 }
 
 /// The new version of a row, without what it shares with the old one.
@@ -208,7 +208,7 @@ pub struct NewTuple<'a> {
     pub suffix_len: Option<u16>,
     /// What is left.
     #[serde(flatten)]
-    pub tuple: Tuple<'a>,
+    pub tuple: HeapTuple<'a>,
 }
 
 wire_struct! {
@@ -277,6 +277,12 @@ wire_struct! {
         nmsgs: Since<18, i32>,
     }
 }
+impl InplaceHead {
+    /// Database and tablespace of the relation cache's start-up files, where those are out of date.
+    pub fn init_file(&self) -> Option<(Oid, Oid)> {
+        (*self.db).zip(*self.ts).filter(|_| *self.relcache_init_file_inval == Some(true))
+    }
+}
 /// A catalog tuple on the page of block 0 is overwritten where it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Inplace<'a> {
@@ -284,7 +290,7 @@ pub struct Inplace<'a> {
     #[serde(flatten)]
     pub head: InplaceHead,
     /// Cache entries that are out of date.
-    pub msgs: Since<18, Array<'a, InvalMessage>>,
+    pub msgs: Since<18, Array<'a, InvalidationMessage>>,
     /// The tuple's attributes as they are now, data of block 0; absent where the page's image has them.
     pub attributes: Option<Bytes<'a>>,
 }
@@ -321,7 +327,7 @@ pub fn parse<'r>(rec: &Record<'r>, fmt: WalFormat) -> Result<Option<Op<'r>>> {
     Ok(Some(match opcode {
         0x00 => Op::Insert(Insert {
             head: rec.parse_all("xl_heap_insert", rec.main, |i| InsertHead::read(i, fmt))?,
-            tuple: rec.parse_block("xl_heap_header", 0, |i| Tuple::read(i, fmt))?,
+            tuple: rec.parse_block_or_image("xl_heap_header", 0, |i| HeapTuple::read(i, fmt))?,
         }),
         0x10 => Op::Delete(rec.parse_all("xl_heap_delete", rec.main, |i| {
             let (i, head) = DeleteHead::read(i, fmt)?;
@@ -361,21 +367,21 @@ fn parse_update<'r>(rec: &Record<'r>, fmt: WalFormat) -> Result<Update<'r>> {
         let (i, old_tuple) = old_tuple(head.flags.intersects(UpdateFlags::CONTAINS_OLD), i, fmt)?;
         Ok((i, (head, old_tuple)))
     })?;
-    let new_tuple = rec.parse_block("xl_heap_header", 0, |i| {
+    let new_tuple = rec.parse_block_or_image("xl_heap_header", 0, |i| {
         let (i, prefix_len) = len_if(head.flags.contains(UpdateFlags::XLH_UPDATE_PREFIX_FROM_OLD), i, fmt, "prefixlen")?;
         let (i, suffix_len) = len_if(head.flags.contains(UpdateFlags::XLH_UPDATE_SUFFIX_FROM_OLD), i, fmt, "suffixlen")?;
-        let (i, tuple) = Tuple::read(i, fmt)?;
+        let (i, tuple) = HeapTuple::read(i, fmt)?;
         Ok((i, NewTuple { prefix_len, suffix_len, tuple }))
     })?;
     Ok(Update { head, new_tuple, old_tuple })
 }
 
 /// The old tuple at the end of the main data, where the flags say that it is there.
-fn old_tuple(present: bool, input: &[u8], fmt: WalFormat) -> Parsed<'_, Option<Tuple<'_>>> {
+fn old_tuple(present: bool, input: &[u8], fmt: WalFormat) -> Parsed<'_, Option<HeapTuple<'_>>> {
     if !present {
         return Ok((input, None));
     }
-    let (input, tuple) = Tuple::read(input, fmt)?;
+    let (input, tuple) = HeapTuple::read(input, fmt)?;
     Ok((input, Some(tuple)))
 }
 
@@ -469,10 +475,8 @@ impl Describe for Op<'_> {
             Op::Lock(Lock { xmax, offnum, infobits, flags }) => put_lock(out, fmt, *xmax, *offnum, *infobits, *flags, "xid"),
             Op::Inplace(inplace) => {
                 put_off(out, fmt, inplace.head.offnum);
-                if let (Some(msgs), Some(db), Some(ts), Some(init)) =
-                    (*inplace.msgs, *inplace.head.db, *inplace.head.ts, *inplace.head.relcache_init_file_inval)
-                {
-                    put_invalidations(out, fmt, &msgs, db, ts, init);
+                if let Some(msgs) = inplace.msgs.filter(|msgs| !msgs.is_empty()) {
+                    describe_messages(&msgs, inplace.head.init_file(), fmt, out);
                 }
             }
         }
@@ -571,3 +575,6 @@ fn put_infobits_old(out: &mut Text, infobits: Infobits) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;
