@@ -20,6 +20,7 @@ pub mod source;
 pub mod stats;
 pub mod types;
 pub mod waldump;
+mod zone;
 
 pub use error::{Error, ErrorKind, Location, Result};
 pub use format::{WalFormat, WalMagic};
