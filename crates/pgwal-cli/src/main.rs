@@ -1,39 +1,41 @@
 //! The `pgwal` command.
 
-use std::io::Write;
+mod args;
+mod cmd;
 
-/// First path through everything: dumps segments in the order given. The real command line replaces it.
-fn main() {
-    let mut args: Vec<String> = std::env::args().skip(1).collect();
-    let details = args.iter().any(|a| a == "-b");
-    args.retain(|a| a != "-b" && a != "dump");
-    let mut decoder = pgwal::Decoder::new();
-    let mut out = pgwal::text::Text::new(pgwal::WalFormat::new(15), pgwal::text::Zone::local());
-    let mut stdout = std::io::stdout().lock();
-    for path in args {
-        decoder.feed(&std::fs::read(&path).unwrap_or_else(|e| panic!("{path}: {e}")));
-        loop {
-            match decoder.next_record() {
-                Ok(Some(raw)) => {
-                    out.set_format(raw.fmt);
-                    out.clear();
-                    match raw.decode() {
-                        Ok(record) => {
-                            if let Err(e) = pgwal::waldump::write_record(&record, details, &mut out) {
-                                eprintln!("pgwal: {e}");
-                            }
-                        }
-                        Err(e) => eprintln!("pgwal: {e}"),
-                    }
-                    let _ = stdout.write_all(out.as_bytes());
-                }
-                Ok(None) => break,
-                Err(e) => {
-                    eprintln!("pgwal: {e}");
-                    break;
-                }
+use std::io::{self, Write};
+use std::process::ExitCode;
+
+use clap::{Parser, Subcommand};
+
+/// Look into PostgreSQL's write-ahead log: every segment of PostgreSQL 10 to 19.
+#[derive(Parser, Debug)]
+#[command(version, propagate_version = true)]
+struct Cli {
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand, Debug)]
+enum Command {
+    Dump(cmd::dump::Opts),
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    let mut out = io::stdout().lock();
+    let result = match cli.command {
+        Command::Dump(opts) => opts.run(&mut out),
+    };
+    match result.and_then(|code| out.flush().map(|()| code).map_err(Into::into)) {
+        Ok(code) => code,
+        Err(error) => match error.downcast_ref::<io::Error>() {
+            // Whoever read the output has seen enough.
+            Some(e) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+            _ => {
+                eprintln!("pgwal: {error}");
+                ExitCode::FAILURE
             }
-        }
+        },
     }
-    eprintln!("pgwal: {}", decoder.finish());
 }

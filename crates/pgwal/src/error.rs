@@ -264,7 +264,9 @@ impl fmt::Display for ErrorKind {
                 MAGICS.iter().try_for_each(|(magic, major)| write!(f, " {magic} ({major})"))
             }
             NoLongHeader { info } => write!(f, "xlp_info: expected a long page header (0002), found {info:04X}"),
-            InfoBits { found } => write!(f, "xlp_info: expected no bits but 000F, and 0002 where a segment starts, found {found:04X}"),
+            InfoBits { found } => {
+                write!(f, "xlp_info: expected only bits that have a meaning, and 0002 where a segment starts; found {found:04X}")
+            }
             PageAddress { expected, found } => write!(f, "xlp_pageaddr: expected {expected}, found {found}"),
             PageTimeline { previous, found } => write!(f, "xlp_tli: expected {previous} or later, found {found}"),
             SegmentSize { expected: Some(expected), found } => write!(f, "xlp_seg_size: expected {expected}, found {found}"),

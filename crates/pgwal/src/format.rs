@@ -27,6 +27,22 @@ pub const MAGICS: &[(WalMagic, u8)] = &[
     (WalMagic(0xD122), 19),
 ];
 
+/// One row per major: the version number of its system catalogs. C: `CATALOG_VERSION_NO`, catalog/catversion.h.
+///
+/// It is part of the name of the folder that each major has in a tablespace. 19's is that of its first release candidate.
+pub const CATALOG_VERSIONS: &[(u8, u32)] = &[
+    (10, 201_707_211),
+    (11, 201_809_051),
+    (12, 201_909_212),
+    (13, 202_007_201),
+    (14, 202_107_181),
+    (15, 202_209_061),
+    (16, 202_307_071),
+    (17, 202_406_281),
+    (18, 202_506_291),
+    (19, 202_610_061),
+];
+
 /// Magics of majors that came before the supported ones, to say what such a file is.
 const OLDER_MAGICS: &[(u16, &str)] =
     &[(0xD064, "9.0"), (0xD066, "9.1"), (0xD071, "9.2"), (0xD075, "9.3"), (0xD07E, "9.4"), (0xD087, "9.5"), (0xD093, "9.6")];
@@ -82,6 +98,11 @@ impl WalFormat {
     /// The usual format of `major`: WAL pages and blocks of 8 kB, segments of 16 MB.
     pub const fn new(major: u8) -> WalFormat {
         WalFormat { major, wal_page_size: 8192, segment_size: 16 << 20, block_size: DEFAULT_BLOCK_SIZE }
+    }
+
+    /// Version number of the major's system catalogs; zero for a major without a row in [`CATALOG_VERSIONS`].
+    pub fn catalog_version(self) -> u32 {
+        CATALOG_VERSIONS.iter().find(|row| row.0 == self.major).map_or(0, |row| row.1)
     }
 
     /// Whether the WAL is of `major` or newer.

@@ -40,6 +40,8 @@ pub enum EndReason {
         /// The address that the page has.
         page: Lsn,
     },
+    /// What follows does not belong to this WAL: it is left over from an earlier use of the file.
+    Leftover,
     /// No more input, between two records.
     NoMoreInput,
     /// The last record is not finished: what follows is empty, left over from an earlier use of the file, or missing.
@@ -56,6 +58,7 @@ impl fmt::Display for End {
             EndReason::Zeroes => write!(f, "zeroes follow"),
             EndReason::ZeroPage => write!(f, "an empty page follows"),
             EndReason::Recycled { page } => write!(f, "a page left over from {page} follows"),
+            EndReason::Leftover => write!(f, "bytes left over from an earlier use of the file follow"),
             EndReason::NoMoreInput => write!(f, "no more input"),
             EndReason::Unfinished { missing: Some(missing) } => write!(f, "the record there is not finished, {missing} bytes are missing"),
             EndReason::Unfinished { missing: None } => write!(f, "the record there is not finished"),
@@ -123,9 +126,24 @@ impl Framer {
         Framer { fmt, next: start, state, previous: None, timeline: None, overwritten: None }
     }
 
+    /// Format of the WAL.
+    pub(crate) fn format(&self) -> WalFormat {
+        self.fmt
+    }
+
     /// LSN that the next window must start at.
     pub(crate) fn position(&self) -> Lsn {
         self.next
+    }
+
+    /// Where the next record starts, if it does not join on to another: behind the page header, where a page starts.
+    pub(crate) fn next_record(&self) -> Option<Lsn> {
+        let at = match self.state {
+            State::Record => self.next,
+            State::Skip(to) => to,
+            State::FindFirst | State::SkipPage(_) | State::Joining(_) => return None,
+        };
+        Some(if self.fmt.page_offset(at) == 0 { at + self.fmt.page_header_size(at) } else { at })
     }
 
     /// Start of the last record returned.
@@ -140,11 +158,14 @@ impl Framer {
 
     /// The verdict where no more input comes.
     pub(crate) fn finish(&self, window: &[u8]) -> End {
+        // At the start of a page the window has at most a piece of its header, and nothing of a record.
+        let here = if self.fmt.page_offset(self.next) == 0 { &[][..] } else { window };
+        let missing = |of: u64| of.saturating_sub(here.len() as u64);
         match &self.state {
-            State::Joining(j) => End { lsn: j.start, reason: EndReason::Unfinished { missing: Some(j.missing()) } },
-            State::Record if self.fmt.page_offset(self.next) != 0 && window.iter().any(|&b| b != 0) => {
-                let missing = RecordHeader::read(window, self.fmt).ok().map(|(_, header)| u64::from(header.tot_len) - window.len() as u64);
-                End { lsn: self.next, reason: EndReason::Unfinished { missing } }
+            State::Joining(j) => End { lsn: j.start, reason: EndReason::Unfinished { missing: Some(missing(j.missing())) } },
+            State::Record if here.iter().any(|&b| b != 0) => {
+                let total = u32::read(here, self.fmt).ok().map(|(_, total)| total);
+                End { lsn: self.next, reason: EndReason::Unfinished { missing: total.map(|total| missing(total.into())) } }
             }
             State::Skip(to) | State::SkipPage(to) => End { lsn: *to, reason: EndReason::NoMoreInput },
             _ => End { lsn: self.next, reason: EndReason::NoMoreInput },
@@ -212,7 +233,10 @@ impl Framer {
         header.check(self.fmt, page, self.timeline).map_err(|kind| self.error(kind, page))?;
         let continues = header.info.contains(PageInfo::XLP_FIRST_IS_CONTRECORD);
         match &self.state {
-            State::Joining(j) if header.info.contains(PageInfo::XLP_FIRST_IS_OVERWRITE_CONTRECORD) => {
+            State::Joining(j) if header.overwrites_contrecord(self.fmt) => {
+                if continues {
+                    return Err(self.error(ErrorKind::ContinuationAtStart, page));
+                }
                 self.overwritten = Some(j.start);
                 self.state = State::Record;
             }
@@ -250,6 +274,13 @@ impl Framer {
     fn record_start<'a>(&mut self, window: &mut &'a [u8]) -> Result<Option<Step<'a>>> {
         let start = self.next;
         let page_left = self.page_left();
+        if self.timeline.is_none() {
+            // No page header has been read yet: the reader was told to start here.
+            let header = self.fmt.page_header_size(Lsn(start.0.saturating_sub(self.fmt.page_offset(start))));
+            if self.fmt.page_offset(start) < header {
+                return Err(self.error(ErrorKind::InsidePageHeader { header: header as u32 }, start));
+            }
+        }
         let visible = page_left.min(RECORD_HEADER_SIZE);
         let Some(head) = window.get(..visible) else {
             return Ok(Some(Step::NeedMore));
@@ -263,7 +294,9 @@ impl Framer {
                 self.check_header(start, &header)?;
                 Some(header)
             }
-            Err(_) if (total as usize) < RECORD_HEADER_SIZE => return Err(self.error(ErrorKind::RecordLength { found: total }, start)),
+            Err(_) if (total as usize) < RECORD_HEADER_SIZE => {
+                return Err(self.record_error(ErrorKind::RecordLength { found: total }, start));
+            }
             Err(_) => None,
         };
         let len = total as usize;
@@ -304,7 +337,7 @@ impl Framer {
                     header
                 }
                 // A page has room for the rest of a header, so this is a record shorter than one, which was refused above.
-                Err(_) => return Err(self.error(ErrorKind::RecordLength { found: joining.total }, joining.start)),
+                Err(_) => return Err(self.record_error(ErrorKind::RecordLength { found: joining.total }, joining.start)),
             },
         };
         if joining.bytes.len() < joining.total as usize {
@@ -331,14 +364,14 @@ impl Framer {
         } else {
             return Ok(());
         };
-        Err(self.error(kind, start))
+        Err(self.record_error(kind, start))
     }
 
     /// Checks the CRC of a whole record and moves on behind it.
     fn finish_record<'a>(&mut self, start: Lsn, header: RecordHeader, bytes: Cow<'a, [u8]>) -> Result<Step<'a>> {
         let crc = crate::record::crc(&bytes);
         if crc != header.crc {
-            return Err(self.error(ErrorKind::Crc { expected: crc, found: header.crc }, start));
+            return Err(self.record_error(ErrorKind::Crc { expected: crc, found: header.crc }, start));
         }
         let mut end = self.next.align();
         if header.rmid == RmgrId::XLOG && header.info.opcode() == Info::XLOG_SWITCH {
@@ -365,21 +398,25 @@ impl Framer {
         self.next = self.next + len as u64;
     }
 
+    /// An error at `lsn`, a page header, or where a record was looked for.
+    #[cold]
     fn error(&self, kind: ErrorKind, lsn: Lsn) -> Error {
         let record = match &self.state {
             State::Joining(j) => Some(j.start),
             _ => None,
         };
-        let timeline = self.timeline.unwrap_or_default();
-        Error::new(
-            kind,
-            Location {
-                segment: SegmentName::of(timeline, lsn, self.fmt.segment_size),
-                offset: lsn.segment_offset(self.fmt.segment_size),
-                lsn,
-                record,
-            },
-        )
+        Error::new(kind, Location { record, ..self.location(lsn) })
+    }
+
+    /// An error in the header of the record at `start`, or in its checksum.
+    #[cold]
+    fn record_error(&self, kind: ErrorKind, start: Lsn) -> Error {
+        Error::new(kind, Location { record: Some(start), ..self.location(start) })
+    }
+
+    fn location(&self, lsn: Lsn) -> Location {
+        let segment = SegmentName::of(self.timeline.unwrap_or_default(), lsn, self.fmt.segment_size);
+        Location { segment, offset: lsn.segment_offset(self.fmt.segment_size), lsn, record: None }
     }
 }
 
@@ -400,7 +437,8 @@ impl Framer {
 ///         records += 1;
 ///     }
 /// }
-/// println!("{records} records; {}", decoder.finish());
+/// assert_eq!(records, 3);
+/// println!("{}", decoder.finish()); // the WAL ends at 0/010000F8: zeroes follow
 /// # Ok(())
 /// # }
 /// ```
@@ -463,7 +501,7 @@ impl Decoder {
                 if window.len() < LONG_HEADER_SIZE {
                     return Ok(None);
                 }
-                match first_format(window) {
+                match segment_start(window) {
                     Ok((fmt, start)) => self.framer.insert(Framer::new(fmt, start)),
                     Err(error) => {
                         self.done = Some(Err(error.clone()));
@@ -502,6 +540,18 @@ impl Decoder {
             (Some(Ok(end)), _) => *end,
             (_, Some(framer)) => framer.finish(window),
             (_, None) => End { lsn: Lsn::INVALID, reason: EndReason::NoMoreInput },
+        }
+    }
+}
+
+/// Format and first LSN of what must be a segment's first page.
+fn segment_start(page: &[u8]) -> Result<(WalFormat, Lsn)> {
+    let (fmt, found) = first_format(page)?;
+    match found.segment_offset(fmt.segment_size) {
+        0 => Ok((fmt, found)),
+        offset => {
+            let expected = Lsn(found.0.saturating_sub(offset));
+            Err(Error::new(ErrorKind::PageAddress { expected, found }, Location { lsn: found, ..Location::default() }))
         }
     }
 }

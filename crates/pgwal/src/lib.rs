@@ -5,12 +5,20 @@ pub mod wire;
 #[macro_use]
 pub mod text;
 pub mod error;
+pub mod filter;
 pub mod format;
 pub mod frame;
+pub mod index_tuple;
+pub mod inval;
+pub mod json;
 pub mod lsn;
 pub mod page;
 pub mod record;
 pub mod rmgr;
+pub mod scan;
+pub mod source;
+pub mod stats;
+pub mod tuple;
 pub mod types;
 pub mod waldump;
 
@@ -20,3 +28,4 @@ pub use frame::{Decoder, End, EndReason};
 pub use lsn::{Lsn, SegmentName, TimelineId};
 pub use record::{BlockRef, RawRecord, Record};
 pub use rmgr::{Payload, RmgrId};
+pub use source::{Records, Segment, records};

@@ -71,8 +71,22 @@ impl fmt::Display for Lsn {
 }
 
 impl Serialize for Lsn {
+    /// Written without `core::fmt`: every record has several.
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        const DIGITS: &[u8; 16] = b"0123456789ABCDEF";
+        let digits = |value: u32, place: u32| DIGITS[(value >> (place * 4) & 15) as usize];
+        let mut text = [b'/'; 17];
+        let high = 8 - (self.high().leading_zeros() / 4).min(7) as usize;
+        for (at, place) in (0..high).rev().enumerate() {
+            text[at] = digits(self.high(), place as u32); // at < high <= 8
+        }
+        for (at, place) in (0..8).rev().enumerate() {
+            text[high + 1 + at] = digits(self.low(), place); // high + 1 + 7 <= 16
+        }
+        match std::str::from_utf8(&text[..high + 9]) {
+            Ok(text) => serializer.serialize_str(text),
+            Err(_) => serializer.collect_str(self), // never: the bytes are digits and a slash
+        }
     }
 }
 
@@ -206,6 +220,9 @@ mod tests {
             assert_eq!(text.parse(), Ok(lsn));
         }
         assert_eq!(Lsn(0x16_0000_0028).to_string(), "16/00000028");
+        for lsn in [0, 1, 0xF_FFFF_FFFF, 0x16_B374_D848, u64::MAX].map(Lsn) {
+            assert_eq!(serde_json::to_string(&lsn).unwrap(), format!("\"{lsn}\""));
+        }
         for bad in ["", "/", "1/", "/1", "1", "1/2/3", "+1/2", "123456789/0", "g/0", " 1/2"] {
             assert!(bad.parse::<Lsn>().is_err(), "{bad:?}");
         }

@@ -13,22 +13,29 @@ pub const SHORT_HEADER_SIZE: usize = 24;
 pub const LONG_HEADER_SIZE: usize = 40;
 
 wire_flags! {
-    /// C: `xlp_info`.
+    /// C: `xlp_info`. What the bits above these two mean depends on the major: see [`PageHeader::overwrites_contrecord`].
     pub struct PageInfo: u16 {
         /// The page starts with the rest of a record.
         XLP_FIRST_IS_CONTRECORD = 0x0001,
         /// The header is a long one: the first page of a segment.
         XLP_LONG_HEADER = 0x0002,
-        /// Full-page images on the page may be removed by a compressing archiver.
-        XLP_BKP_REMOVABLE = 0x0004,
-        /// A record that started before this page was lost; a new one starts here. In minors of 2021-11 and later.
-        XLP_FIRST_IS_OVERWRITE_CONTRECORD = 0x0008,
     }
 }
 
 impl PageInfo {
+    /// Full-page images on the page may be removed by a compressing archiver; up to 18. C: `XLP_BKP_REMOVABLE`.
+    pub const XLP_BKP_REMOVABLE: PageInfo = PageInfo(0x0004);
+
+    /// A record that started before the page was lost; a new one starts here. Up to 18, in minors of 2021-11 and later; 19 took
+    /// over the bit that had become free. C: `XLP_FIRST_IS_OVERWRITE_CONTRECORD`.
+    pub const fn overwrite_contrecord(fmt: WalFormat) -> PageInfo {
+        PageInfo(if fmt.since(19) { 0x0004 } else { 0x0008 })
+    }
+
     /// Every bit that has a meaning. C: `XLP_ALL_FLAGS`.
-    pub const ALL: u16 = 0x000F;
+    pub const fn all(fmt: WalFormat) -> PageInfo {
+        PageInfo(if fmt.since(19) { 0x0007 } else { 0x000F })
+    }
 }
 
 /// Header of a WAL page. C: `XLogPageHeaderData`, 24 bytes, or `XLogLongPageHeaderData`, 40 bytes.
@@ -112,6 +119,11 @@ impl PageHeader {
         if self.info.contains(PageInfo::XLP_LONG_HEADER) { LONG_HEADER_SIZE } else { SHORT_HEADER_SIZE }
     }
 
+    /// Whether a record that started before the page was lost, and a new one starts here.
+    pub fn overwrites_contrecord(&self, fmt: WalFormat) -> bool {
+        self.info.contains(PageInfo::overwrite_contrecord(fmt))
+    }
+
     /// The format that a long header describes.
     ///
     /// # Errors
@@ -142,7 +154,7 @@ impl PageHeader {
         if self.magic.major() != Some(fmt.major) {
             return Err(ErrorKind::Magic { expected: WalMagic::of(fmt.major), found: self.magic });
         }
-        if self.info.0 & !PageInfo::ALL != 0 {
+        if self.info.0 & !PageInfo::all(fmt).0 != 0 {
             return Err(ErrorKind::InfoBits { found: self.info.0 });
         }
         if let Some(long) = self.long {

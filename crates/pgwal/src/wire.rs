@@ -319,7 +319,7 @@ pub fn array<'a, T: Wire<'a> + FixedSize>(
     field: &'static str,
 ) -> Parsed<'a, Array<'a, T>> {
     let count = count.try_into().unwrap_or(usize::MAX);
-    let len = count.checked_mul(T::size(fmt)).unwrap_or(usize::MAX);
+    let len = count.saturating_mul(T::size(fmt));
     let (input, raw) = bytes(input, len, field)?;
     Ok((input, Array { raw, count, fmt, of: PhantomData }))
 }
@@ -373,6 +373,110 @@ impl<'a, T: Wire<'a> + FixedSize + fmt::Debug> fmt::Debug for Array<'a, T> {
     }
 }
 impl<'a, T: Wire<'a> + FixedSize + Serialize> Serialize for Array<'a, T> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_seq(self.iter())
+    }
+}
+
+/// Values of varying size, one after the other, borrowed as bytes and read on demand.
+///
+/// All of them were read once when the list was, so a list holds no value that does not parse.
+#[derive(Clone, Copy)]
+pub struct List<'a, T> {
+    raw: &'a [u8],
+    count: usize,
+    fmt: WalFormat,
+    of: PhantomData<T>,
+}
+
+/// Reads a list of `count` values; each takes at least one byte.
+///
+/// # Errors
+/// What reading a value says.
+pub fn list<'a, T: Wire<'a>>(input: &'a [u8], count: impl TryInto<usize>, fmt: WalFormat, field: &'static str) -> Parsed<'a, List<'a, T>> {
+    list_until(input, count, fmt, field, |_| false)
+}
+
+/// Reads a list of `count` values, or fewer where one of them `is_last`.
+///
+/// # Errors
+/// What reading a value says.
+pub fn list_until<'a, T: Wire<'a>>(
+    input: &'a [u8],
+    count: impl TryInto<usize>,
+    fmt: WalFormat,
+    field: &'static str,
+    is_last: impl Fn(&T) -> bool,
+) -> Parsed<'a, List<'a, T>> {
+    let limit = count.try_into().unwrap_or(usize::MAX);
+    let (mut left, mut count) = (input, 0);
+    while count < limit {
+        let (rest, value) = T::read(left, fmt).map_err(|e| e.in_field(field))?;
+        left = rest;
+        count += 1; // at most the number of bytes
+        if is_last(&value) {
+            break;
+        }
+    }
+    let raw = input.get(..input.len().saturating_sub(left.len())).unwrap_or_default();
+    Ok((left, List { raw, count, fmt, of: PhantomData }))
+}
+
+/// Reads values up to the end of `input`.
+///
+/// # Errors
+/// What reading a value says.
+pub fn list_all<'a, T: Wire<'a>>(input: &'a [u8], fmt: WalFormat) -> Result<List<'a, T>, WireError> {
+    let (mut left, mut count) = (input, 0);
+    while !left.is_empty() {
+        (left, _) = T::read(left, fmt)?;
+        count += 1; // at most the number of bytes
+    }
+    Ok(List { raw: input, count, fmt, of: PhantomData })
+}
+
+impl<'a, T: Wire<'a>> List<'a, T> {
+    /// Number of values.
+    pub fn len(&self) -> usize {
+        self.count
+    }
+
+    /// Whether there are none.
+    pub fn is_empty(&self) -> bool {
+        self.count == 0
+    }
+
+    /// The values in order.
+    pub fn iter(&self) -> impl Iterator<Item = T> + use<'a, T> {
+        let (mut left, fmt) = (self.raw, self.fmt);
+        (0..self.count).map_while(move |_| {
+            let (rest, value) = T::read(left, fmt).ok()?;
+            left = rest;
+            Some(value)
+        })
+    }
+
+    /// The bytes on disk.
+    pub fn raw(&self) -> &'a [u8] {
+        self.raw
+    }
+
+    /// Appends the bytes to `out`.
+    pub fn write(&self, out: &mut Vec<u8>) {
+        out.extend_from_slice(self.raw);
+    }
+}
+impl<'a, T: Wire<'a> + PartialEq> PartialEq for List<'a, T> {
+    fn eq(&self, other: &Self) -> bool {
+        self.count == other.count && self.iter().eq(other.iter())
+    }
+}
+impl<'a, T: Wire<'a> + fmt::Debug> fmt::Debug for List<'a, T> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_list().entries(self.iter()).finish()
+    }
+}
+impl<'a, T: Wire<'a> + Serialize> Serialize for List<'a, T> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_seq(self.iter())
     }

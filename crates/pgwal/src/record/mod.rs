@@ -156,12 +156,12 @@ impl<'a> RawRecord<'a> {
     /// # }
     /// ```
     pub fn from_bytes(bytes: &'a [u8], lsn: Lsn, fmt: WalFormat) -> Result<RawRecord<'a>> {
-        let location = |at: u64| {
-            let lsn = fmt.lsn_in_record(lsn, at);
-            let segment = SegmentName::of(TimelineId::default(), lsn, fmt.segment_size);
-            Location { segment, offset: lsn.segment_offset(fmt.segment_size), lsn, record: Some(lsn) }
+        let fail = |kind, at| {
+            let place = fmt.lsn_in_record(lsn, at);
+            let segment = SegmentName::of(TimelineId::default(), place, fmt.segment_size);
+            let offset = place.segment_offset(fmt.segment_size);
+            Err(Error::new(kind, Location { segment, offset, lsn: place, record: Some(lsn) }))
         };
-        let fail = |kind, at| Err(Error::new(kind, location(at)));
         let Ok((_, header)) = RecordHeader::read(bytes, fmt) else {
             let needed = RECORD_HEADER_SIZE.saturating_sub(bytes.len());
             return fail(ErrorKind::Truncated { field: "XLogRecord", needed }, bytes.len() as u64);
@@ -174,11 +174,11 @@ impl<'a> RawRecord<'a> {
             return fail(ErrorKind::RecordLayout { field: "xl_tot_len", needed, left }, 0);
         }
         if !is_rmgr(header.rmid, fmt) {
-            return fail(ErrorKind::ResourceManager { found: header.rmid.0 }, 17);
+            return fail(ErrorKind::ResourceManager { found: header.rmid.0 }, 0);
         }
         let expected = crc(bytes);
         if expected != header.crc {
-            return fail(ErrorKind::Crc { expected, found: header.crc }, 20);
+            return fail(ErrorKind::Crc { expected, found: header.crc }, 0);
         }
         let end = (fmt.lsn_in_record(lsn, bytes.len() as u64 - 1) + 1).align();
         let timeline = TimelineId::default();
@@ -452,6 +452,35 @@ impl<'r> Record<'r> {
     #[inline]
     pub fn parse_block<T>(&self, what: &'static str, id: u8, reader: impl FnOnce(&'r [u8]) -> Parsed<'r, T>) -> Result<Option<T>> {
         self.block_data(id).map(|data| self.parse_all(what, data, reader)).transpose()
+    }
+
+    /// Refuses data of block references other than `ids`: a payload accounts for every byte.
+    ///
+    /// # Errors
+    /// [`ErrorKind::TrailingBytes`] of the first such block.
+    #[inline]
+    pub fn only_block_data(&self, what: &'static str, ids: &[u8]) -> Result<()> {
+        match self.blocks.iter().find(|block| !block.data.is_empty() && !ids.contains(&block.id)) {
+            None => Ok(()),
+            Some(block) => {
+                let count = block.data.len();
+                Err(self.error(ErrorKind::TrailingBytes { after: what, count }, block.data, count))
+            }
+        }
+    }
+
+    /// Like [`Record::parse_all`] for the data of block `id`; `None` where the block has an image and no data.
+    ///
+    /// The server leaves the data out where replay restores the page from the image anyway.
+    ///
+    /// # Errors
+    /// As [`Record::parse_all`]; data that is not there without an image is read as no bytes.
+    #[inline]
+    pub fn parse_block_or_image<T>(&self, what: &'static str, id: u8, reader: impl FnOnce(&'r [u8]) -> Parsed<'r, T>) -> Result<Option<T>> {
+        match self.block_data(id) {
+            None if self.has_image(id) => Ok(None),
+            data => self.parse_all(what, data.unwrap_or_default(), reader).map(Some),
+        }
     }
 
     /// An error at the place where `left` bytes of `part` were left.

@@ -43,6 +43,7 @@ pub enum Op {
 /// # Errors
 /// The payload does not parse.
 pub fn parse(rec: &Record<'_>, fmt: WalFormat) -> Result<Option<Op>> {
+    rec.only_block_data("xl_clog", &[])?;
     Ok(Some(match rec.info().opcode() {
         0x00 => Op::ZeroPage { page: rec.parse_all("CLOG_ZEROPAGE.pageno", rec.main, |i| SlruPage::read(i, fmt))? },
         0x10 => Op::Truncate(rec.parse_all("xl_clog_truncate", rec.main, |i| Truncate::read(i, fmt))?),
@@ -66,5 +67,28 @@ impl Describe for Op {
             Op::ZeroPage { page } => put!(out, "page ", page.0),
             Op::Truncate(t) => put!(out, "page ", t.page.0, "; oldestXact ", t.oldest_xact),
         }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Payload;
+    use super::super::testing::{Rec, check};
+    use super::*;
+
+    #[test]
+    fn pages() {
+        for major in 10..=19 {
+            let wide = if major >= 17 { 4 } else { 0 };
+            check(major, 3, 0x00, &Payload::Clog(Op::ZeroPage { page: SlruPage(2) }), 4 + wide, "page 2");
+            let truncate = Truncate { page: SlruPage(32), oldest_xact: Xid(1_048_600), oldest_xact_db: Oid(5) };
+            check(major, 3, 0x10, &Payload::Clog(Op::Truncate(truncate)), 12 + wide, "page 32; oldestXact 1048600");
+        }
+    }
+
+    #[test]
+    fn block_data_is_refused() {
+        let rec = Rec { major: 15, rmid: 3, info: 0, main: &[0; 4], blocks: &[(0, &[1, 2])], ..Rec::default() };
+        assert!(rec.parse().is_err());
     }
 }

@@ -1,5 +1,9 @@
 //! Resource managers: one file each, and the list of them all. C: access/rmgrlist.h.
 
+mod list;
+#[cfg(test)]
+pub(crate) mod testing;
+
 use std::borrow::Cow;
 
 use serde::{Serialize, Serializer};
@@ -115,7 +119,7 @@ macro_rules! rmgrs {
 rmgrs! {
     0 "XLOG" xlog Xlog(xlog::Op<'r>);
     1 "Transaction" xact Transaction(xact::Op<'r>);
-    2 "Storage" smgr Storage(smgr::Op<'r>);
+    2 "Storage" smgr Storage(smgr::Op);
     3 "CLOG" clog Clog(clog::Op);
     4 "Database" dbase Database(dbase::Op<'r>);
     5 "Tablespace" tblspc Tablespace(tblspc::Op<'r>);
@@ -128,11 +132,11 @@ rmgrs! {
     12 "Hash" hash Hash(hash::Op<'r>);
     13 "Gin" gin Gin(gin::Op<'r>);
     14 "Gist" gist Gist(gist::Op<'r>);
-    15 "Sequence" seq Sequence(seq::Op<'r>);
+    15 "Sequence" seq Sequence(seq::Op);
     16 "SPGist" spgist SpGist(spgist::Op<'r>);
     17 "BRIN" brin Brin(brin::Op<'r>);
     18 "CommitTs" commit_ts CommitTs(commit_ts::Op<'r>);
-    19 "ReplicationOrigin" replorigin ReplicationOrigin(replorigin::Op<'r>);
+    19 "ReplicationOrigin" replorigin ReplicationOrigin(replorigin::Op);
     20 "Generic" generic Generic(generic::Op<'r>);
     21 "LogicalMessage" logicalmsg LogicalMessage(logicalmsg::Op<'r>);
 }
@@ -142,6 +146,12 @@ impl RmgrId {
     pub const XLOG: RmgrId = RmgrId(0);
     /// C: `RM_XACT_ID`.
     pub const XACT: RmgrId = RmgrId(1);
+    /// C: `RM_COMMIT_TS_ID`.
+    pub const COMMIT_TS: RmgrId = RmgrId(18);
+    /// C: `RM_REPLORIGIN_ID`.
+    pub const REPLORIGIN: RmgrId = RmgrId(19);
+    /// C: `RM_GENERIC_ID`.
+    pub const GENERIC: RmgrId = RmgrId(20);
 
     /// The built-in resource manager with this id.
     #[inline]
@@ -174,7 +184,15 @@ impl Serialize for RmgrId {
 /// Name of the record type that `info` means to `rmid`. C: `rm_identify`.
 #[inline]
 pub fn identify(rmid: RmgrId, info: Info, fmt: WalFormat) -> Option<&'static str> {
-    let bits = info.opcode();
+    let bits = match rmid {
+        // The topmost bit says that the commit or abort has optional parts; it does not change the name.
+        RmgrId::XACT => info.0 & xact::OPMASK,
+        // These two compare the whole byte, the WAL's own bits included.
+        RmgrId::COMMIT_TS | RmgrId::REPLORIGIN => info.0,
+        // One kind of record, whatever the bits.
+        RmgrId::GENERIC => 0,
+        _ => info.opcode(),
+    };
     let row = rmid.builtin()?.opcodes.iter().find(|row| row.info == bits && row.majors.contains(fmt.major));
     row.map(|row| row.name)
 }

@@ -1,0 +1,201 @@
+//! Options that commands share.
+
+use std::env;
+use std::path::{Path, PathBuf};
+
+use clap::Args;
+use pgwal::filter::{Filter, RmgrSet, rmgr_by_name};
+use pgwal::source::{SourceError, Wal, segment_of_file_name};
+use pgwal::types::{BlockNumber, ForkNumber, Oid, RelFileLocator, Xid};
+use pgwal::{Lsn, RmgrId, SegmentName, TimelineId};
+
+/// Which WAL to read.
+#[derive(Args, Debug)]
+pub struct SegmentArgs {
+    /// First segment; or a directory of segments, a data directory, a tar archive, `-` for standard input
+    #[arg(value_name = "STARTSEG")]
+    pub start_segment: Option<PathBuf>,
+    /// Last segment
+    #[arg(value_name = "ENDSEG", requires = "start_segment")]
+    pub end_segment: Option<PathBuf>,
+    /// Directory of segments, data directory or tar archive [default: ., ./pg_wal, $PGDATA/pg_wal]
+    #[arg(short, long, value_name = "PATH")]
+    pub path: Option<PathBuf>,
+    /// Start at the first record at or after this LSN
+    #[arg(short, long, value_name = "LSN")]
+    pub start: Option<Lsn>,
+    /// Stop at this LSN
+    #[arg(short, long, value_name = "LSN")]
+    pub end: Option<Lsn>,
+    /// Read no timeline newer than this one; decimal, or hexadecimal with 0x [default: the newest there is]
+    #[arg(short, long, value_name = "TLI", value_parser = timeline)]
+    pub timeline: Option<TimelineId>,
+}
+
+/// The WAL that was asked for, and the part of it to read.
+#[derive(Debug)]
+pub struct Selection {
+    /// The segments.
+    pub wal: Wal,
+    /// First LSN.
+    pub start: Option<Lsn>,
+    /// Where to stop; `None`: at the end of the WAL.
+    pub end: Option<Lsn>,
+    /// Whether the WAL may go on behind what is read, so that stopping there says nothing about its end.
+    pub partial: bool,
+}
+
+impl SegmentArgs {
+    /// Finds the segments; with `follow`, also those behind a named one.
+    pub fn open(&self, follow: bool) -> Result<Selection, SourceError> {
+        let Some(first) = &self.start_segment else {
+            let path = self.path.clone().unwrap_or_else(default_directory);
+            let wal = Wal::open(&[path], self.timeline)?;
+            return Ok(Selection { wal, start: self.start, end: self.end, partial: false });
+        };
+        let Some(last) = &self.end_segment else {
+            let input = self.locate(first);
+            let whole = input.is_dir() || first == Path::new("-");
+            let wal = match name_of(first) {
+                // Like pg_waldump: a named segment and an end behind it mean all segments up to there.
+                Some(name) if !whole && (follow || self.end.is_some()) => self.range(&input, name, None)?,
+                _ => Wal::open(&[input], self.timeline)?,
+            };
+            return Ok(Selection { wal, start: self.start, end: self.end, partial: self.end.is_none() && !whole && !follow });
+        };
+        let input = self.locate(first);
+        let wal = match (name_of(first), name_of(last)) {
+            (Some(name), Some(last)) => self.range(&input, name, Some(last))?,
+            _ => Wal::open(&[input, self.locate(last)], self.timeline)?,
+        };
+        Ok(Selection { wal, start: self.start, end: self.end, partial: self.end.is_none() })
+    }
+
+    /// The segments beside `first`, from it to `last`.
+    fn range(&self, first: &Path, name: SegmentName, last: Option<SegmentName>) -> Result<Wal, SourceError> {
+        let directory = match first.parent() {
+            Some(parent) if parent != Path::new("") => parent,
+            _ => Path::new("."),
+        };
+        // Like pg_waldump, the last segment named decides the timeline.
+        let timeline = self.timeline.or(last.map(|last| last.timeline)).unwrap_or(name.timeline);
+        let mut wal = Wal::open(&[directory], Some(timeline))?;
+        wal.keep_range(Some(name), last);
+        Ok(wal)
+    }
+
+    /// A segment named without its folder is looked for where WAL usually is.
+    fn locate(&self, input: &Path) -> PathBuf {
+        let bare = input.parent() == Some(Path::new("")) && input != Path::new("-");
+        if !bare || (self.path.is_none() && input.exists()) {
+            return input.to_owned();
+        }
+        let bases = match &self.path {
+            Some(path) => vec![path.join(input), path.join("pg_wal").join(input)],
+            None => [Some(PathBuf::from("pg_wal")), env::var_os("PGDATA").map(|dir| Path::new(&dir).join("pg_wal"))]
+                .into_iter()
+                .flatten()
+                .map(|dir| dir.join(input))
+                .collect(),
+        };
+        bases.into_iter().find(|path| path.exists()).unwrap_or_else(|| input.to_owned())
+    }
+}
+
+fn name_of(path: &Path) -> Option<SegmentName> {
+    segment_of_file_name(&path.file_name()?.to_string_lossy())
+}
+
+/// The first of pg_waldump's places that has WAL.
+fn default_directory() -> PathBuf {
+    let has_wal = |dir: &Path| {
+        let mut files = dir.read_dir().into_iter().flatten().flatten();
+        files.any(|file| segment_of_file_name(&file.file_name().to_string_lossy()).is_some())
+    };
+    let here = PathBuf::from(".");
+    let data = env::var_os("PGDATA").map(|dir| Path::new(&dir).join("pg_wal"));
+    let places = [Some(here.clone()), Some(PathBuf::from("pg_wal")), data];
+    places.into_iter().flatten().find(|dir| has_wal(dir)).unwrap_or(here)
+}
+
+fn timeline(text: &str) -> Result<TimelineId, String> {
+    let parsed = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
+        Some(digits) => u32::from_str_radix(digits, 16),
+        None => text.parse(),
+    };
+    match parsed {
+        Ok(timeline) if timeline > 0 => Ok(TimelineId(timeline)),
+        _ => Err("expected a number from 1 to 4294967295".to_owned()),
+    }
+}
+
+/// Which records to show; all conditions must hold.
+#[derive(Args, Debug)]
+pub struct FilterArgs {
+    /// Only records of this resource manager; may be repeated; `list` prints the names
+    #[arg(short, long, value_name = "RMGR", value_parser = rmgr)]
+    pub rmgr: Vec<RmgrArg>,
+    /// Only records of this transaction
+    #[arg(short, long, value_name = "XID")]
+    pub xid: Option<u32>,
+    /// Only records that touch this relation: tablespace/database/file number
+    #[arg(short = 'R', long, value_name = "T/D/R", value_parser = relation)]
+    pub relation: Option<RelFileLocator>,
+    /// Only records that touch this block of the relation
+    #[arg(short = 'B', long, value_name = "N", requires = "relation")]
+    pub block: Option<u32>,
+    /// Only records that touch this fork
+    #[arg(short = 'F', long, value_name = "FORK", value_parser = fork)]
+    pub fork: Option<ForkNumber>,
+    /// Only records with a full-page image
+    #[arg(short = 'w', long)]
+    pub fullpage: bool,
+}
+
+/// A resource manager, or the wish to see their names.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum RmgrArg {
+    /// `list`.
+    List,
+    /// A name.
+    Id(RmgrId),
+}
+
+impl FilterArgs {
+    /// The filter.
+    pub fn filter(&self) -> Filter {
+        let ids = self.rmgr.iter().filter_map(|arg| match arg {
+            RmgrArg::Id(id) => Some(*id),
+            RmgrArg::List => None,
+        });
+        Filter {
+            rmgrs: (!self.rmgr.is_empty()).then(|| RmgrSet::from_iter(ids)),
+            xid: self.xid.map(Xid),
+            relation: self.relation,
+            block: self.block.map(BlockNumber),
+            fork: self.fork,
+            full_page: self.fullpage,
+        }
+    }
+}
+
+fn rmgr(name: &str) -> Result<RmgrArg, String> {
+    if name == "list" {
+        return Ok(RmgrArg::List);
+    }
+    let unknown = || format!("no resource manager has this name; `--rmgr list` prints the {} there are", pgwal::rmgr::RMGRS.len());
+    rmgr_by_name(name).map(RmgrArg::Id).ok_or_else(unknown)
+}
+
+fn relation(text: &str) -> Result<RelFileLocator, String> {
+    let numbers: Option<Vec<u32>> = text.split('/').map(|part| part.parse().ok()).collect();
+    match numbers.as_deref() {
+        Some(&[spc, db, rel]) if spc != 0 && rel != 0 => Ok(RelFileLocator { spc: Oid(spc), db: Oid(db), rel: Oid(rel) }),
+        _ => Err("expected tablespace/database/file number, like 1663/5/16384".to_owned()),
+    }
+}
+
+fn fork(name: &str) -> Result<ForkNumber, String> {
+    let number = ForkNumber::NAMES.iter().position(|known| *known == name).and_then(|at| u8::try_from(at).ok());
+    number.map(ForkNumber).ok_or_else(|| format!("expected one of {}", ForkNumber::NAMES.join(", ")))
+}

@@ -1,0 +1,331 @@
+//! The bytes of the WAL, a few megabytes at a time.
+
+use std::fs::File;
+use std::io::{self, Read};
+use std::path::{Path, PathBuf};
+use std::slice;
+use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
+
+use super::kind::{Kind, Packing, first_page};
+use super::plan::{Entry, Place};
+use super::{Data, SourceError, SourceProblem, map, unpack};
+use crate::format::WalFormat;
+use crate::lsn::{Lsn, SegmentName};
+
+/// Whole WAL pages that follow each other, of one segment.
+#[derive(Debug)]
+pub struct Extent {
+    /// Where they come from, as the user knows it.
+    pub input: Arc<str>,
+    /// LSN of the first byte.
+    pub start: Lsn,
+    /// Format of the WAL.
+    pub fmt: WalFormat,
+    data: Data,
+}
+
+impl Extent {
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.data
+    }
+
+    /// LSN behind the last byte.
+    pub fn end(&self) -> Lsn {
+        self.start + self.data.len() as u64
+    }
+}
+
+/// The extents of a [`super::Wal`], in its order. An error concerns one segment; the next call goes on behind it.
+pub struct Extents<'w> {
+    entries: slice::Iter<'w, Entry>,
+    size: usize,
+    current: Option<Current>,
+    /// The segment before, and its format: what the next one should carry on.
+    before: Option<(Option<SegmentName>, WalFormat)>,
+    /// An entry that was put back after a gap before it was reported.
+    waiting: Option<&'w Entry>,
+    archive: Option<PackedTar>,
+}
+
+/// The segment that is being read.
+struct Current {
+    input: Arc<str>,
+    fmt: WalFormat,
+    next: Lsn,
+    bytes: Bytes,
+}
+
+enum Bytes {
+    File { file: File, offset: u64, left: u64 },
+    Stream { front: Vec<u8>, stream: Box<dyn Read + Send> },
+}
+
+impl<'w> Extents<'w> {
+    pub(super) fn new(entries: &'w [Entry], size: usize) -> Extents<'w> {
+        let size = size.next_multiple_of(1 << 16).max(1 << 16);
+        Extents { entries: entries.iter(), size, current: None, before: None, waiting: None, archive: None }
+    }
+
+    fn open(&mut self, entry: &Entry) -> Result<Current, SourceError> {
+        let fail = |problem| SourceError::new(&entry.input, problem);
+        let mut bytes = self.open_place(entry)?;
+        let front = bytes.front().map_err(|e| fail(SourceProblem::Unpack(e.to_string())))?;
+        let (fmt, start) = match (first_page(&front), self.before, entry.name) {
+            // The name says where the segment belongs; a header that says otherwise shows when the page is read.
+            (Ok((fmt, header)), _, name) => (fmt, name.map_or(header.address, |name| name.start(fmt.segment_size))),
+            // Behind good WAL, whatever stands in the file is judged page by page: zeroes, or damage with its place.
+            (Err(_), Some((_, fmt)), Some(name)) if !front.is_empty() => (fmt, name.start(fmt.segment_size)),
+            (Err(what), ..) => return Err(fail(SourceProblem::NotWal(what))),
+        };
+        self.before = Some((entry.name, fmt));
+        Ok(Current { input: entry.input.as_str().into(), fmt, next: start, bytes })
+    }
+
+    fn open_place(&mut self, entry: &Entry) -> Result<Bytes, SourceError> {
+        let fail = |e: io::Error| SourceError::new(&entry.input, SourceProblem::Io(e));
+        let stream = match &entry.place {
+            Place::File(path) => {
+                let file = File::open(path).map_err(fail)?;
+                let metadata = file.metadata().map_err(fail)?;
+                if metadata.is_file() {
+                    return Bytes::File { file, offset: 0, left: metadata.len() }.unpacked().map_err(fail);
+                }
+                Box::new(file)
+            }
+            Place::Range { file, offset, len } => {
+                let file = File::open(file).map_err(fail)?;
+                return Bytes::File { file, offset: *offset, left: *len }.unpacked().map_err(fail);
+            }
+            Place::Packed { archive, packing, member } => self.open_member(archive, *packing, member).map_err(fail)?,
+            Place::Stdin => stdin_stream().map_err(fail)?,
+        };
+        Bytes::Stream { front: Vec::new(), stream }.unpacked().map_err(fail)
+    }
+
+    /// The compressed tar is read once; members come in its order.
+    fn open_member(&mut self, path: &Path, packing: Packing, member: &Path) -> io::Result<Box<dyn Read + Send>> {
+        let archive = match &mut self.archive {
+            Some(open) if open.path == path => open,
+            other => other.insert(PackedTar::open(path, packing)?),
+        };
+        archive.member(member)
+    }
+}
+
+impl Iterator for Extents<'_> {
+    type Item = Result<Extent, SourceError>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        loop {
+            if let Some(current) = &mut self.current {
+                match current.bytes.next(self.size) {
+                    Ok(data) if data.is_empty() => self.current = None,
+                    Ok(data) => {
+                        let (input, start, fmt) = (Arc::clone(&current.input), current.next, current.fmt);
+                        current.next = start + data.len() as u64;
+                        return Some(Ok(Extent { input, start, fmt, data }));
+                    }
+                    Err(e) => {
+                        let input = Arc::clone(&current.input);
+                        self.current = None;
+                        return Some(Err(SourceError::new(input, SourceProblem::Unpack(e.to_string()))));
+                    }
+                }
+                continue;
+            }
+            let entry = match self.waiting.take() {
+                Some(entry) => entry,
+                None => {
+                    let entry = self.entries.next()?;
+                    if let (Some((Some(before), fmt)), Some(name)) = (self.before, entry.name) {
+                        let next = SegmentName::new(before.timeline, before.number(fmt.segment_size) + 1, fmt.segment_size);
+                        if (next.log, next.seg) != (name.log, name.seg) {
+                            self.waiting = Some(entry);
+                            return Some(Err(SourceError::new(next, SourceProblem::Missing)));
+                        }
+                    }
+                    entry
+                }
+            };
+            match self.open(entry) {
+                Ok(current) => self.current = Some(current),
+                Err(error) => return Some(Err(error)),
+            }
+        }
+    }
+}
+
+impl Bytes {
+    /// The bytes inside, where these are compressed.
+    fn unpacked(mut self) -> io::Result<Bytes> {
+        let front = self.front()?;
+        let Kind::Packed(packing) = Kind::of(&front) else { return Ok(self) };
+        Ok(Bytes::Stream { front: Vec::new(), stream: unpack::stream(packing, self.into_stream()?)? })
+    }
+
+    /// The first bytes, without taking them.
+    fn front(&mut self) -> io::Result<Vec<u8>> {
+        match self {
+            // Zeroes tell an empty segment from a damaged header, so a page is looked at.
+            Bytes::File { file, offset, left } => Ok(map(file, *offset, (*left).min(8192) as usize)?.to_vec()),
+            Bytes::Stream { front, stream } => {
+                let have = front.len();
+                front.resize(have.max(8192), 0);
+                let filled = unpack::fill(stream, front.get_mut(have..).unwrap_or_default())?;
+                front.truncate(have + filled);
+                Ok(front.clone())
+            }
+        }
+    }
+
+    fn into_stream(self) -> io::Result<Box<dyn Read + Send>> {
+        Ok(match self {
+            Bytes::File { mut file, offset, left } => {
+                use std::io::Seek;
+                file.seek(io::SeekFrom::Start(offset))?;
+                Box::new(io::BufReader::new(file).take(left))
+            }
+            Bytes::Stream { front, stream } => Box::new(io::Cursor::new(front).chain(stream)),
+        })
+    }
+
+    /// Up to `size` bytes; none at the end.
+    fn next(&mut self, size: usize) -> io::Result<Data> {
+        match self {
+            Bytes::File { file, offset, left } => {
+                let len = (*left).min(size as u64);
+                let data = map(file, *offset, len as usize)?;
+                *offset += data.len() as u64;
+                *left = if data.is_empty() { 0 } else { *left - len };
+                Ok(data)
+            }
+            Bytes::Stream { front, stream } => {
+                let mut bytes = std::mem::take(front);
+                let have = bytes.len();
+                bytes.resize(size, 0);
+                let filled = unpack::fill(stream, bytes.get_mut(have..).unwrap_or_default())?;
+                bytes.truncate(have + filled);
+                Ok(Data::Owned(bytes))
+            }
+        }
+    }
+}
+
+/// Standard input can be looked at once; what the look took is kept here.
+static STDIN_FRONT: Mutex<Vec<u8>> = Mutex::new(Vec::new());
+
+/// The first bytes of standard input, without taking them.
+pub(super) fn stdin_front() -> io::Result<Vec<u8>> {
+    let mut front = STDIN_FRONT.lock().unwrap_or_else(PoisonError::into_inner);
+    if front.is_empty() {
+        // Enough for a compressed front to give a tar's first header.
+        front.resize(1 << 16, 0);
+        let len = unpack::fill(&mut io::stdin(), &mut front)?;
+        front.truncate(len);
+    }
+    Ok(front.clone())
+}
+
+/// Standard input from its first byte, unpacked.
+pub(super) fn stdin_stream() -> io::Result<Box<dyn Read + Send>> {
+    let front = std::mem::take(&mut *STDIN_FRONT.lock().unwrap_or_else(PoisonError::into_inner));
+    let kind = Kind::of(&front);
+    let stream = io::Cursor::new(front).chain(io::stdin());
+    Ok(match kind {
+        Kind::Packed(packing) => unpack::stream(packing, stream)?,
+        _ => Box::new(stream),
+    })
+}
+
+/// A compressed tar, unpacked in a thread of its own.
+struct PackedTar {
+    path: PathBuf,
+    parts: Arc<Mutex<Parts>>,
+}
+
+struct Parts {
+    receiver: Receiver<Part>,
+    /// The member whose header ended the one before.
+    next: Option<PathBuf>,
+}
+
+enum Part {
+    Member(PathBuf),
+    Bytes(Vec<u8>),
+    Failed(io::Error),
+}
+
+impl PackedTar {
+    fn open(path: &Path, packing: Packing) -> io::Result<PackedTar> {
+        let stream = unpack::stream(packing, io::BufReader::new(File::open(path)?))?;
+        // A few parts ahead: unpacking goes on while records are read.
+        let (sender, receiver) = sync_channel(4);
+        std::thread::spawn(move || {
+            let work = || -> io::Result<()> {
+                for member in tar::Archive::new(stream).entries()? {
+                    let mut member = member?;
+                    // A receiver that has gone away wants no more; there is nobody to tell.
+                    if sender.send(Part::Member(member.path()?.into_owned())).is_err() {
+                        return Ok(());
+                    }
+                    loop {
+                        let mut bytes = vec![0; 1 << 20];
+                        let len = unpack::fill(&mut member, &mut bytes)?;
+                        bytes.truncate(len);
+                        if len == 0 {
+                            break;
+                        }
+                        if sender.send(Part::Bytes(bytes)).is_err() {
+                            return Ok(());
+                        }
+                    }
+                }
+                Ok(())
+            };
+            if let Err(e) = work() {
+                let _ = sender.send(Part::Failed(e)); // as above
+            }
+        });
+        Ok(PackedTar { path: path.to_owned(), parts: Arc::new(Mutex::new(Parts { receiver, next: None })) })
+    }
+
+    fn member(&mut self, wanted: &Path) -> io::Result<Box<dyn Read + Send>> {
+        let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+        while parts.next.take().is_none_or(|path| path != wanted) {
+            match parts.receiver.recv() {
+                Ok(Part::Member(path)) => parts.next = Some(path),
+                Ok(Part::Bytes(_)) => {}
+                Ok(Part::Failed(e)) => return Err(e),
+                Err(_) => return Err(io::Error::new(io::ErrorKind::UnexpectedEof, "the archive ended before this member")),
+            }
+        }
+        Ok(Box::new(Member { parts: Arc::clone(&self.parts), bytes: io::Cursor::new(Vec::new()), done: false }))
+    }
+}
+
+/// The bytes of one member; the header of the next one ends it.
+struct Member {
+    parts: Arc<Mutex<Parts>>,
+    bytes: io::Cursor<Vec<u8>>,
+    done: bool,
+}
+
+impl Read for Member {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        loop {
+            let read = self.bytes.read(buffer)?;
+            if read > 0 || self.done || buffer.is_empty() {
+                return Ok(read);
+            }
+            let mut parts = self.parts.lock().unwrap_or_else(PoisonError::into_inner);
+            match parts.receiver.recv() {
+                Ok(Part::Bytes(bytes)) => self.bytes = io::Cursor::new(bytes),
+                Ok(Part::Member(path)) => (parts.next, self.done) = (Some(path), true),
+                Ok(Part::Failed(e)) => return Err(e),
+                Err(_) => self.done = true,
+            }
+        }
+    }
+}

@@ -1,0 +1,292 @@
+//! Where WAL comes from: segment files, compressed or not, directories of them, tar archives, streams.
+//!
+//! [`Segment`] maps one segment and [`records`] iterates over a few of them. [`Wal`] is a plan over any number of inputs;
+//! its [`Extents`] come a few megabytes at a time, so that memory stays bounded however large the input.
+
+mod extent;
+mod kind;
+mod plan;
+mod unpack;
+
+use std::fmt;
+use std::fs::File;
+use std::io;
+use std::ops::Deref;
+use std::path::Path;
+
+use memmap2::{Mmap, MmapOptions};
+
+pub use extent::{Extent, Extents};
+pub use kind::{Kind, NotWal};
+pub use plan::{Wal, segment_of_file_name};
+
+use crate::error::{Error, Result};
+use crate::format::WalFormat;
+use crate::frame::{End, EndReason, Framer, Step};
+use crate::lsn::Lsn;
+use crate::page::PageHeader;
+use crate::record::RawRecord;
+
+/// An input that cannot be read as WAL at all; damage inside WAL is [`crate::Error`].
+#[derive(Debug)]
+pub struct SourceError {
+    /// The file, archive member or stream, as the user knows it.
+    pub input: String,
+    /// What is wrong with it.
+    pub problem: SourceProblem,
+}
+
+/// What can be wrong with an input.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum SourceProblem {
+    /// The operating system says no.
+    Io(io::Error),
+    /// It is not WAL.
+    NotWal(NotWal),
+    /// It does not decompress, or its archive is damaged.
+    Unpack(String),
+    /// A directory or archive without any WAL segment.
+    NoSegments,
+    /// A segment that should come next is not there.
+    Missing,
+}
+
+impl SourceError {
+    pub(crate) fn new(input: impl fmt::Display, problem: SourceProblem) -> SourceError {
+        SourceError { input: input.to_string(), problem }
+    }
+
+    pub(crate) fn io(input: impl fmt::Display) -> impl FnOnce(io::Error) -> SourceError {
+        move |e| SourceError::new(input, SourceProblem::Io(e))
+    }
+}
+
+impl fmt::Display for SourceError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let SourceError { input, problem } = self;
+        match problem {
+            SourceProblem::Io(e) => write!(f, "{input}: {e}"),
+            SourceProblem::NotWal(what) => write!(f, "{input}: {what}"),
+            SourceProblem::Unpack(why) => write!(f, "{input}: does not unpack: {why}"),
+            SourceProblem::NoSegments => write!(f, "{input}: no WAL segment in it"),
+            SourceProblem::Missing => write!(f, "{input}: no such segment"),
+        }
+    }
+}
+
+impl std::error::Error for SourceError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match &self.problem {
+            SourceProblem::Io(e) => Some(e),
+            _ => None,
+        }
+    }
+}
+
+/// Bytes of WAL: a mapped piece of a file, or memory.
+#[derive(Debug)]
+pub(crate) enum Data {
+    Mapped(Mmap),
+    Owned(Vec<u8>),
+}
+
+impl Deref for Data {
+    type Target = [u8];
+    fn deref(&self) -> &[u8] {
+        match self {
+            Data::Mapped(map) => map,
+            Data::Owned(bytes) => bytes,
+        }
+    }
+}
+
+/// Maps `len` bytes of `file` from `offset`; reads them where the file system does not map.
+///
+/// Mapping is right for files that stay as long as they are: archives and finished segments. A file that is cut short while it is
+/// mapped kills the process (SIGBUS); the server never does that to a segment, it removes or renames it. Live WAL that
+/// grows is followed by reading.
+#[expect(unsafe_code, reason = "the one place that maps a file")]
+pub(crate) fn map(file: &File, offset: u64, len: usize) -> io::Result<Data> {
+    if len == 0 {
+        return Ok(Data::Owned(Vec::new()));
+    }
+    // SAFETY: the map is private and read-only, and nothing in this process writes to the file. Another process may change
+    // bytes under us, as it may while we read them; every byte is checked as hostile input anyway, and no reference to the map
+    // is handed out as anything but bytes.
+    match unsafe { MmapOptions::new().offset(offset).len(len).populate().map_copy_read_only(file) } {
+        Ok(map) => Ok(Data::Mapped(map)),
+        Err(_) => read_at(file, offset, len).map(Data::Owned),
+    }
+}
+
+/// Reads up to `len` bytes of `file` from `offset`; fewer where it ends.
+fn read_at(file: &File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
+    use std::io::{Read, Seek, SeekFrom};
+    let mut file = file;
+    file.seek(SeekFrom::Start(offset))?;
+    let mut bytes = Vec::new();
+    file.take(len as u64).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// One segment, whole: mapped, or decompressed into memory.
+#[derive(Debug)]
+pub struct Segment {
+    data: Data,
+    fmt: WalFormat,
+    start: Lsn,
+}
+
+impl Segment {
+    /// Opens a segment file; gzip, LZ4 and Zstandard are found by content.
+    ///
+    /// # Errors
+    /// The file cannot be read, or is not the start of a segment.
+    pub fn open(path: impl AsRef<Path>) -> std::result::Result<Segment, SourceError> {
+        let path = path.as_ref();
+        let fail = |problem| SourceError::new(path.display(), problem);
+        let file = File::open(path).map_err(|e| fail(SourceProblem::Io(e)))?;
+        let len = file.metadata().map_err(|e| fail(SourceProblem::Io(e)))?.len();
+        let data = map(&file, 0, usize::try_from(len).unwrap_or(usize::MAX)).map_err(|e| fail(SourceProblem::Io(e)))?;
+        let data = match Kind::of(&data) {
+            Kind::Packed(packing) => Data::Owned(unpack::whole(packing, &data).map_err(|e| fail(SourceProblem::Unpack(e.to_string())))?),
+            _ => data,
+        };
+        Segment::new(data).map_err(|what| fail(SourceProblem::NotWal(what)))
+    }
+
+    /// Takes a segment that is in memory.
+    ///
+    /// # Errors
+    /// The bytes are not the start of a segment.
+    pub fn from_bytes(bytes: Vec<u8>) -> std::result::Result<Segment, NotWal> {
+        Segment::new(Data::Owned(bytes))
+    }
+
+    fn new(data: Data) -> std::result::Result<Segment, NotWal> {
+        let (fmt, header) = kind::first_page(&data)?;
+        Ok(Segment { data, fmt, start: header.address })
+    }
+
+    /// Format, from the long page header.
+    pub fn format(&self) -> WalFormat {
+        self.fmt
+    }
+
+    /// LSN of the first byte, from the long page header.
+    pub fn start(&self) -> Lsn {
+        self.start
+    }
+
+    /// The bytes.
+    pub fn bytes(&self) -> &[u8] {
+        &self.data
+    }
+}
+
+/// The records of `segments`, which follow each other in the WAL.
+///
+/// ```
+/// # fn main() -> Result<(), Box<dyn std::error::Error>> {
+/// # let dir = std::env::temp_dir().join(format!("pgwal-doc-{}", std::process::id()));
+/// # std::fs::create_dir_all(&dir)?;
+/// # let path = dir.join("000000010000000000000001");
+/// # std::fs::write(&path, pgwal_testkit::example())?;
+/// let segments = [pgwal::Segment::open(&path)?];
+/// let mut records = pgwal::records(&segments);
+/// for raw in &mut records {
+///     let raw = raw?;
+///     let record = raw.decode()?;
+///     println!("{} {} {:?}", raw.lsn, record.rmgr_name(), record.payload()?);
+/// }
+/// println!("{}", records.end().unwrap());
+/// # std::fs::remove_dir_all(&dir)?;
+/// # Ok(())
+/// # }
+/// ```
+pub fn records(segments: &[Segment]) -> Records<'_> {
+    Records { left: segments, window: &[], framer: None, end: None, failed: false }
+}
+
+/// Iterator over the records of mapped segments; see [`records`]. It stops after an error.
+#[derive(Debug)]
+pub struct Records<'a> {
+    left: &'a [Segment],
+    window: &'a [u8],
+    framer: Option<Framer>,
+    end: Option<End>,
+    failed: bool,
+}
+
+impl<'a> Records<'a> {
+    /// Where the WAL ended and why, once the iterator has returned `None` without an error.
+    pub fn end(&self) -> Option<End> {
+        self.end
+    }
+}
+
+impl<'a> Iterator for Records<'a> {
+    type Item = Result<RawRecord<'a>>;
+
+    fn next(&mut self) -> Option<Self::Item> {
+        while self.end.is_none() && !self.failed {
+            if let Some(framer) = &mut self.framer {
+                match framer.step(&mut self.window) {
+                    Ok(Step::Record(record)) => return Some(Ok(record)),
+                    Ok(Step::NeedMore) => {}
+                    Err(error) => {
+                        let after = self.left.first().map_or(&[][..], Segment::bytes);
+                        match judge(framer, &error, self.window, after) {
+                            Some(end) => self.end = Some(end),
+                            None => {
+                                self.failed = true;
+                                return Some(Err(error));
+                            }
+                        }
+                        break;
+                    }
+                }
+            }
+            // A segment that was cut short, or one that is not the next: the WAL ends before it.
+            let next = self.left.split_first().filter(|(next, _)| match &self.framer {
+                Some(framer) => self.window.is_empty() && framer.position() == next.start,
+                None => true,
+            });
+            match (next, &self.framer) {
+                (Some((next, left)), framer) => {
+                    if framer.is_none() {
+                        self.framer = Some(Framer::new(next.fmt, next.start));
+                    }
+                    (self.left, self.window) = (left, next.bytes());
+                }
+                (None, Some(framer)) => self.end = Some(framer.finish(self.window)),
+                (None, None) => self.end = Some(End { lsn: Lsn::INVALID, reason: EndReason::NoMoreInput }),
+            }
+        }
+        None
+    }
+}
+
+/// The end of the WAL that `error` means; `None`: damage. `window` are the bytes where the reader stopped, `after` what follows.
+///
+/// Where the next page carries on, the WAL did not end here. Where it does not, and what stands here does not even link to the
+/// record before, it is left over from an earlier use of the file: a receiver writes no zeroes behind the last record.
+pub(crate) fn judge(framer: &Framer, error: &Error, window: &[u8], after: &[u8]) -> Option<End> {
+    use crate::error::ErrorKind::*;
+    let fmt = framer.format();
+    let at = framer.position();
+    let left = (u64::from(fmt.wal_page_size) - fmt.page_offset(at)) as usize;
+    let next_page = window.get(left..).filter(|rest| !rest.is_empty()).unwrap_or(after);
+    let next = PageHeader::read(next_page).ok().map(|(_, header)| header);
+    if next.as_ref().is_some_and(|header| header.check(fmt, at + left as u64, framer.timeline()).is_ok()) {
+        return None;
+    }
+    let recycled = next.is_some_and(|header| header.magic.major() == Some(fmt.major) && header.address < at);
+    framer.verdict(error, window).or(match error.kind() {
+        RecordLength { .. } | ResourceManager { .. } | PreviousLink { expected: Some(_), .. } if recycled => {
+            Some(End { lsn: error.location().lsn, reason: EndReason::Leftover })
+        }
+        _ => None,
+    })
+}

@@ -1,0 +1,37 @@
+//! Decompression of whole segments and archives.
+//!
+//! The formats are other people's, so are the decoders: flate2 (with its Rust backend) for gzip, lz4_flex for LZ4 frames, zstd.
+
+use std::io::{self, Read};
+
+use super::kind::Packing;
+
+/// The bytes inside `packed`, as a stream.
+pub(super) fn stream<'a>(packing: Packing, packed: impl Read + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
+    Ok(match packing {
+        Packing::Gzip => Box::new(flate2::read::MultiGzDecoder::new(packed)),
+        Packing::Lz4 => Box::new(lz4_flex::frame::FrameDecoder::new(packed)),
+        Packing::Zstd => Box::new(zstd::stream::read::Decoder::new(packed)?),
+    })
+}
+
+/// A whole segment: at most 1 GB comes out, whatever goes in.
+pub(super) fn whole(packing: Packing, packed: &[u8]) -> io::Result<Vec<u8>> {
+    let mut bytes = Vec::new();
+    stream(packing, packed)?.take(1 << 30).read_to_end(&mut bytes)?;
+    Ok(bytes)
+}
+
+/// Reads until `buffer` is full or the stream ends; the number of bytes read.
+pub(super) fn fill(stream: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
+    let mut filled = 0;
+    while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
+        match stream.read(rest) {
+            Ok(0) => break,
+            Ok(read) => filled += read,
+            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+            Err(e) => return Err(e),
+        }
+    }
+    Ok(filled)
+}
