@@ -10,6 +10,7 @@ pub mod format;
 pub mod frame;
 pub mod heap_tuple;
 pub mod index_tuple;
+pub mod inval;
 pub mod json;
 pub mod lsn;
 pub mod page;

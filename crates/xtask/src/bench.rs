@@ -65,7 +65,12 @@ impl Opts {
                 times[1].push(time(Command::new(&pgwal).arg("dump").args(*ours).arg(first).arg(last))?);
             }
             let [theirs, ours] = times.map(median);
-            println!("{name:<44} {:>8.2} s {:>8.2} s {:>6.1} x", theirs.as_secs_f64(), ours.as_secs_f64(), theirs.as_secs_f64() / ours.as_secs_f64());
+            println!(
+                "{name:<44} {:>8.2} s {:>8.2} s {:>6.1} x",
+                theirs.as_secs_f64(),
+                ours.as_secs_f64(),
+                theirs.as_secs_f64() / ours.as_secs_f64()
+            );
         }
         Ok(())
     }
@@ -77,7 +82,8 @@ fn build() -> Result<PathBuf> {
     if !built.success() {
         return Err("pgwal does not build".into());
     }
-    let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"), PathBuf::from);
+    let target =
+        std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| Path::new(env!("CARGO_MANIFEST_DIR")).join("../../target"), PathBuf::from);
     Ok(target.join("release/pgwal"))
 }
 

@@ -6,7 +6,7 @@ use super::list::{plain, put_list, put_names};
 use super::{Body, Describe, Opcode, op};
 use crate::error::Result;
 use crate::format::{Majors, WalFormat};
-use super::standby::{InvalidationMessage, describe_messages};
+use crate::inval::{InvalMessage, put_invalidations};
 use crate::record::Record;
 use crate::text::{Text, hex2};
 use crate::heap_tuple::HeapTuple;
@@ -277,12 +277,6 @@ wire_struct! {
         nmsgs: Since<18, i32>,
     }
 }
-impl InplaceHead {
-    /// Database and tablespace of the relation cache's start-up files, where those are out of date.
-    pub fn init_file(&self) -> Option<(Oid, Oid)> {
-        (*self.db).zip(*self.ts).filter(|_| *self.relcache_init_file_inval == Some(true))
-    }
-}
 /// A catalog tuple on the page of block 0 is overwritten where it stands.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Inplace<'a> {
@@ -290,7 +284,7 @@ pub struct Inplace<'a> {
     #[serde(flatten)]
     pub head: InplaceHead,
     /// Cache entries that are out of date.
-    pub msgs: Since<18, Array<'a, InvalidationMessage>>,
+    pub msgs: Since<18, Array<'a, InvalMessage>>,
     /// The tuple's attributes as they are now, data of block 0; absent where the page's image has them.
     pub attributes: Option<Bytes<'a>>,
 }
@@ -475,8 +469,10 @@ impl Describe for Op<'_> {
             Op::Lock(Lock { xmax, offnum, infobits, flags }) => put_lock(out, fmt, *xmax, *offnum, *infobits, *flags, "xid"),
             Op::Inplace(inplace) => {
                 put_off(out, fmt, inplace.head.offnum);
-                if let Some(msgs) = inplace.msgs.filter(|msgs| !msgs.is_empty()) {
-                    describe_messages(&msgs, inplace.head.init_file(), fmt, out);
+                if let (Some(msgs), Some(db), Some(ts), Some(init)) =
+                    (*inplace.msgs, *inplace.head.db, *inplace.head.ts, *inplace.head.relcache_init_file_inval)
+                {
+                    put_invalidations(out, fmt, &msgs, db, ts, init);
                 }
             }
         }
