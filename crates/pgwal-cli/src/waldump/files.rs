@@ -144,7 +144,7 @@ fn major_of(file: &mut (impl Read + Seek)) -> Option<u8> {
             *vote += 1;
         }
     }
-    let (major, &most) = (0u8..).zip(&votes).max_by_key(|(_, votes)| **votes)?;
+    let (major, &most) = (0..=u8::MAX).zip(&votes).max_by_key(|(_, votes)| **votes)?;
     (most > 0).then_some(major)
 }
 
