@@ -80,51 +80,72 @@ impl Text {
     }
 
     /// Appends bytes as they are.
-    #[inline]
+    // Always inlined: most bytes are literals, whose copy is then a few moves instead of a call.
+    #[inline(always)]
     pub fn push(&mut self, bytes: &[u8]) {
         self.buf.extend_from_slice(bytes);
+    }
+
+    /// Appends the first `len` bytes of `bytes`. A copy of fixed size is cheap, and what is too much is taken back.
+    #[inline(always)]
+    fn push_part<const N: usize>(&mut self, bytes: &[u8; N], len: usize) {
+        let end = self.buf.len() + len.min(N);
+        self.buf.extend_from_slice(bytes);
+        self.buf.truncate(end);
+    }
+
+    /// Appends a name: bytes that are few, but how many is not known where it is written.
+    #[inline]
+    pub fn name(&mut self, name: &[u8]) {
+        // Two overlapping copies of fixed size in the place of a call.
+        let len = name.len();
+        let mut bytes = [0; 16];
+        if let (Some(first), Some(last), 8..=16) = (name.first_chunk::<8>(), name.last_chunk::<8>(), len) {
+            bytes[..8].copy_from_slice(first);
+            bytes[len - 8..len].copy_from_slice(last); // 8 <= len <= 16
+        } else if let (Some(first), Some(last), 4..=8) = (name.first_chunk::<4>(), name.last_chunk::<4>(), len) {
+            bytes[..4].copy_from_slice(first);
+            bytes[len - 4..len].copy_from_slice(last); // 4 <= len <= 8
+        } else {
+            return self.buf.extend_from_slice(name);
+        }
+        self.push_part(&bytes, len);
     }
 
     /// Appends decimal digits, right-aligned in at least `width` columns.
     #[inline]
     pub fn decimal(&mut self, mut value: u64, width: usize) {
-        // Two digits at a time, from the right; 20 digits hold any u64.
-        let mut digits = [b' '; 20];
-        let mut at = digits.len();
-        while value >= 100 {
-            let pair = (value % 100) as usize;
+        const MOST: usize = 20; // digits of u64::MAX
+        let spaces = width.saturating_sub(MOST);
+        self.buf.resize(self.buf.len() + spaces, b' ');
+        let mut digits = [b' '; MOST];
+        let len = (value.checked_ilog10().unwrap_or(0) as usize + 1).max(width - spaces);
+        // Two digits at a time, from the right.
+        let mut at = len;
+        while value >= 10 {
+            let pair = PAIRS[(value % 100) as usize];
             value /= 100;
             at -= 2;
-            digits[at..at + 2].copy_from_slice(&PAIRS[pair]); // at >= 0: u64 has at most 20 digits
+            digits[at..at + 2].copy_from_slice(&pair); // there is room for as many digits as the value has
         }
-        if value >= 10 {
-            at -= 2;
-            digits[at..at + 2].copy_from_slice(&PAIRS[value as usize]);
-        } else {
-            at -= 1;
-            digits[at] = b'0' + value as u8;
+        if value > 0 || at == len {
+            digits[at - 1] = b'0' + value as u8; // value < 10; one digit at least was counted
         }
-        if width <= digits.len() {
-            at = at.min(digits.len() - width);
-        } else {
-            self.buf.resize(self.buf.len() + width - digits.len(), b' ');
-            at = 0;
-        }
-        self.buf.extend_from_slice(&digits[at..]);
+        self.push_part(&digits, len);
     }
 
-    /// Appends hexadecimal digits, zero-padded to at least `width`.
+    /// Appends hexadecimal digits, zero-padded to at least `width`, at most 16.
     #[inline]
-    fn hexadecimal(&mut self, mut value: u64, width: usize, alphabet: &[u8; 16]) {
-        let mut digits = [b'0'; 16];
-        let mut at = digits.len();
-        while value != 0 {
-            at -= 1; // 16 digits hold any u64
-            digits[at] = alphabet[(value & 15) as usize];
-            value >>= 4;
+    fn hexadecimal(&mut self, value: u64, width: usize, letters: Letters) {
+        let len = (16 - value.leading_zeros() as usize / 4).clamp(width.clamp(1, 16), 16);
+        let low = letters.digits(value as u32);
+        if len <= 8 {
+            let aligned = low << (8 * (8 - len)) as u32;
+            return self.push_part(&aligned.to_be_bytes(), len);
         }
-        at = at.min(digits.len() - width.clamp(1, 16));
-        self.buf.extend_from_slice(&digits[at..]);
+        let high = letters.digits((value >> 32) as u32) << (8 * (16 - len)) as u32;
+        self.push_part(&high.to_be_bytes(), len - 8);
+        self.push(&low.to_be_bytes());
     }
 
     /// Appends a timestamp as C's `timestamptz_to_str` in pg_waldump does: local time, microseconds, zone abbreviation.
@@ -147,12 +168,13 @@ impl Text {
         };
         self.push(&minute.text);
         self.push(&PAIRS[seconds as usize]); // 0..60
+        let digits = micros.unsigned_abs(); // less than a million
+        let pair = |power: u64| PAIRS[(digits / power % 100) as usize];
+        let six = [pair(10_000), pair(100), pair(1)];
+        let six = six.as_flattened();
         self.push(if micros < 0 { b".-" } else { b"." });
-        let width = if micros < 0 { 5 } else { 6 };
-        let digits = micros.unsigned_abs();
-        for power in (0..width.max(decimal_digits(digits))).rev() {
-            self.buf.push(b'0' + (digits / 10u64.pow(power) % 10) as u8);
-        }
+        // C's %06d counts the sign.
+        self.push(if (-99_999..0).contains(&micros) { &six[1..] } else { six });
         self.push(b" ");
         self.push(&minute.zone);
         self.minute = Some(minute);
@@ -164,10 +186,6 @@ fn minute_text(local: i64) -> Vec<u8> {
     let (year, month, day) = civil_from_days(local.div_euclid(86_400));
     let second = local.rem_euclid(86_400);
     format!("{year}-{month:02}-{day:02} {:02}:{:02}:", second / 3600, second / 60 % 60).into_bytes()
-}
-
-fn decimal_digits(value: u64) -> u32 {
-    value.checked_ilog10().unwrap_or(0) + 1
 }
 
 /// Year, month and day of a day counted from 1970-01-01, in the proleptic Gregorian calendar.
@@ -212,19 +230,19 @@ macro_rules! put {
 }
 
 impl<T: Put + ?Sized> Put for &T {
-    #[inline]
+    #[inline(always)]
     fn put(&self, out: &mut Text) {
         (**self).put(out);
     }
 }
 impl Put for str {
-    #[inline]
+    #[inline(always)]
     fn put(&self, out: &mut Text) {
         out.push(self.as_bytes());
     }
 }
 impl Put for [u8] {
-    #[inline]
+    #[inline(always)]
     fn put(&self, out: &mut Text) {
         out.push(self);
     }
@@ -282,7 +300,7 @@ impl Put for Lsn {
     fn put(&self, out: &mut Text) {
         let width = if out.pad_lsn { 8 } else { 1 };
         put!(out, hex(self.high()), "/");
-        out.hexadecimal(self.low().into(), width, UPPER);
+        out.hexadecimal(self.low().into(), width, Letters::Upper);
     }
 }
 impl Put for TimestampTz {
@@ -291,8 +309,30 @@ impl Put for TimestampTz {
     }
 }
 
-const UPPER: &[u8; 16] = b"0123456789ABCDEF";
-const LOWER: &[u8; 16] = b"0123456789abcdef";
+/// Which letters stand for the hexadecimal digits from ten on.
+#[derive(Clone, Copy, Debug)]
+enum Letters {
+    Upper,
+    Lower,
+}
+
+impl Letters {
+    /// The eight digits of `value`, one a byte, the first in the most significant one.
+    #[inline]
+    fn digits(self, value: u32) -> u64 {
+        // Spread the nibbles over the bytes, then turn all of them into characters at once.
+        let mut spread = u64::from(value);
+        spread = (spread << 16 | spread) & 0x0000_FFFF_0000_FFFF;
+        spread = (spread << 8 | spread) & 0x00FF_00FF_00FF_00FF;
+        spread = (spread << 4 | spread) & 0x0F0F_0F0F_0F0F_0F0F;
+        let letters = (spread + 0x0606_0606_0606_0606) >> 4 & 0x0101_0101_0101_0101; // 1 where the nibble is ten or more
+        let distance = match self {
+            Letters::Upper => u64::from(b'A' - b'9' - 1),
+            Letters::Lower => u64::from(b'a' - b'9' - 1),
+        };
+        spread + 0x3030_3030_3030_3030 + letters * distance
+    }
+}
 
 /// A number in one of C's formats; made by [`hex`], [`hex2`] and their like.
 #[derive(Clone, Copy, Debug)]
@@ -344,8 +384,8 @@ impl Put for Formatted {
     #[inline]
     fn put(&self, out: &mut Text) {
         match self.0 {
-            Form::Upper(width) => out.hexadecimal(self.1, width, UPPER),
-            Form::Lower(width) => out.hexadecimal(self.1, width, LOWER),
+            Form::Upper(width) => out.hexadecimal(self.1, width, Letters::Upper),
+            Form::Lower(width) => out.hexadecimal(self.1, width, Letters::Lower),
             Form::Decimal(width) => out.decimal(self.1, width),
         }
     }

@@ -1,7 +1,7 @@
 //! A record as pg_waldump prints it. C: `XLogDumpDisplayRecord`, bin/pg_waldump/pg_waldump.c.
 
 use crate::record::Record;
-use crate::rmgr::{self, Describe};
+use crate::rmgr::{self, RMGRS};
 use crate::text::{Padded, Text, lower_hex, right};
 use crate::types::ForkNumber;
 
@@ -15,31 +15,23 @@ pub fn write_record(record: &Record<'_>, details: bool, out: &mut Text) -> crate
     let rmid = record.rmid();
     let image_len = record.image_len();
     put!(out, "rmgr: ");
-    match rmid.builtin() {
-        Some(rmgr) => {
-            out.push(rmgr.name.as_bytes());
-            out.push(b"           ".get(rmgr.name.len()..).unwrap_or_default());
-        }
-        None => put!(out, format!("{:<11}", rmid.name()).as_str()),
+    match (COLUMNS.get(usize::from(rmid.0)), rmid.builtin()) {
+        (Some(Some(column)), _) => out.push(column),
+        (_, Some(rmgr)) => put!(out, rmgr.name),
+        (_, None) => put!(out, format!("{:<11}", rmid.name()).as_str()),
     }
     put!(out, " len (rec/tot): ", right(header.tot_len.saturating_sub(image_len), 6), "/", right(header.tot_len, 6));
     put!(out, ", tx: ", right(header.xid.0, 10), ", lsn: ", Padded(record.raw.lsn), ", prev ", Padded(header.prev), ", desc: ");
     match rmgr::identify(rmid, header.info, fmt) {
-        Some(name) => put!(out, name, " "),
+        Some(name) => {
+            out.name(name.as_bytes());
+            put!(out, " ");
+        }
         None => put!(out, "UNKNOWN (", lower_hex(header.info.opcode()), ") "),
     }
     let start = out.len();
-    let described = match record.payload() {
-        Ok(Some(payload)) => {
-            payload.describe(record, fmt, out);
-            Ok(())
-        }
-        Ok(None) => {
-            if rmid.is_custom() {
-                put!(out, "rmid: ", rmid.0);
-            }
-            Ok(())
-        }
+    let described = match rmgr::describe(record, fmt, out) {
+        Ok(()) => Ok(()),
         Err(error) => {
             out.truncate(start);
             put!(out, "[payload does not parse:");
@@ -57,6 +49,26 @@ pub fn write_record(record: &Record<'_>, details: bool, out: &mut Text) -> crate
     }
     described
 }
+
+/// The column of the resource manager's name, filled with blanks; `None` for a name that is longer. C: `%-11s`.
+static COLUMNS: [Option<[u8; 11]>; RMGRS.len()] = {
+    let mut columns = [None; RMGRS.len()];
+    let mut id = 0;
+    while id < columns.len() {
+        let name = RMGRS[id].name.as_bytes();
+        if name.len() <= 11 {
+            let mut column = [b' '; 11];
+            let mut at = 0;
+            while at < name.len() {
+                column[at] = name[at];
+                at += 1;
+            }
+            columns[id] = Some(column);
+        }
+        id += 1;
+    }
+    columns
+};
 
 /// The short form: on the record's line.
 fn write_blocks(record: &Record<'_>, out: &mut Text) {

@@ -75,7 +75,7 @@ macro_rules! rmgrs {
         $(pub mod $module;)*
 
         /// The built-in resource managers, in the order of their ids.
-        pub static RMGRS: &[Rmgr] = &[$(Rmgr { id: RmgrId($id), name: $name, opcodes: $module::OPCODES }),*];
+        pub const RMGRS: &[Rmgr] = &[$(Rmgr { id: RmgrId($id), name: $name, opcodes: $module::OPCODES }),*];
 
         /// A decoded payload: main data and block data, as the resource manager means them.
         #[derive(Clone, Debug, PartialEq, Serialize)]
@@ -94,6 +94,23 @@ macro_rules! rmgrs {
                 $($id => $module::parse(rec, fmt)?.map(Payload::$variant),)*
                 _ => None,
             })
+        }
+
+        /// Appends the description of `rec`: what [`parse`] and [`Describe`] do, without the payload in between.
+        ///
+        /// # Errors
+        /// The payload does not parse.
+        #[inline]
+        pub fn describe(rec: &Record<'_>, fmt: WalFormat, out: &mut Text) -> Result<()> {
+            match rec.rmid().0 {
+                $($id => if let Some(op) = $module::parse(rec, fmt)? {
+                    op.describe(rec, fmt, out);
+                },)*
+                // Whatever the record is, this is all that the server's own tool knows of a custom one.
+                custom @ 128.. => put!(out, "rmid: ", custom),
+                _ => {}
+            }
+            Ok(())
         }
 
         impl Payload<'_> {
