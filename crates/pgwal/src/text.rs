@@ -98,40 +98,43 @@ impl Text {
     #[inline]
     pub fn name(&mut self, name: &[u8]) {
         // Two overlapping copies of fixed size in the place of a call.
+        let start = self.buf.len();
         let len = name.len();
-        let mut bytes = [0; 16];
         if let (Some(first), Some(last), 8..=16) = (name.first_chunk::<8>(), name.last_chunk::<8>(), len) {
-            bytes[..8].copy_from_slice(first);
-            bytes[len - 8..len].copy_from_slice(last); // 8 <= len <= 16
+            self.push(first);
+            self.buf.truncate(start + len - 8);
+            self.push(last);
         } else if let (Some(first), Some(last), 4..=8) = (name.first_chunk::<4>(), name.last_chunk::<4>(), len) {
-            bytes[..4].copy_from_slice(first);
-            bytes[len - 4..len].copy_from_slice(last); // 4 <= len <= 8
+            self.push(first);
+            self.buf.truncate(start + len - 4);
+            self.push(last);
         } else {
-            return self.buf.extend_from_slice(name);
+            self.push(name);
         }
-        self.push_part(&bytes, len);
     }
 
     /// Appends decimal digits, right-aligned in at least `width` columns.
+    // The digits stay in a register until they are stored at once: storing them one by one and copying them from there would
+    // make the copy wait for the stores.
     #[inline]
-    pub fn decimal(&mut self, mut value: u64, width: usize) {
-        const MOST: usize = 20; // digits of u64::MAX
-        let spaces = width.saturating_sub(MOST);
-        self.buf.resize(self.buf.len() + spaces, b' ');
-        let mut digits = [b' '; MOST];
-        let len = (value.checked_ilog10().unwrap_or(0) as usize + 1).max(width - spaces);
-        // Two digits at a time, from the right.
-        let mut at = len;
-        while value >= 10 {
-            let pair = PAIRS[(value % 100) as usize];
-            value /= 100;
-            at -= 2;
-            digits[at..at + 2].copy_from_slice(&pair); // there is room for as many digits as the value has
+    pub fn decimal(&mut self, value: u64, width: usize) {
+        const EIGHT: u64 = 100_000_000;
+        if value >= EIGHT {
+            self.decimal(value / EIGHT, width.saturating_sub(8));
+            return self.push(&(eight_digits((value % EIGHT) as u32) | ZEROES).to_le_bytes());
         }
-        if value > 0 || at == len {
-            digits[at - 1] = b'0' + value as u8; // value < 10; one digit at least was counted
+        let mut width = width;
+        while width > 8 {
+            self.push(b" ");
+            width -= 1;
         }
-        self.push_part(&digits, len);
+        let digits = eight_digits(value as u32); // value < EIGHT
+        let leading = (digits.trailing_zeros() as usize / 8).min(7); // zero has one digit
+        let len = (8 - leading).max(width);
+        // Leading zeroes become blanks.
+        let blanks = (1 << (8 * leading as u32)) - 1;
+        let text = (digits | ZEROES) ^ (blanks & (ZEROES ^ BLANKS));
+        self.push_part(&(text >> (8 * (8 - len) as u32)).to_le_bytes(), len);
     }
 
     /// Appends hexadecimal digits, zero-padded to at least `width`, at most 16.
@@ -168,13 +171,13 @@ impl Text {
         };
         self.push(&minute.text);
         self.push(&PAIRS[seconds as usize]); // 0..60
-        let digits = micros.unsigned_abs(); // less than a million
-        let pair = |power: u64| PAIRS[(digits / power % 100) as usize];
-        let six = [pair(10_000), pair(100), pair(1)];
-        let six = six.as_flattened();
+        let digits = eight_digits(micros.unsigned_abs() as u32) | ZEROES; // less than a million
         self.push(if micros < 0 { b".-" } else { b"." });
-        // C's %06d counts the sign.
-        self.push(if (-99_999..0).contains(&micros) { &six[1..] } else { six });
+        match micros {
+            // C's %06d counts the sign.
+            -99_999..0 => self.push_part(&(digits >> 24).to_le_bytes(), 5),
+            _ => self.push_part(&(digits >> 16).to_le_bytes(), 6),
+        }
         self.push(b" ");
         self.push(&minute.zone);
         self.minute = Some(minute);
@@ -201,6 +204,22 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let day = day_of_year - (153 * shifted_month + 2) / 5 + 1;
     let month = if shifted_month < 10 { shifted_month + 3 } else { shifted_month - 9 };
     (era * 400 + year_of_era + i64::from(month <= 2), month, day)
+}
+
+/// Eight characters '0'.
+const ZEROES: u64 = u64::from_le_bytes([b'0'; 8]);
+/// Eight blanks.
+const BLANKS: u64 = u64::from_le_bytes([b' '; 8]);
+
+/// The eight digits of a number below 100,000,000, one a byte, the first in the least significant one.
+#[inline]
+fn eight_digits(value: u32) -> u64 {
+    // Halved three times: all halves of a step are divided at once, by multiplying with the reciprocal.
+    let halves = u64::from(value / 10_000) | u64::from(value % 10_000) << 32;
+    let hundreds = (halves * 10_486) >> 20 & 0x0000_007F_0000_007F;
+    let quarters = hundreds | (halves - hundreds * 100) << 16;
+    let tens = (quarters * 103) >> 10 & 0x000F_000F_000F_000F;
+    tens | (quarters - tens * 10) << 8
 }
 
 /// "00" to "99".
@@ -430,6 +449,22 @@ mod tests {
             }
         }
         assert_eq!(text(|t| put!(t, i32::MIN, " ", -1i64, " ", 7i8)), "-2147483648 -1 7");
+    }
+
+    #[test]
+    fn all_ways_to_write_eight_digits() {
+        for n in (0..100_000_000).step_by(9_973).chain([9, 99, 9_999, 10_000, 99_999_999]) {
+            let digits = (eight_digits(n) | ZEROES).to_le_bytes();
+            assert_eq!(digits, format!("{n:08}").as_bytes(), "{n}");
+        }
+    }
+
+    #[test]
+    fn names_of_every_length() {
+        let name = "INSERT_UPGRADE_PLACEHOLDER";
+        for len in 0..=name.len() {
+            assert_eq!(text(|t| t.name(&name.as_bytes()[..len])), name[..len]);
+        }
     }
 
     #[test]
