@@ -2,7 +2,10 @@
 
 mod args;
 mod cmd;
+mod fullpage;
+mod waldump;
 
+use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
@@ -22,6 +25,10 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    let args: Vec<OsString> = std::env::args_os().collect();
+    if args.first().is_some_and(|program| waldump::is_called(program)) {
+        return waldump::main(args);
+    }
     let cli = Cli::parse();
     let mut out = io::stdout().lock();
     let result = match cli.command {

@@ -17,11 +17,43 @@ pub struct Fixture {
 }
 
 impl Fixture {
-    /// The whole segments, in the order of their names.
+    /// The whole segments, in the order of their names; some are compressed with Zstandard.
     pub fn segments(&self) -> Vec<PathBuf> {
-        let mut names: Vec<PathBuf> = list(&self.dir);
-        names.retain(|path| name(path).parse::<SegmentName>().is_ok());
-        names
+        let mut paths: Vec<PathBuf> = list(&self.dir);
+        paths.retain(|path| name(path).trim_end_matches(".zst").parse::<SegmentName>().is_ok());
+        paths
+    }
+
+    /// The segments that one run of a reader takes, one list for each timeline: bytes, unpacked.
+    ///
+    /// # Panics
+    /// A segment cannot be read.
+    pub fn timelines(&self) -> Vec<Vec<Vec<u8>>> {
+        let mut timelines: Vec<(String, Vec<Vec<u8>>)> = Vec::new();
+        for path in self.segments() {
+            let timeline = name(&path)[..8].to_owned();
+            let bytes = unpacked(&path);
+            match timelines.last_mut() {
+                Some((last, segments)) if *last == timeline => segments.push(bytes),
+                _ => timelines.push((timeline, vec![bytes])),
+            }
+        }
+        timelines.into_iter().map(|(_, segments)| segments).collect()
+    }
+
+    /// A copy of the folder with its segments unpacked, as the real pg_waldump read them.
+    ///
+    /// # Panics
+    /// It cannot be made.
+    pub fn unpacked(&self) -> tempfile::TempDir {
+        let dir = tempfile::tempdir().expect("a temporary directory");
+        for path in list(&self.dir) {
+            if path.is_file() {
+                let file = name(&path);
+                fs::write(dir.path().join(file.trim_end_matches(".zst")), unpacked(&path)).expect("room for a segment");
+            }
+        }
+        dir
     }
 
     /// Contents of a file in the folder, where it is there.
@@ -55,6 +87,15 @@ pub fn all() -> Vec<Fixture> {
     }
     assert!(!found.is_empty(), "no fixtures in {}", root().display());
     found
+}
+
+/// Contents of a file, decompressed where its name says so.
+fn unpacked(path: &Path) -> Vec<u8> {
+    let bytes = fs::read(path).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    if path.extension().is_some_and(|suffix| suffix == "zst") {
+        return zstd::stream::decode_all(&bytes[..]).unwrap_or_else(|e| panic!("{}: {e}", path.display()));
+    }
+    bytes
 }
 
 fn list(dir: &Path) -> Vec<PathBuf> {

@@ -2,6 +2,8 @@
 
 pub mod fixtures;
 pub mod read;
+pub mod server;
 pub mod wal;
 
+pub use pgwal::SegmentName;
 pub use wal::example;

@@ -392,6 +392,17 @@ impl Framer {
         }))
     }
 
+    /// Skips to where the next byte is looked at, if that lies behind `fed`.
+    fn skip_from(&mut self, fed: Lsn) -> Option<Lsn> {
+        match self.state {
+            State::Skip(to) | State::SkipPage(to) if to > fed => {
+                self.next = to;
+                Some(to)
+            }
+            _ => None,
+        }
+    }
+
     fn take(&mut self, window: &mut &[u8], len: usize) {
         let len = len.min(window.len());
         *window = window.get(len..).unwrap_or_default();
@@ -477,6 +488,23 @@ impl Decoder {
         self.buffer.drain(..self.used);
         self.used = 0;
         self.buffer.extend_from_slice(chunk);
+    }
+
+    /// Where the next chunk should start: behind the last one, or further on where what follows is not looked at.
+    ///
+    /// A whole segment may lie between after XLOG_SWITCH, and need not be read. Bytes at hand that are skipped are forgotten.
+    /// Zero before the first header has been fed.
+    pub fn wanted(&mut self) -> Lsn {
+        let Some(framer) = &mut self.framer else { return Lsn::INVALID };
+        let fed = framer.position() + self.buffer.len().saturating_sub(self.used) as u64;
+        match framer.skip_from(fed) {
+            Some(to) => {
+                self.buffer.clear();
+                self.used = 0;
+                to
+            }
+            None => fed,
+        }
     }
 
     /// The format, once the first header has been fed.

@@ -8,6 +8,7 @@ pub mod error;
 pub mod filter;
 pub mod format;
 pub mod frame;
+pub mod heap_tuple;
 pub mod index_tuple;
 pub mod inval;
 pub mod json;
@@ -18,9 +19,9 @@ pub mod rmgr;
 pub mod scan;
 pub mod source;
 pub mod stats;
-pub mod tuple;
 pub mod types;
 pub mod waldump;
+mod zone;
 
 pub use error::{Error, ErrorKind, Location, Result};
 pub use format::{WalFormat, WalMagic};

@@ -9,6 +9,7 @@ use crate::format::WalFormat;
 use crate::lsn::{Lsn, TimelineId};
 use crate::types::{BlockNumber, CommandId, FullXid, MultiXactId, OffsetNumber, Oid, RepOriginId, TimestampTz, Xid};
 use crate::wire::{Bytes, Str};
+pub use crate::zone::Zone;
 
 /// A byte buffer that knows how PostgreSQL writes its values.
 #[derive(Debug)]
@@ -17,27 +18,19 @@ pub struct Text {
     /// 19 pads the lower half of every LSN to eight digits; before, only the record line did.
     pad_lsn: bool,
     zone: Zone,
-    /// The last minute written (since the Unix epoch), its text up to the seconds, and the zone's abbreviation.
-    minute: Option<(i64, Vec<u8>, Vec<u8>)>,
+    /// The last minute written.
+    minute: Option<Minute>,
 }
 
-/// The time zone that timestamps are shown in.
-#[derive(Clone, Debug)]
-pub struct Zone(jiff::tz::TimeZone);
-
-impl Zone {
-    /// Coordinated universal time.
-    pub fn utc() -> Zone {
-        Zone(jiff::tz::TimeZone::UTC)
-    }
-
-    /// The machine's zone, as C's `localtime` sees it: `TZ`, or else /etc/localtime, or else UTC.
-    pub fn local() -> Zone {
-        match jiff::tz::TimeZone::try_system() {
-            Ok(zone) if !zone.is_unknown() => Zone(zone),
-            _ => Zone::utc(),
-        }
-    }
+/// The part of a timestamp that stays the same for a minute.
+#[derive(Debug)]
+struct Minute {
+    /// Minutes since the Unix epoch; `None`: good for one second only.
+    number: Option<i64>,
+    /// Text up to the seconds.
+    text: Vec<u8>,
+    /// The zone's abbreviation.
+    zone: Vec<u8>,
 }
 
 impl Text {
@@ -139,36 +132,38 @@ impl Text {
         // Like C, the division truncates towards zero, so that times before 2000 show negative microseconds.
         let unix = time.0 / 1_000_000 + TimestampTz::UNIX_EPOCH_OFFSET / 1_000_000;
         let micros = time.0 % 1_000_000;
-        let minute = unix.div_euclid(60);
-        if !matches!(&self.minute, Some((cached, ..)) if *cached == minute) {
-            self.minute = Some(self.minute_text(minute));
-        }
-        if let Some((_, text, zone)) = self.minute.take() {
-            self.push(&text);
-            self.push(&PAIRS[unix.rem_euclid(60) as usize]); // 0..60
-            self.push(if micros < 0 { b".-" } else { b"." });
-            let width = if micros < 0 { 5 } else { 6 };
-            let digits = micros.unsigned_abs();
-            for power in (0..width.max(decimal_digits(digits))).rev() {
-                self.buf.push(b'0' + (digits / 10u64.pow(power) % 10) as u8);
+        let number = unix.div_euclid(60);
+        let mut seconds = unix.rem_euclid(60);
+        let minute = match self.minute.take() {
+            Some(minute) if minute.number == Some(number) => minute,
+            _ => {
+                let zone = self.zone.at(unix);
+                let local = unix + zone.0;
+                seconds = local.rem_euclid(60);
+                // Local mean times have seconds in their offsets, so that local minutes are not UTC's.
+                let steady = zone.0 % 60 == 0 && [0, 59].iter().all(|second| self.zone.at(number * 60 + second) == zone);
+                Minute { number: steady.then_some(number), text: minute_text(local), zone: zone.1 }
             }
-            self.push(b" ");
-            self.push(&zone);
-            self.minute = Some((minute, text, zone));
+        };
+        self.push(&minute.text);
+        self.push(&PAIRS[seconds as usize]); // 0..60
+        self.push(if micros < 0 { b".-" } else { b"." });
+        let width = if micros < 0 { 5 } else { 6 };
+        let digits = micros.unsigned_abs();
+        for power in (0..width.max(decimal_digits(digits))).rev() {
+            self.buf.push(b'0' + (digits / 10u64.pow(power) % 10) as u8);
         }
+        self.push(b" ");
+        self.push(&minute.zone);
+        self.minute = Some(minute);
     }
+}
 
-    /// Text of a minute up to the seconds, and the abbreviation of the zone then.
-    fn minute_text(&self, minute: i64) -> (i64, Vec<u8>, Vec<u8>) {
-        let stamp = jiff::Timestamp::from_second(minute.saturating_mul(60));
-        let stamp = stamp.unwrap_or(if minute < 0 { jiff::Timestamp::MIN } else { jiff::Timestamp::MAX });
-        let info = self.zone.0.to_offset_info(stamp);
-        let local = minute.saturating_mul(60).saturating_add(info.offset().seconds().into());
-        let (year, month, day) = civil_from_days(local.div_euclid(86_400));
-        let second = local.rem_euclid(86_400);
-        let text = format!("{year:04}-{month:02}-{day:02} {:02}:{:02}:", second / 3600, second / 60 % 60);
-        (minute, text.into_bytes(), info.abbreviation().as_bytes().to_vec())
-    }
+/// Text of a local time (seconds since 1970-01-01 00:00:00 there) up to its seconds. C: `strftime`, which does not pad years.
+fn minute_text(local: i64) -> Vec<u8> {
+    let (year, month, day) = civil_from_days(local.div_euclid(86_400));
+    let second = local.rem_euclid(86_400);
+    format!("{year}-{month:02}-{day:02} {:02}:{:02}:", second / 3600, second / 60 % 60).into_bytes()
 }
 
 fn decimal_digits(value: u64) -> u32 {
@@ -410,7 +405,9 @@ mod tests {
         assert_eq!(text(|t| put!(t, TimestampTz(0))), "2000-01-01 00:00:00.000000 UTC");
         assert_eq!(text(|t| put!(t, TimestampTz(846_979_199_999_999))), "2026-11-02 23:59:59.999999 UTC");
         assert_eq!(text(|t| put!(t, TimestampTz(-1))), "2000-01-01 00:00:00.-00001 UTC");
-        // Beyond any calendar library: PostgreSQL's infinity.
+        // Beyond any calendar library: PostgreSQL's infinities, and years that C does not pad.
         assert_eq!(text(|t| put!(t, TimestampTz(i64::MAX))), "294277-01-09 04:00:54.775807 UTC");
+        assert_eq!(text(|t| put!(t, TimestampTz(i64::MIN))), "-290278-12-22 19:59:06.-775808 UTC");
+        assert_eq!(text(|t| put!(t, TimestampTz(-63_076_906_432_999_992))), "1-03-04 05:06:08.-999992 UTC");
     }
 }

@@ -8,11 +8,13 @@ use pgwal_testkit::fixtures::{self, Fixture};
 
 /// Calls `visit` with every record of `fixture`.
 fn each_record(fixture: &Fixture, mut visit: impl FnMut(&Record<'_>)) {
-    let mut decoder = Decoder::new();
-    for segment in fixture.segments() {
-        decoder.feed(&std::fs::read(segment).unwrap());
-        while let Some(raw) = decoder.next_record().unwrap_or_else(|e| panic!("{}: {e}", fixture.dir.display())) {
-            visit(&raw.decode().unwrap());
+    for segments in fixture.timelines() {
+        let mut decoder = Decoder::new();
+        for segment in segments {
+            decoder.feed(&segment);
+            while let Some(raw) = decoder.next_record().unwrap_or_else(|e| panic!("{}: {e}", fixture.dir.display())) {
+                visit(&raw.decode().unwrap());
+            }
         }
     }
 }

@@ -483,6 +483,21 @@ impl<'r> Record<'r> {
         }
     }
 
+    /// Like [`Record::parse_block_or_image`] for data that can be empty: `None` wherever the record has no data for the block.
+    ///
+    /// # Errors
+    /// As [`Record::parse_block_or_image`]: where there is no image either, `reader` must be content with no bytes.
+    #[inline]
+    pub fn parse_block_or_nothing<T>(
+        &self,
+        what: &'static str,
+        id: u8,
+        reader: impl FnOnce(&'r [u8]) -> Parsed<'r, T>,
+    ) -> Result<Option<T>> {
+        let value = self.parse_block_or_image(what, id, reader)?;
+        Ok(value.filter(|_| self.block_data(id).is_some()))
+    }
+
     /// An error at the place where `left` bytes of `part` were left.
     #[cold]
     fn error(&self, kind: ErrorKind, part: &[u8], left: usize) -> Error {

@@ -9,7 +9,7 @@ use crate::format::{Majors, WalFormat};
 use crate::inval::{InvalMessage, put_invalidations};
 use crate::record::Record;
 use crate::text::{Text, hex2};
-use crate::tuple::Tuple;
+use crate::heap_tuple::HeapTuple;
 use crate::types::{Oid, OffsetNumber, Xid};
 use crate::wire::{Array, Bytes, Pad, Parsed, Since, Wire, array, rest};
 
@@ -143,7 +143,7 @@ pub struct Insert<'a> {
     #[serde(flatten)]
     pub head: InsertHead,
     /// The tuple, data of block 0; absent where the page's image has it.
-    pub tuple: Option<Tuple<'a>>,
+    pub tuple: Option<HeapTuple<'a>>,
 }
 
 wire_struct! {
@@ -166,7 +166,7 @@ pub struct Delete<'a> {
     #[serde(flatten)]
     pub head: DeleteHead,
     /// The old tuple, or the attributes of its replica identity, for logical decoding.
-    pub old_tuple: Option<Tuple<'a>>,
+    pub old_tuple: Option<HeapTuple<'a>>,
 }
 
 wire_struct! {
@@ -196,7 +196,7 @@ pub struct Update<'a> {
     /// The new version, data of block 0; absent where the page's image has it.
     pub new_tuple: Option<NewTuple<'a>>,
     /// The old version, or the attributes of its replica identity, for logical decoding.
-    pub old_tuple: Option<Tuple<'a>>,
+    pub old_tuple: Option<HeapTuple<'a>>,
 }
 
 /// The new version of a row, without what it shares with the old one.
@@ -208,7 +208,7 @@ pub struct NewTuple<'a> {
     pub suffix_len: Option<u16>,
     /// What is left.
     #[serde(flatten)]
-    pub tuple: Tuple<'a>,
+    pub tuple: HeapTuple<'a>,
 }
 
 wire_struct! {
@@ -321,7 +321,7 @@ pub fn parse<'r>(rec: &Record<'r>, fmt: WalFormat) -> Result<Option<Op<'r>>> {
     Ok(Some(match opcode {
         0x00 => Op::Insert(Insert {
             head: rec.parse_all("xl_heap_insert", rec.main, |i| InsertHead::read(i, fmt))?,
-            tuple: rec.parse_block("xl_heap_header", 0, |i| Tuple::read(i, fmt))?,
+            tuple: rec.parse_block_or_image("xl_heap_header", 0, |i| HeapTuple::read(i, fmt))?,
         }),
         0x10 => Op::Delete(rec.parse_all("xl_heap_delete", rec.main, |i| {
             let (i, head) = DeleteHead::read(i, fmt)?;
@@ -361,21 +361,21 @@ fn parse_update<'r>(rec: &Record<'r>, fmt: WalFormat) -> Result<Update<'r>> {
         let (i, old_tuple) = old_tuple(head.flags.intersects(UpdateFlags::CONTAINS_OLD), i, fmt)?;
         Ok((i, (head, old_tuple)))
     })?;
-    let new_tuple = rec.parse_block("xl_heap_header", 0, |i| {
+    let new_tuple = rec.parse_block_or_image("xl_heap_header", 0, |i| {
         let (i, prefix_len) = len_if(head.flags.contains(UpdateFlags::XLH_UPDATE_PREFIX_FROM_OLD), i, fmt, "prefixlen")?;
         let (i, suffix_len) = len_if(head.flags.contains(UpdateFlags::XLH_UPDATE_SUFFIX_FROM_OLD), i, fmt, "suffixlen")?;
-        let (i, tuple) = Tuple::read(i, fmt)?;
+        let (i, tuple) = HeapTuple::read(i, fmt)?;
         Ok((i, NewTuple { prefix_len, suffix_len, tuple }))
     })?;
     Ok(Update { head, new_tuple, old_tuple })
 }
 
 /// The old tuple at the end of the main data, where the flags say that it is there.
-fn old_tuple(present: bool, input: &[u8], fmt: WalFormat) -> Parsed<'_, Option<Tuple<'_>>> {
+fn old_tuple(present: bool, input: &[u8], fmt: WalFormat) -> Parsed<'_, Option<HeapTuple<'_>>> {
     if !present {
         return Ok((input, None));
     }
-    let (input, tuple) = Tuple::read(input, fmt)?;
+    let (input, tuple) = HeapTuple::read(input, fmt)?;
     Ok((input, Some(tuple)))
 }
 
@@ -571,3 +571,6 @@ fn put_infobits_old(out: &mut Text, infobits: Infobits) {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

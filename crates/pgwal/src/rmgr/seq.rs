@@ -7,7 +7,7 @@ use crate::error::Result;
 use crate::format::{Majors, WalFormat};
 use crate::record::Record;
 use crate::text::Text;
-use crate::tuple::{Infomask, Infomask2};
+use crate::heap_tuple::{Infomask, Infomask2};
 use crate::types::{CommandId, ItemPointer, RelFileLocator, Xid};
 use crate::wire::{Pad, Wire};
 

@@ -1,8 +1,6 @@
 //! Tuples of a B-tree's leaf pages that are merged or deleted.
 
-use std::fmt;
-
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use crate::error::Result;
 use crate::format::WalFormat;
@@ -11,7 +9,7 @@ use crate::rmgr::list::{plain, put_elements, put_list};
 use crate::rmgr::{Body, Describe};
 use crate::text::Text;
 use crate::types::{BlockNumber, OffsetNumber, RelFileLocator, Xid};
-use crate::wire::{Array, FixedSize, Parsed, Since, Until, Wire, array, bytes};
+use crate::wire::{Array, FixedSize, List, Parsed, Since, Until, Wire, array, list};
 
 wire_struct! {
     /// Fixed part of DEDUP. C: `xl_btree_dedup`, 2 bytes.
@@ -98,7 +96,7 @@ pub struct DeletedItems<'a> {
     /// Line pointers of posting lists that get shorter; from 13 on.
     pub updated: Array<'a, OffsetNumber>,
     /// What is deleted of each.
-    pub updates: PostingUpdates<'a>,
+    pub updates: List<'a, PostingUpdate<'a>>,
 }
 
 /// What is deleted of a posting list. C: `xl_btree_update`, 2 bytes and the list.
@@ -106,13 +104,6 @@ pub struct DeletedItems<'a> {
 pub struct PostingUpdate<'a> {
     /// Places in the posting list, counted from 0.
     pub deleted_tids: Array<'a, u16>,
-}
-
-/// What is deleted of posting lists, read on demand.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub struct PostingUpdates<'a> {
-    raw: &'a [u8],
-    fmt: WalFormat,
 }
 
 impl Wire<'_> for ItemCount {
@@ -134,43 +125,15 @@ impl FixedSize for ItemCount {
     }
 }
 
-impl<'a> PostingUpdate<'a> {
+impl<'a> Wire<'a> for PostingUpdate<'a> {
     fn read(input: &'a [u8], fmt: WalFormat) -> Parsed<'a, PostingUpdate<'a>> {
         let (i, count) = u16::read(input, fmt).map_err(|e| e.in_field("xl_btree_update.ndeletedtids"))?;
         let (i, deleted_tids) = array(i, count, fmt, "xl_btree_update.ndeletedtids")?;
         Ok((i, PostingUpdate { deleted_tids }))
     }
-}
-
-impl<'a> PostingUpdates<'a> {
-    fn read(input: &'a [u8], count: u16, fmt: WalFormat) -> Parsed<'a, PostingUpdates<'a>> {
-        let mut left = input;
-        for _ in 0..count {
-            left = PostingUpdate::read(left, fmt)?.0;
-        }
-        let (left, raw) = bytes(input, input.len().saturating_sub(left.len()), "xl_btree_update")?;
-        Ok((left, PostingUpdates { raw, fmt }))
-    }
-
-    /// One for each posting list, in order.
-    pub fn iter(&self) -> impl Iterator<Item = PostingUpdate<'a>> + use<'a> {
-        let (mut left, fmt) = (self.raw, self.fmt);
-        std::iter::from_fn(move || {
-            // `read` has seen every one, so the error is the end.
-            let (rest, update) = PostingUpdate::read(left, fmt).ok()?;
-            left = rest;
-            Some(update)
-        })
-    }
-}
-impl fmt::Debug for PostingUpdates<'_> {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_list().entries(self.iter()).finish()
-    }
-}
-impl Serialize for PostingUpdates<'_> {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        serializer.collect_seq(self.iter())
+    fn write(&self, fmt: WalFormat, out: &mut Vec<u8>) {
+        (self.deleted_tids.len() as u16).write(fmt, out); // read from a u16
+        self.deleted_tids.write(out);
     }
 }
 
@@ -178,14 +141,14 @@ impl<'a> DeletedItems<'a> {
     fn read(i: &'a [u8], ndeleted: u32, nupdated: u16, fmt: WalFormat) -> Parsed<'a, DeletedItems<'a>> {
         let (i, deleted) = array(i, ndeleted, fmt, "ndeleted")?;
         let (i, updated) = array(i, nupdated, fmt, "nupdated")?;
-        let (i, updates) = PostingUpdates::read(i, nupdated, fmt)?;
+        let (i, updates) = list(i, nupdated, fmt, "xl_btree_update")?;
         Ok((i, DeletedItems { deleted, updated, updates }))
     }
 
     fn write(&self, out: &mut Vec<u8>) {
         self.deleted.write(out);
         self.updated.write(out);
-        out.extend_from_slice(self.updates.raw);
+        self.updates.write(out);
     }
 
     /// From 16 on. C: `delvacuum_desc`.
@@ -205,7 +168,7 @@ impl<'r> Dedup<'r> {
     pub(super) fn parse(rec: &Record<'r>, fmt: WalFormat) -> Result<Dedup<'r>> {
         rec.only_block_data("B-tree record", &[0])?;
         let head = rec.parse_all("xl_btree_dedup", rec.main, |i| DedupHead::read(i, fmt))?;
-        let intervals = rec.parse_block("BTDedupInterval", 0, |i| array(i, head.nintervals, fmt, "BTDedupInterval"))?;
+        let intervals = rec.parse_block_or_nothing("BTDedupInterval", 0, |i| array(i, head.nintervals, fmt, "BTDedupInterval"))?;
         Ok(Dedup { head, intervals })
     }
 
@@ -221,7 +184,7 @@ impl<'r> Vacuum<'r> {
     pub(super) fn parse(rec: &Record<'r>, fmt: WalFormat) -> Result<Vacuum<'r>> {
         rec.only_block_data("B-tree record", &[0])?;
         let head = rec.parse_all("xl_btree_vacuum", rec.main, |i| VacuumHead::read(i, fmt))?;
-        let items = rec.parse_block("OffsetNumber", 0, |i| {
+        let items = rec.parse_block_or_nothing("OffsetNumber", 0, |i| {
             // Up to 12 the number of tuples is not stored: they take all there is.
             let ndeleted = head.ndeleted.map_or((i.len() / 2) as u32, u32::from); // block data has at most 65535 bytes
             DeletedItems::read(i, ndeleted, head.nupdated.unwrap_or(0), fmt)
@@ -266,7 +229,7 @@ impl<'r> Delete<'r> {
         rec.only_block_data("B-tree record", &[0])?;
         let head = rec.parse_all("xl_btree_delete", rec.main, |i| DeleteHead::read(i, fmt))?;
         let nupdated = head.nupdated.unwrap_or(0);
-        let items = rec.parse_block("OffsetNumber", 0, |i| DeletedItems::read(i, head.ndeleted.0, nupdated, fmt))?;
+        let items = rec.parse_block_or_nothing("OffsetNumber", 0, |i| DeletedItems::read(i, head.ndeleted.0, nupdated, fmt))?;
         Ok(Delete { head, items })
     }
 

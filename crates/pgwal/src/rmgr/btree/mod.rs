@@ -5,7 +5,7 @@ mod page;
 
 use serde::Serialize;
 
-pub use items::{Dedup, DedupHead, DedupInterval, Delete, DeleteHead, DeletedItems, ItemCount, PostingUpdate, PostingUpdates, Vacuum, VacuumHead};
+pub use items::{Dedup, DedupHead, DedupInterval, Delete, DeleteHead, DeletedItems, ItemCount, PostingUpdate, Vacuum, VacuumHead};
 pub use page::{Float8, MarkPageHalfDead, Metadata, NewRoot, NewRootHead, ReusePage, UnlinkPage, UnlinkPageHead};
 
 use super::{Body, Describe, Opcode, op};
@@ -13,9 +13,9 @@ use crate::error::Result;
 use crate::format::{Majors, WalFormat};
 use crate::record::Record;
 use crate::text::Text;
-use crate::tuple::{IndexTuple, IndexTuples};
+use crate::index_tuple::IndexTuple;
 use crate::types::OffsetNumber;
-use crate::wire::{Since, Wire};
+use crate::wire::{List, Parsed, Since, Wire, list_all};
 
 /// Record types.
 pub const OPCODES: &[Opcode] = &[
@@ -91,7 +91,7 @@ pub struct Split<'a> {
     /// What the left page needs, data of block 0; absent where the page's image shows it.
     pub left: Option<SplitLeft<'a>>,
     /// All tuples of the right page, data of block 1.
-    pub right: IndexTuples<'a>,
+    pub right: List<'a, IndexTuple<'a>>,
 }
 /// The tuples that go to the left page of a split.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -201,7 +201,7 @@ impl<'r> Insert<'r> {
     fn parse(rec: &Record<'r>, fmt: WalFormat, variant: Variant) -> Result<Insert<'r>> {
         rec.only_block_data("B-tree record", if variant == Variant::Meta { &[0, 2] } else { &[0] })?;
         let head = rec.parse_all("xl_btree_insert", rec.main, |i| InsertHead::read(i, fmt))?;
-        let item = rec.parse_block("IndexTupleData", 0, |i| {
+        let item = rec.parse_block_or_image("IndexTupleData", 0, |i| {
             let (i, posting_off) = if variant == Variant::Post {
                 let (i, off) = u16::read(i, fmt).map_err(|e| e.in_field("xl_btree_insert.postingoff"))?;
                 (i, Some(off))
@@ -238,19 +238,19 @@ impl<'r> Split<'r> {
         let with_new_item = onleft || head.postingoff.is_some_and(|off| off != 0);
         // Up to 11 the high key of a leaf page is the right page's first tuple, unless that has more attributes than a key.
         let with_high_key = with_high_key || fmt.since(12) || head.level > 0;
-        let tuple_if = |present: bool, i: &'r [u8]| -> crate::wire::Parsed<'r, Option<IndexTuple<'r>>> {
+        let tuple_if = |present: bool, i: &'r [u8]| -> Parsed<'r, Option<IndexTuple<'r>>> {
             if !present {
                 return Ok((i, None));
             }
-            let (i, tuple) = IndexTuple::read_aligned(i, fmt)?;
+            let (i, tuple) = IndexTuple::read(i, fmt)?;
             Ok((i, Some(tuple)))
         };
-        let left = rec.parse_block("IndexTupleData", 0, |i| {
+        let left = rec.parse_block_or_image("IndexTupleData", 0, |i| {
             let (i, new_item) = tuple_if(with_new_item, i)?;
             let (i, high_key) = tuple_if(with_high_key, i)?;
             Ok((i, SplitLeft { new_item, high_key }))
         })?;
-        let right = rec.parse_all("IndexTupleData", rec.block_data(1).unwrap_or_default(), |i| IndexTuples::read(i, fmt))?;
+        let right = rec.parse_all("IndexTupleData", rec.block_data(1).unwrap_or_default(), |i| Ok((&[], list_all(i, fmt)?)))?;
         Ok(Split { head, left, right })
     }
 
@@ -319,3 +319,6 @@ impl Describe for Split<'_> {
         }
     }
 }
+
+#[cfg(test)]
+mod tests;

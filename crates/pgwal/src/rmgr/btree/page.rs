@@ -7,9 +7,9 @@ use crate::format::WalFormat;
 use crate::record::Record;
 use crate::rmgr::{Body, Describe};
 use crate::text::Text;
-use crate::tuple::IndexTuples;
+use crate::index_tuple::IndexTuple;
 use crate::types::{BlockNumber, FullXid, OffsetNumber, RelFileLocator, Xid};
-use crate::wire::{Pad, Since, Until, Wire};
+use crate::wire::{List, Pad, Since, Until, Wire, list};
 
 wire_newtype! {
     /// A double-precision number, kept as its bits. C: `float8`, c.h.
@@ -108,7 +108,7 @@ pub struct NewRoot<'a> {
     #[serde(flatten)]
     pub head: NewRootHead,
     /// Its two tuples, data of block 0; absent where it is the first root, and empty.
-    pub tuples: Option<IndexTuples<'a>>,
+    pub tuples: Option<List<'a, IndexTuple<'a>>>,
     /// New contents of the metapage, data of block 2.
     pub metadata: Metadata,
 }
@@ -187,12 +187,14 @@ wire_struct! {
 
 impl<'r> NewRoot<'r> {
     pub(super) fn parse(rec: &Record<'r>, fmt: WalFormat) -> Result<NewRoot<'r>> {
-        rec.only_block_data("B-tree record", &[0, 2])?;
-        Ok(NewRoot {
-            head: rec.parse_all("xl_btree_newroot", rec.main, |i| NewRootHead::read(i, fmt))?,
-            tuples: rec.parse_block("IndexTupleData", 0, |i| IndexTuples::read(i, fmt))?,
-            metadata: Metadata::parse(rec, fmt, 2)?,
-        })
+        let head = rec.parse_all("xl_btree_newroot", rec.main, |i| NewRootHead::read(i, fmt))?;
+        // The first root is an empty leaf; every later one has the two halves of the root before.
+        rec.only_block_data("B-tree record", if head.level > 0 { &[0, 2] } else { &[2] })?;
+        let tuples = match head.level {
+            0 => None,
+            _ => rec.parse_block_or_image("IndexTupleData", 0, |i| list(i, 2, fmt, "IndexTupleData"))?,
+        };
+        Ok(NewRoot { head, tuples, metadata: Metadata::parse(rec, fmt, 2)? })
     }
 
     pub(super) fn write(&self, fmt: WalFormat, body: &mut Body) {

@@ -21,7 +21,7 @@ use crate::format::{Majors, WalFormat};
 use crate::lsn::Lsn;
 use crate::record::Record;
 use crate::text::{Text, hex2};
-use crate::tuple::{Tuple, TupleHeader};
+use crate::heap_tuple::{HeapTuple, HeapTupleHeader};
 use crate::types::{CommandId, ItemPointer, Oid, OffsetNumber, RelFileLocator, Xid};
 use crate::wire::{Array, Bytes, Pad, Parsed, Wire, array, bytes};
 
@@ -258,7 +258,7 @@ impl<'r> MultiInsert<'r> {
             let (i, offsets) = array(i, head.ntuples, fmt, "xl_heap_multi_insert.offsets")?;
             Ok((i, (head, Some(offsets))))
         })?;
-        let tuples = rec.parse_block("xl_multi_insert_tuple", 0, |i| MultiInsertTuples::read(i, head.ntuples, fmt))?;
+        let tuples = rec.parse_block_or_nothing("xl_multi_insert_tuple", 0, |i| MultiInsertTuples::read(i, head.ntuples, fmt))?;
         Ok(MultiInsert { head, offsets, tuples })
     }
 
@@ -286,17 +286,17 @@ impl<'a> MultiInsertTuples<'a> {
     }
 
     /// Reads the tuple at `input`, the tail of `start`.
-    fn read_one(start: &[u8], input: &'a [u8], fmt: WalFormat) -> Parsed<'a, Tuple<'a>> {
+    fn read_one(start: &[u8], input: &'a [u8], fmt: WalFormat) -> Parsed<'a, HeapTuple<'a>> {
         let at = start.len().saturating_sub(input.len());
         let (i, _) = bytes(input, at % 2, "xl_multi_insert_tuple")?;
         let (i, len) = u16::read(i, fmt).map_err(|e| e.in_field("xl_multi_insert_tuple.datalen"))?;
-        let (i, header) = TupleHeader::read(i, fmt)?;
+        let (i, header) = HeapTupleHeader::read(i, fmt)?;
         let (i, data) = bytes(i, len.into(), "xl_multi_insert_tuple.datalen")?;
-        Ok((i, Tuple { header, data: Bytes(data) }))
+        Ok((i, HeapTuple { header, data: Bytes(data) }))
     }
 
     /// The tuples in order.
-    pub fn iter(&self) -> impl Iterator<Item = Tuple<'a>> + use<'a> {
+    pub fn iter(&self) -> impl Iterator<Item = HeapTuple<'a>> + use<'a> {
         let (start, mut left, fmt) = (self.raw, self.raw, self.fmt);
         std::iter::from_fn(move || {
             // `read` has seen every tuple, so the error is the end.
@@ -402,3 +402,6 @@ impl Describe for NewCid {
         put!(out, ", cmax: ", cmax, ", combo: ", combo_cid);
     }
 }
+
+#[cfg(test)]
+mod tests;

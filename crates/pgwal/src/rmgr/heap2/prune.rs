@@ -8,7 +8,7 @@ use crate::record::Record;
 use crate::rmgr::list::{plain, put_elements, put_list};
 use crate::rmgr::{Body, Describe};
 use crate::text::{Text, hex2};
-use crate::tuple::{Infomask, Infomask2};
+use crate::heap_tuple::{Infomask, Infomask2};
 use crate::types::{OffsetNumber, Xid};
 use crate::wire::{Array, Pad, Parsed, Since, Until, Wire, array};
 
@@ -240,7 +240,7 @@ pub struct PruneFreezeItems<'a> {
 impl<'r> Prune<'r> {
     pub(super) fn parse(c: &'static str, rec: &Record<'r>, fmt: WalFormat) -> Result<Prune<'r>> {
         let head = rec.parse_all(c, rec.main, |i| PruneHead::read(i, fmt))?;
-        let items = rec.parse_block("OffsetNumber", 0, |i| {
+        let items = rec.parse_block_or_nothing("OffsetNumber", 0, |i| {
             let (i, redirected) = array(i, head.nredirected, fmt, "nredirected")?;
             let (i, dead) = array(i, head.ndead, fmt, "ndead")?;
             let (i, unused) = array(i, i.len() / 2, fmt, "nunused")?;
@@ -284,7 +284,7 @@ impl Describe for Prune<'_> {
 impl<'r> Vacuum<'r> {
     pub(super) fn parse(rec: &Record<'r>, fmt: WalFormat) -> Result<Vacuum<'r>> {
         let head = rec.parse_all("xl_heap_vacuum", rec.main, |i| VacuumHead::read(i, fmt))?;
-        let unused = rec.parse_block("OffsetNumber", 0, |i| array(i, head.nunused, fmt, "nunused"))?;
+        let unused = rec.parse_block_or_nothing("OffsetNumber", 0, |i| array(i, head.nunused, fmt, "nunused"))?;
         Ok(Vacuum { head, unused })
     }
 
@@ -313,7 +313,7 @@ impl<'r> FreezePage<'r> {
     pub(super) fn parse(rec: &Record<'r>, fmt: WalFormat) -> Result<FreezePage<'r>> {
         if fmt.since(16) {
             let head = rec.parse_all("xl_heap_freeze_page", rec.main, |i| FreezePlansHead::read(i, fmt))?;
-            let items = rec.parse_block("xl_heap_freeze_plan", 0, |i| {
+            let items = rec.parse_block_or_nothing("xl_heap_freeze_plan", 0, |i| {
                 let (i, plans) = array(i, head.nplans, fmt, "xl_heap_freeze_plan")?;
                 let (i, offsets) = plan_offsets(&plans, i, fmt)?;
                 Ok((i, FreezeItems { plans, offsets }))
@@ -321,7 +321,7 @@ impl<'r> FreezePage<'r> {
             return Ok(FreezePage::Plans(FreezePlans { head, items }));
         }
         let head = rec.parse_all("xl_heap_freeze_page", rec.main, |i| FreezeTuplesHead::read(i, fmt))?;
-        let tuples = rec.parse_block("xl_heap_freeze_tuple", 0, |i| array(i, head.ntuples, fmt, "xl_heap_freeze_tuple"))?;
+        let tuples = rec.parse_block_or_nothing("xl_heap_freeze_tuple", 0, |i| array(i, head.ntuples, fmt, "xl_heap_freeze_tuple"))?;
         Ok(FreezePage::Tuples(FreezeTuples { head, tuples }))
     }
 
@@ -378,7 +378,7 @@ impl<'r> PruneFreeze<'r> {
             let (i, horizon) = Xid::read(i, fmt).map_err(|e| e.in_field("xl_heap_prune.snapshot_conflict_horizon"))?;
             Ok((i, (reason, flags, Some(horizon))))
         })?;
-        let changes = rec.parse_block("xlhp_prune_items", 0, |i| PruneFreezeItems::read(i, flags, fmt))?;
+        let changes = rec.parse_block_or_nothing("xlhp_prune_items", 0, |i| PruneFreezeItems::read(i, flags, fmt))?;
         Ok(PruneFreeze { reason, flags, snapshot_conflict_horizon, changes })
     }
 

@@ -1,0 +1,155 @@
+//! Real PostgreSQL servers, started for a test and gone with it.
+
+use std::ffi::OsStr;
+use std::fs;
+use std::io;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+
+/// The programs of one installed PostgreSQL.
+#[derive(Clone, Debug)]
+pub struct Postgres {
+    bin: PathBuf,
+    /// Its major version.
+    pub major: u8,
+}
+
+impl Postgres {
+    /// Finds an installation with a server and pg_waldump: in `PATH`, then where Debian puts them; of `major`, or the newest.
+    pub fn find(major: Option<u8>) -> Option<Postgres> {
+        let path = std::env::var_os("PATH").unwrap_or_default();
+        let debian = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|entry| entry.path().join("bin"));
+        let mut found: Vec<Postgres> = std::env::split_paths(&path)
+            .chain(debian)
+            .filter(|bin| ["postgres", "initdb", "pg_ctl", "pg_waldump"].iter().all(|program| bin.join(program).is_file()))
+            .filter_map(|bin| Some(Postgres { major: version(&bin)?, bin }))
+            .filter(|postgres| major.is_none_or(|major| major == postgres.major))
+            .collect();
+        found.sort_by_key(|postgres| postgres.major);
+        found.pop()
+    }
+
+    /// As [`Postgres::find`]; where there is none, says so by the test's name, and fails where `CI` is `true`.
+    ///
+    /// # Panics
+    /// None is found and `CI` is `true`: a check that never runs must not look like one that passes.
+    pub fn find_or_skip(major: Option<u8>, test: &str) -> Option<Postgres> {
+        let found = Postgres::find(major);
+        if found.is_none() {
+            let wanted = major.map_or_else(|| "PostgreSQL".to_owned(), |major| format!("PostgreSQL {major}"));
+            assert!(std::env::var("CI").as_deref() != Ok("true"), "{test}: no {wanted} found");
+            eprintln!("SKIPPED {test}: no {wanted} found in PATH or /usr/lib/postgresql");
+        }
+        found
+    }
+
+    /// Path of one of its programs.
+    pub fn program(&self, name: &str) -> PathBuf {
+        self.bin.join(name)
+    }
+
+    /// A command that runs one of its programs. A server refuses to run as root, so root runs it as `postgres`.
+    fn command(&self, name: &str) -> Command {
+        if !is_root() {
+            return Command::new(self.program(name));
+        }
+        let mut command = Command::new("runuser");
+        command.args(["-u", "postgres", "--"]).arg(self.program(name));
+        command
+    }
+
+    /// Makes a cluster in a new directory and starts a server on it, reached through a socket in that directory only.
+    ///
+    /// # Errors
+    /// What the programs say.
+    pub fn start(&self, initdb: &[&str], settings: &str) -> io::Result<Server> {
+        let dir = tempfile::Builder::new().prefix("pgwal-server-").tempdir()?;
+        if is_root() {
+            run(Command::new("chown").arg("postgres").arg(dir.path()))?;
+        }
+        let data = dir.path().join("data");
+        run(self.command("initdb").arg("-D").arg(&data).args(["-A", "trust", "-U", "postgres", "--no-sync"]).args(initdb))?;
+        let socket = dir.path().display();
+        let settings = format!("listen_addresses = ''\nunix_socket_directories = '{socket}'\nfsync = off\n{settings}\n");
+        let conf = data.join("postgresql.conf");
+        fs::write(&conf, fs::read_to_string(&conf)? + &settings)?;
+        let server = Server { postgres: self.clone(), dir, data };
+        server.control("start")?;
+        Ok(server)
+    }
+}
+
+/// A running server. Dropping it stops it at once and removes its directory.
+#[derive(Debug)]
+pub struct Server {
+    postgres: Postgres,
+    dir: tempfile::TempDir,
+    data: PathBuf,
+}
+
+impl Server {
+    /// Its data directory.
+    pub fn data(&self) -> &Path {
+        &self.data
+    }
+
+    /// Its pg_wal.
+    pub fn wal(&self) -> PathBuf {
+        self.data.join("pg_wal")
+    }
+
+    /// Runs SQL and returns what it prints, unaligned and without headers.
+    ///
+    /// # Errors
+    /// What psql says.
+    pub fn sql(&self, sql: &str) -> io::Result<String> {
+        let output = self.client("psql", ["-XAtq", "-v", "ON_ERROR_STOP=1", "-d", "postgres", "-c", sql])?;
+        Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+
+    /// Runs a client program against the server.
+    ///
+    /// # Errors
+    /// What the program says.
+    pub fn client<S: AsRef<OsStr>>(&self, program: &str, args: impl IntoIterator<Item = S>) -> io::Result<Output> {
+        run(self.postgres.command(program).args(["-U", "postgres", "-h"]).arg(self.dir.path()).args(args))
+    }
+
+    /// `pg_ctl start`, `stop -m fast`, `stop -m immediate`, …
+    ///
+    /// # Errors
+    /// What pg_ctl says.
+    pub fn control(&self, what: &str) -> io::Result<()> {
+        let log = self.dir.path().join("log");
+        let mut command = self.postgres.command("pg_ctl");
+        command.arg("-D").arg(&self.data).arg("-l").arg(log).arg("-w").args(what.split(' '));
+        // The server keeps what it inherits, so its output goes nowhere.
+        let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).current_dir("/").status()?;
+        if status.success() { Ok(()) } else { Err(io::Error::other(format!("pg_ctl {what}: {status}"))) }
+    }
+}
+
+impl Drop for Server {
+    fn drop(&mut self) {
+        // A server that was stopped already is no trouble.
+        let _ = self.control("stop -m immediate");
+    }
+}
+
+fn run(command: &mut Command) -> io::Result<Output> {
+    let output = command.stdin(Stdio::null()).current_dir("/").output()?;
+    if output.status.success() {
+        return Ok(output);
+    }
+    Err(io::Error::other(format!("{command:?}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr))))
+}
+
+fn version(bin: &Path) -> Option<u8> {
+    let output = Command::new(bin.join("pg_waldump")).arg("--version").output().ok()?;
+    let text = String::from_utf8_lossy(&output.stdout).into_owned();
+    text.split_whitespace().nth(2)?.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
+fn is_root() -> bool {
+    Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n")
+}

@@ -1,0 +1,138 @@
+//! The time zone of descriptions: what C's `localtime` makes of a time.
+
+use std::env;
+use std::ffi::OsStr;
+use std::fs;
+use std::path::Path;
+
+use jiff::Timestamp;
+use jiff::tz::TimeZone;
+
+/// The time zone that timestamps are shown in.
+#[derive(Clone, Debug)]
+pub struct Zone {
+    rules: TimeZone,
+    /// Shown in the place of the rules' abbreviation: C keeps the name in a `TZ` that it can make nothing else of.
+    abbreviation: Option<String>,
+}
+
+impl Zone {
+    /// Coordinated universal time.
+    pub fn utc() -> Zone {
+        Zone { rules: TimeZone::UTC, abbreviation: None }
+    }
+
+    /// The machine's zone, as C's `localtime` sees it: `TZ`, or else /etc/localtime, or else UTC.
+    pub fn local() -> Zone {
+        match env::var_os("TZ") {
+            Some(tz) => Zone::from_tz(&tz),
+            None => read_rules(Path::new("/etc/localtime")).map_or_else(Zone::utc, Zone::from),
+        }
+    }
+
+    /// What C makes of a value of `TZ`: a file of the zone database, or else rules as POSIX writes them, or else UTC under
+    /// the name that the value begins with.
+    fn from_tz(tz: &OsStr) -> Zone {
+        let Some(tz) = tz.to_str() else { return Zone { abbreviation: Some(String::new()), ..Zone::utc() } };
+        let tz = tz.strip_prefix(':').unwrap_or(tz);
+        if tz.is_empty() {
+            return Zone::utc();
+        }
+        let database = env::var_os("TZDIR").unwrap_or_else(|| "/usr/share/zoneinfo".into());
+        // Joining an absolute path gives that path.
+        let rules = read_rules(&Path::new(&database).join(tz))
+            .or_else(|| TimeZone::posix(tz).ok())
+            // Without dates for summer time, those of the United States hold.
+            .or_else(|| TimeZone::posix(&format!("{tz},M3.2.0,M11.1.0")).ok());
+        rules.map_or_else(|| Zone { abbreviation: Some(leading_name(tz).to_owned()), ..Zone::utc() }, Zone::from)
+    }
+
+    /// Seconds east of UTC and the abbreviation in force at `unix` (seconds since 1970-01-01 00:00:00 UTC).
+    pub(crate) fn at(&self, unix: i64) -> (i64, Vec<u8>) {
+        // The calendar library ends at the year 9999, PostgreSQL's timestamps do not. The Gregorian calendar repeats after
+        // 400 years, weekdays included, and so do rules that have no end.
+        const CYCLE: i64 = 146_097 * 86_400;
+        let (min, max) = (Timestamp::MIN.as_second(), Timestamp::MAX.as_second());
+        let within = if unix > max {
+            unix - (unix - max).div_euclid(CYCLE).saturating_add(1) * CYCLE
+        } else if unix < min {
+            unix + (min - unix).div_euclid(CYCLE).saturating_add(1) * CYCLE
+        } else {
+            unix
+        };
+        let info = self.rules.to_offset_info(Timestamp::from_second(within).unwrap_or(Timestamp::UNIX_EPOCH));
+        let abbreviation = self.abbreviation.as_deref().unwrap_or(info.abbreviation());
+        (info.offset().seconds().into(), abbreviation.as_bytes().to_vec())
+    }
+}
+
+impl From<TimeZone> for Zone {
+    fn from(rules: TimeZone) -> Zone {
+        Zone { rules, abbreviation: None }
+    }
+}
+
+fn read_rules(file: &Path) -> Option<TimeZone> {
+    TimeZone::tzif("", &fs::read(file).ok()?).ok()
+}
+
+/// Name at the start of a POSIX `TZ`: three letters or more, or as many characters between angle brackets.
+fn leading_name(tz: &str) -> &str {
+    let name = match tz.strip_prefix('<') {
+        Some(quoted) => quoted.split_once('>').map_or("", |(name, _)| name),
+        None => tz.split(|c: char| !c.is_ascii_alphabetic()).next().unwrap_or_default(),
+    };
+    if name.len() < 3 { "" } else { name }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::format::WalFormat;
+    use crate::text::Text;
+    use crate::types::TimestampTz;
+
+    fn at(tz: &str, unix: i64) -> (i64, String) {
+        let (offset, abbreviation) = Zone::from_tz(tz.as_ref()).at(unix);
+        (offset, String::from_utf8(abbreviation).unwrap())
+    }
+
+    #[test]
+    fn tz_that_is_no_zone_keeps_its_name() {
+        for (tz, name) in [("Bogus", "Bogus"), (":Bogus/Zone", "Bogus"), ("AB", ""), ("<AB>", ""), ("123", ""), ("/none", ""), ("", "UTC")]
+        {
+            assert_eq!(at(tz, 0), (0, name.into()), "{tz}");
+        }
+    }
+
+    #[test]
+    fn posix_rules() {
+        const SUMMER: i64 = 1_719_792_000; // 2024-07-01
+        assert_eq!(at("ABC5", SUMMER), (-5 * 3600, "ABC".into()));
+        assert_eq!(at("<+0330>-3:30", SUMMER), (12_600, "+0330".into()));
+        assert_eq!(at("ABC5DEF", SUMMER), (-4 * 3600, "DEF".into()));
+        assert_eq!(at("CET-1CEST,M3.5.0,M10.5.0/3", SUMMER), (7200, "CEST".into()));
+    }
+
+    #[test]
+    fn offsets_with_seconds() {
+        let mut out = Text::new(WalFormat::new(15), Zone::from_tz("ABC-0:00:30".as_ref()));
+        for seconds in [0, 40, 50] {
+            put!(&mut out, TimestampTz(seconds * 1_000_000), ";");
+        }
+        let text = "2000-01-01 00:00:30.000000 ABC;2000-01-01 00:01:10.000000 ABC;2000-01-01 00:01:20.000000 ABC;";
+        assert_eq!(out.to_string_lossy(), text);
+    }
+
+    /// 400 years are a whole number of weeks, so that summer time comes at the same second of the cycle.
+    #[test]
+    fn rules_go_on_after_the_year_9999() {
+        const JULY_9999: i64 = 253_386_403_200;
+        const JULY_99999: i64 = 3_093_512_083_200;
+        let tz = "CET-1CEST,M3.5.0,M10.5.0/3";
+        assert_eq!(at(tz, JULY_9999), (7200, "CEST".into()));
+        assert_eq!(at(tz, JULY_99999).0, 7200);
+        assert_eq!(at(tz, i64::MAX / 1_000_000).0, 3600); // January
+        assert_eq!(at(tz, i64::MIN / 1_000_000).0, 3600); // December
+    }
+}
