@@ -728,6 +728,11 @@ impl ImageBuilder {
         self
     }
 
+    /// The bytes on disk.
+    pub fn bytes(&self) -> &[u8] {
+        &self.data
+    }
+
     /// Replaces the bytes on disk, compressed or not, and leaves the flags.
     pub fn with_data(mut self, data: &[u8]) -> Self {
         self.data = data.to_vec();

@@ -1,0 +1,132 @@
+//! Memory: lengths and counts in hostile WAL allocate nothing until their bytes are there.
+
+use std::sync::Mutex;
+
+use peak_alloc::PeakAlloc;
+use pgwal::record::Compression;
+use pgwal::{Decoder, Lsn, RawRecord, RmgrId, WalFormat};
+use pgwal_testkit::wal::{BlockBuilder, ImageBuilder, MIB, RecordBuilder, Wal, relation};
+
+#[global_allocator]
+static ALLOCATOR: PeakAlloc = PeakAlloc;
+
+/// The counter is one for the process: tests take turns.
+static TURN: Mutex<()> = Mutex::new(());
+
+const KIB: usize = 1 << 10;
+
+/// Bytes that `work` had allocated at most, over what was there before.
+fn peak<T>(work: impl FnOnce() -> T) -> (T, usize) {
+    let before = ALLOCATOR.current_usage();
+    ALLOCATOR.reset_peak_usage();
+    let result = work();
+    (result, ALLOCATOR.peak_usage().saturating_sub(before))
+}
+
+#[test]
+fn the_counter_counts() {
+    let _turn = TURN.lock().unwrap();
+    let (bytes, used) = peak(|| vec![1u8; 1 << 20]);
+    assert!(used >= bytes.len());
+    assert!(peak(|| 1).1 < KIB);
+}
+
+#[test]
+fn a_record_length_without_its_bytes() {
+    let _turn = TURN.lock().unwrap();
+    let mut wal = Wal::new(WalFormat { segment_size: MIB, ..WalFormat::new(17) });
+    wal.leave(512);
+    let lsn = wal.record(&RecordBuilder::filler(30_000));
+    for len in [MIB, 1020 << 20, u32::MAX] {
+        wal.patch_record(lsn, 0, &len.to_le_bytes());
+        let mut page = lsn.0.next_multiple_of(8192);
+        let mut left = len - 512;
+        while page < wal.end().0 {
+            wal.patch_page(Lsn(page), |header| header.remaining = left);
+            left -= 8192 - 24;
+            page += 8192;
+        }
+        let bytes = wal.bytes();
+        let (_, used) = peak(|| {
+            let mut decoder = Decoder::new();
+            for chunk in bytes.chunks(1000) {
+                decoder.feed(chunk);
+                while let Ok(Some(_)) = decoder.next_record() {}
+            }
+            decoder.finish()
+        });
+        assert!(used < 3 * bytes.len(), "{used} bytes for {} bytes of WAL", bytes.len());
+    }
+}
+
+/// However much WAL goes by, a decoder holds a record and a chunk.
+#[test]
+fn a_decoder_holds_one_record_and_one_chunk() {
+    let _turn = TURN.lock().unwrap();
+    let mut wal = Wal::new(WalFormat { segment_size: MIB, ..WalFormat::new(17) });
+    while wal.bytes().len() < 32 << 20 {
+        wal.record(&RecordBuilder::filler(300_000));
+    }
+    let bytes = wal.bytes();
+    let (records, used) = peak(|| {
+        let mut decoder = Decoder::new();
+        let mut records = 0;
+        for chunk in bytes.chunks(64 * KIB) {
+            decoder.feed(chunk);
+            while let Some(raw) = decoder.next_record().unwrap() {
+                records += usize::from(raw.decode().is_ok());
+            }
+        }
+        records
+    });
+    assert_eq!(records, wal.records().len());
+    assert!(used < 1 << 20, "{used}");
+}
+
+/// Counts of everything in every payload, as high as they can be said.
+#[test]
+fn counts_without_their_values() {
+    let _turn = TURN.lock().unwrap();
+    for major in 10..=19 {
+        let fmt = WalFormat::new(major);
+        for rmid in 0..22 {
+            for info in (0..=0xF0).step_by(0x10) {
+                for fill in [0xFF, 0x7F, 0x3F, 0x01] {
+                    for len in [4, 8, 12, 16, 24, 40, 64, 200] {
+                        let main = vec![fill; len];
+                        let block = |id| BlockBuilder::new(id, relation(), 0).data(&main);
+                        let record = RecordBuilder::new(RmgrId(rmid), info).block(block(0)).block(block(1)).main(&main);
+                        let bytes = record.bytes(fmt, Lsn(8));
+                        let raw = RawRecord::from_bytes(&bytes, Lsn(1 << 24 | 40), fmt).unwrap();
+                        let decoded = raw.decode().unwrap();
+                        let (_, used) = peak(|| decoded.payload().is_ok());
+                        assert!(used < 16 * KIB, "{used} bytes: {major} {rmid} {info:02X}, {len} bytes of {fill:02X}");
+                    }
+                }
+            }
+        }
+    }
+}
+
+/// A compressed image makes a page, whatever its own header promises.
+#[test]
+fn images_that_promise_more_than_a_page() {
+    let _turn = TURN.lock().unwrap();
+    let fmt = WalFormat::new(17);
+    let bomb = vec![0; 64 << 20];
+    for (method, data) in [
+        (Compression::Zstd, ImageBuilder::new(&bomb).compress(Compression::Zstd)),
+        (Compression::Lz4, ImageBuilder::new(&bomb[..200_000]).compress(Compression::Lz4)),
+        (Compression::Pglz, ImageBuilder::new(&bomb[..200_000]).compress(Compression::Pglz)),
+    ] {
+        let data = data.bytes()[..data.bytes().len().min(6000)].to_vec();
+        let image = ImageBuilder::new(&[0; 8192]).compress(method).with_data(&data);
+        let bytes = RecordBuilder::new(RmgrId::XLOG, 0xB0).block(BlockBuilder::new(0, relation(), 0).image(image)).bytes(fmt, Lsn(8));
+        let raw = RawRecord::from_bytes(&bytes, Lsn(1 << 24 | 40), fmt).unwrap();
+        let decoded = raw.decode().unwrap();
+        let mut page = Vec::new();
+        let (result, used) = peak(|| decoded.blocks[0].image.unwrap().restore(fmt, &mut page));
+        assert!(result.is_err(), "{method:?}");
+        assert!(used < 512 * KIB, "{method:?}: {used}");
+    }
+}
