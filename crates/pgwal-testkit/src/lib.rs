@@ -1,6 +1,7 @@
-//! WAL builder and fixture loader for pgwal's own tests.
+//! WAL builder, fixture loader and bodies of the fuzz targets, for pgwal's own tests.
 
 pub mod fixtures;
+pub mod fuzz;
 pub mod read;
 pub mod server;
 pub mod wal;

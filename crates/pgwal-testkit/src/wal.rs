@@ -708,6 +708,11 @@ impl ImageBuilder {
         self
     }
 
+    /// A page of `size` zeroes, of which the first byte is there and all else is the hole.
+    pub fn empty_page(size: u16) -> ImageBuilder {
+        ImageBuilder::new(&vec![0; usize::from(size)]).hole(1, size - 1)
+    }
+
     /// The image is for checking only (`wal_consistency_checking`).
     pub fn verify_only(mut self) -> Self {
         self.apply = false;

@@ -1,0 +1,143 @@
+//! Writes the seeds of the fuzz targets: records of the fixtures, and WAL from the builder.
+//!
+//! `cargo run -p pgwal-testkit --example seeds`, from the top of the repository. What fuzzing found (files named `found-…`) stays.
+
+use std::collections::BTreeMap;
+use std::fs;
+use std::path::Path;
+
+use pgwal::{Decoder, Lsn, Record, RmgrId, WalFormat};
+use pgwal_testkit::fixtures;
+use pgwal_testkit::fuzz::{FIX_CONTINUATION, FIX_CRC, FIX_HEADERS, FIX_PAGES, TARGETS};
+use pgwal_testkit::wal::{MIB, RecordBuilder, Wal};
+
+/// Longer records make no better seeds.
+const LONGEST: usize = 400;
+
+fn main() {
+    let corpus = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus");
+    for (target, _) in TARGETS {
+        let dir = corpus.join(target);
+        fs::create_dir_all(&dir).expect("a folder for the seeds");
+        for old in fs::read_dir(&dir).expect("the folder").flatten() {
+            if !old.file_name().to_string_lossy().starts_with("found-") {
+                fs::remove_file(old.path()).expect("an old seed");
+            }
+        }
+    }
+    let write = |target: &str, name: &str, bytes: &[u8]| fs::write(corpus.join(target).join(name), bytes).expect("a seed");
+
+    // Where the layout is that of the major before, another seed would show the fuzzer nothing new.
+    let mut records = BTreeMap::<(u8, u8, u8), Seed>::new();
+    for fixture in fixtures::all() {
+        for segment in fixture.segments() {
+            let mut decoder = Decoder::new();
+            decoder.feed(&fs::read(segment).expect("a fixture"));
+            while let Ok(Some(raw)) = decoder.next_record() {
+                let Ok(record) = raw.decode() else { continue };
+                let (major, rmid, info) = (fixture.major, record.rmid().0, record.info().0);
+                let Some(seed) = Seed::of(&record).filter(|_| rmid < 22) else { continue };
+                let best = records.entry((rmid, info, major)).or_insert_with(|| seed.clone());
+                if seed.payload.len() < best.payload.len() {
+                    *best = seed;
+                }
+            }
+        }
+    }
+    let mut last: Option<((u8, u8), Seed)> = None;
+    for (&(rmid, info, major), seed) in &records {
+        let shape = |seed: &Seed| (seed.payload.len(), seed.payload[3..8].to_vec());
+        if last.as_ref().is_some_and(|(row, last)| *row == (rmid, info) && shape(last) == shape(seed)) {
+            continue;
+        }
+        let name = RmgrId(rmid).name().to_lowercase();
+        write("payload", &format!("{name}-{info:02x}-v{major}"), &seed.payload);
+        if matches!(rmid, 0 | 1 | 10 | 11) {
+            write("record", &format!("{name}-{info:02x}-v{major}"), &seed.record);
+        }
+        last = Some(((rmid, info), seed.clone()));
+    }
+
+    for (name, bytes) in streams() {
+        write("framing", &name, &bytes);
+        write("chunked", &name, &bytes);
+    }
+}
+
+/// A record as input of the targets `payload` and `record`.
+#[derive(Clone)]
+struct Seed {
+    payload: Vec<u8>,
+    record: Vec<u8>,
+}
+
+impl Seed {
+    /// `None`: the record is too long, or its blocks do not fit into the target's form.
+    fn of(record: &Record<'_>) -> Option<Seed> {
+        let major = record.fmt().major - 10;
+        let mut flags = record.blocks.len() as u8;
+        let mut lengths = [0; 4];
+        let mut data = Vec::new();
+        for (at, block) in record.blocks.iter().enumerate() {
+            if usize::from(block.id) != at || at > 2 || (at == 2 && block.data.len() != 8 && !block.data.is_empty()) {
+                return None;
+            }
+            if block.image.is_some() {
+                flags |= 0x10 << at;
+            }
+            if at < 2 {
+                lengths[2 * at..2 * at + 2].copy_from_slice(&(block.data.len() as u16).to_le_bytes());
+            }
+            data.extend_from_slice(block.data);
+        }
+        data.extend_from_slice(record.main);
+        let payload = [&[major, record.rmid().0, record.info().0, flags][..], &lengths, &data].concat();
+        let raw = [&[major][..], &record.raw.bytes].concat();
+        (payload.len() < LONGEST && record.image_len() < 200).then_some(Seed { payload, record: raw })
+    }
+}
+
+/// WAL with every kind of boundary, and damaged WAL.
+fn streams() -> Vec<(String, Vec<u8>)> {
+    let all = FIX_PAGES | FIX_CRC | FIX_HEADERS | FIX_CONTINUATION;
+    let mut out = Vec::new();
+    // Page size and place in the target's form, and the same place.
+    for (place, start) in [(0, 16 * MIB), (7, 16 * MIB + MIB / 2), (14, 16 * MIB - 2048)] {
+        for major in [10, 15, 19] {
+            let fmt = WalFormat { wal_page_size: 1024, segment_size: MIB, ..WalFormat::new(major) };
+            let mut add = |name: &str, build: &dyn Fn(&mut Wal)| {
+                let mut wal = Wal::new(fmt).starting_at(Lsn(start.into()));
+                build(&mut wal);
+                for (fix, chunks) in [(0, 1), (all, 2)] {
+                    let head = [major - 10, place, fix, chunks + place];
+                    out.push((format!("{name}-{place}-v{major}-{fix:x}"), [&head[..], wal.bytes()].concat()));
+                }
+            };
+            add("cut", &|wal| {
+                for left in [8, 16, 24, 104] {
+                    wal.leave(left).record(&RecordBuilder::filler(130));
+                }
+            });
+            add("long", &|wal| {
+                wal.record(&RecordBuilder::filler(2900));
+                wal.record(&RecordBuilder::new(RmgrId(10), 0x20).main(&[1, 2, 3]));
+            });
+            add("lost", &|wal| {
+                wal.record(&RecordBuilder::filler(100));
+                let lost = wal.cut_short(&RecordBuilder::filler(5000), 1);
+                wal.overwrite_contrecord(lost);
+                wal.zeroes(100);
+            });
+            add("switch", &|wal| {
+                wal.record(&RecordBuilder::filler(100));
+                wal.record(&RecordBuilder::new(RmgrId::XLOG, 0x40));
+                wal.zeroes(1800);
+            });
+            add("recycled", &|wal| {
+                wal.record(&RecordBuilder::filler(700));
+                wal.recycled_pages(1, 3 << 20);
+            });
+        }
+    }
+    out
+}

@@ -1,0 +1,60 @@
+//! The seeds of the fuzz targets, as they are and a little changed: a short fuzzing in every test run.
+
+use std::fs;
+use std::path::Path;
+
+use pgwal_testkit::fuzz::TARGETS;
+use pgwal_testkit::read::random_sizes;
+
+fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
+    let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target);
+    let files = fs::read_dir(&dir).unwrap_or_else(|e| panic!("{}: {e}", dir.display()));
+    let mut seeds: Vec<_> = files
+        .map(|file| {
+            let file = file.unwrap();
+            (file.file_name().to_string_lossy().into_owned(), fs::read(file.path()).unwrap())
+        })
+        .collect();
+    assert!(!seeds.is_empty(), "no seeds in {}", dir.display());
+    seeds.sort();
+    seeds
+}
+
+/// Runs `body` over `input` and says which seed it was where it panics.
+fn run(body: fn(&[u8]), input: &[u8], what: &str) {
+    if let Err(panic) = std::panic::catch_unwind(|| body(input)) {
+        eprintln!("{what}: {}", input.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
+        std::panic::resume_unwind(panic);
+    }
+}
+
+#[test]
+fn seeds_find_nothing() {
+    for (target, body) in TARGETS {
+        for (name, seed) in seeds(target) {
+            run(*body, &seed, &format!("{target}/{name}"));
+        }
+    }
+}
+
+#[test]
+fn seeds_with_changed_bytes_find_nothing() {
+    for (target, body) in TARGETS {
+        for (number, (name, seed)) in (0..).zip(seeds(target)) {
+            let mut random = random_sizes(number, 1 << 20);
+            let mut next = |below: usize| random.next().unwrap_or_default() % below.max(1);
+            for round in 0..if seed.len() < 1000 { 40 } else { 4 } {
+                let mut changed = seed.clone();
+                for _ in 0..=next(3) {
+                    let at = next(changed.len());
+                    let Some(byte) = changed.get_mut(at) else { continue };
+                    *byte = [0, 1, 0xFF, 0x80, next(256) as u8, *byte ^ 1 << next(8)][next(6)];
+                }
+                if next(8) == 0 {
+                    changed.truncate(next(seed.len()));
+                }
+                run(*body, &changed, &format!("{target}/{name}, change {round}"));
+            }
+        }
+    }
+}
