@@ -30,9 +30,9 @@ fn main() {
     // Where the layout is that of the major before, another seed would show the fuzzer nothing new.
     let mut records = BTreeMap::<(u8, u8, u8), Seed>::new();
     for fixture in fixtures::all() {
-        for segment in fixture.segments() {
+        for segments in fixture.timelines() {
             let mut decoder = Decoder::new();
-            decoder.feed(&fs::read(segment).expect("a fixture"));
+            decoder.feed(&segments.concat());
             while let Ok(Some(raw)) = decoder.next_record() {
                 let Ok(record) = raw.decode() else { continue };
                 let (major, rmid, info) = (fixture.major, record.rmid().0, record.info().0);

@@ -223,8 +223,9 @@ pub enum Op<'a> {
 /// The payload does not parse.
 pub fn parse<'r>(rec: &Record<'r>, fmt: WalFormat) -> Result<Option<Op<'r>>> {
     let opcode = rec.info().0 & OPMASK;
-    // What removes, freezes or adds tuples has data for their page.
-    rec.only_block_data("heap record", if matches!(opcode, 0x10..=0x30 | 0x50) { &[0] } else { &[] })?;
+    // What removes, freezes or adds tuples has data for their page. Before 14, 0x30 was CLEANUP_INFO, which is of no page.
+    let with_data = matches!(opcode, 0x10..=0x20 | 0x50) || opcode == 0x30 && fmt.since(14);
+    rec.only_block_data("heap record", if with_data { &[0] } else { &[] })?;
     Ok(Some(match (opcode, fmt.major) {
         (0x00, _) => Op::Rewrite(rec.parse_all("xl_heap_rewrite_mapping", rec.main, |i| {
             let (i, head) = RewriteHead::read(i, fmt)?;

@@ -190,6 +190,7 @@ fn data_of_a_block_that_has_none() {
         assert!(Rec { major: 17, ..rec(info, &[0; 40], &[(0, b"x")]) }.parse().is_err());
     }
     assert!(Rec { major: 19, ..rec(0x20, &[0, 1], &[(1, b"x")]) }.parse().is_err());
+    assert!(Rec { major: 13, ..rec(0x30, &[0; 16], &[(0, b"x")]) }.parse().is_err());
 }
 
 #[test]
