@@ -252,7 +252,7 @@ impl Framer {
                     return Err(self.error(ErrorKind::RecordTooLong { found: j.total }, page));
                 }
             }
-            State::FindFirst if continues => {
+            State::FindFirst if continues && header.remaining > 0 => {
                 // Page by page: each says how much of the record is left, so nothing depends on the first page's word alone.
                 let rest = Lsn(u64::from(header.remaining)).align().0;
                 let room = u64::from(self.fmt.wal_page_size) - header.size() as u64;

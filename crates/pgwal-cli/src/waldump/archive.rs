@@ -52,7 +52,8 @@ pub struct Archive {
 /// Segments that have been met before their turn.
 struct Spilled {
     dir: TempDir,
-    names: Vec<SegmentName>,
+    /// With their lengths.
+    names: Vec<(SegmentName, u64)>,
     segments: Segments,
 }
 
@@ -96,7 +97,11 @@ impl Archive {
             if self.tar.member.as_ref().is_some_and(|member| member.segment == Some(wanted)) {
                 return Ok(false);
             }
-            if self.spilled.as_ref().is_some_and(|spilled| spilled.names.contains(&wanted)) {
+            if let Some((_, len)) = self.tar.short.iter().find(|(name, _)| *name == wanted) {
+                let archive = &self.name;
+                return Err(fatal(format!("WAL segment \"{wanted}\" in archive \"{archive}\" is too short: read {len} of 8192 bytes")));
+            }
+            if self.spilled.as_ref().is_some_and(|spilled| spilled.has(wanted)) {
                 return Ok(true);
             }
             if let Some(name) = self.tar.member.as_ref().and_then(|member| member.segment).filter(|name| self.comes_after(*name, wanted)) {
@@ -121,7 +126,7 @@ impl Archive {
             Some(spilled) => spilled,
             none => none.insert(Spilled::create(&self.path, self.timeline, self.fmt, self.wording)?),
         };
-        if spilled.names.contains(&name) {
+        if spilled.has(name) {
             let text = format!("ignoring duplicate WAL \"{name}\" found in archive \"{}\"", self.name);
             eprint!("{}", self.wording.line(Level::Warning, &text, &Colors::default()));
             return Ok(());
@@ -129,11 +134,15 @@ impl Archive {
         let path = spilled.dir.path().join(name.to_string());
         let at = |what: &str, e: &io::Error| fatal(format!("could not {what} file \"{}\": {}", path.display(), Errno(e)));
         let mut file = File::create(&path).map_err(|e| at("create", &e))?;
-        spilled.names.push(name);
+        let mut len = 0;
         let mut part = vec![0; 1 << 17];
         loop {
             let read = self.tar.read_member(&mut part).map_err(|broken| broken.failure(&self.name))?;
-            let Some(bytes) = part.get(..read).filter(|bytes| !bytes.is_empty()) else { return Ok(()) };
+            len += read as u64;
+            let Some(bytes) = part.get(..read).filter(|bytes| !bytes.is_empty()) else {
+                spilled.names.push((name, len));
+                return Ok(());
+            };
             io::Write::write_all(&mut file, bytes).map_err(|e| at("write to", &e))?;
         }
     }
@@ -145,35 +154,44 @@ impl Spilled {
             Some(dir) => PathBuf::from(dir),
             None => archive.parent().map(Path::to_owned).unwrap_or_default(),
         };
-        let dir = tempfile::Builder::new().prefix("waldump_tmp-").tempdir_in(&parent);
-        let shown = parent.join("waldump_tmp-XXXXXX");
-        let dir = dir.map_err(|e| fatal(format!("could not create directory \"{}\": {}", shown.display(), Errno(&e))))?;
+        let dir = tempfile::Builder::new().prefix("waldump_tmp-").tempdir_in(&parent).map_err(|e| {
+            // The error names the path too; most often the parent's own tells why.
+            let e = std::fs::read_dir(&parent).err().unwrap_or(e);
+            fatal(format!("could not create directory \"{}\": {}", parent.join("waldump_tmp-XXXXXX").display(), Errno(&e)))
+        })?;
         let segments = Segments::new(dir.path().to_owned(), timeline, fmt, wording);
         Ok(Spilled { dir, names: Vec::new(), segments })
+    }
+
+    fn has(&self, name: SegmentName) -> bool {
+        self.names.iter().any(|(spilled, _)| *spilled == name)
     }
 }
 
 impl PageSource for Archive {
     fn read(&mut self, at: Lsn, least: usize, most: usize) -> Result<&[u8], Failure> {
         let wanted = SegmentName::of(self.timeline, at, self.fmt.segment_size);
-        if self.go_to(wanted)? {
-            // go_to has just found it there.
-            return match &mut self.spilled {
-                Some(spilled) => spilled.segments.read(at, least, most),
-                None => Err(fatal(format!("could not find WAL \"{wanted}\" in archive \"{}\"", self.name))),
-            };
-        }
+        let waits = self.go_to(wanted)?;
         let offset = at.segment_offset(self.fmt.segment_size);
         let short = |read: usize| {
             let archive = &self.name;
             fatal(format!("WAL segment \"{wanted}\" in archive \"{archive}\" is too short: read {read} of {least} bytes"))
         };
-        // The first page is looked at before the page to start at, so a page may be asked for twice, but never an earlier one.
+        if let (Some(spilled), true) = (&mut self.spilled, waits) {
+            let there = spilled.names.iter().find(|(name, _)| *name == wanted).map_or(0, |(_, len)| len.saturating_sub(offset));
+            if there < least as u64 {
+                return Err(short(there as usize));
+            }
+            return spilled.segments.read(at, least, most);
+        }
+        // The first page is looked at before the page to start at, so what was read last may be asked for again.
         let kept = self.buffer.len() as u64;
         let mut position = self.tar.member.as_ref().map_or(0, |member| member.position);
         let from = position.saturating_sub(kept);
         if (from..position).contains(&offset) {
             self.buffer.drain(..(offset - from) as usize); // less than `kept`, by the condition
+        } else if offset < position {
+            return Err(fatal(format!("could not go back to offset {offset} of WAL segment \"{wanted}\" in archive \"{}\"", self.name)));
         } else {
             self.buffer.clear();
             while position < offset {
@@ -207,14 +225,29 @@ enum Broken {
     Io(io::Error),
     /// It ends inside a member.
     Cut,
+    /// The compressed bytes end too soon, or there are none.
+    Incomplete,
+    Empty,
+    /// A header is not that of a member.
+    NotTar,
     NoName,
+    /// A member with a name of a POSIX extension to tar, or one that leads out of the archive.
+    Pax,
+    Unsafe(String),
 }
 
 impl Broken {
     fn failure(self, archive: &str) -> Failure {
         fatal(match self {
             Broken::Io(e) if e.raw_os_error().is_some() => format!("could not read file \"{archive}\": {}", Errno(&e)),
+            // In the words of zlib.
+            Broken::Io(e) if e.kind() == io::ErrorKind::InvalidInput => "could not decompress data: incorrect header check".to_owned(),
             Broken::Io(e) => format!("could not decompress data: {e}"),
+            Broken::Incomplete => "could not decompress data: compressed stream is incomplete".to_owned(),
+            Broken::Empty => "could not decompress data: compressed stream is empty".to_owned(),
+            Broken::Pax => "pax extensions to tar format are not supported".to_owned(),
+            Broken::Unsafe(name) => format!("tar member has unsafe path name: \"{name}\""),
+            Broken::NotTar => "input file does not appear to be a valid tar archive".to_owned(),
             Broken::Cut => "COPY stream ended before last file was finished".to_owned(),
             Broken::NoName => "tar member has empty name".to_owned(),
         })
@@ -223,10 +256,12 @@ impl Broken {
 
 /// A tar as a stream of members. It understands what the server's own tar reader does: no extended headers, no long names.
 struct Tar {
-    stream: Box<dyn Read>,
+    stream: Stream,
     member: Option<Member>,
     /// Bytes of the member that have been looked at, and not taken.
     front: Vec<u8>,
+    /// Segments before the first that has a page header, with the bytes that they have.
+    short: Vec<(SegmentName, u64)>,
 }
 
 struct Member {
@@ -236,14 +271,16 @@ struct Member {
     position: u64,
     /// Bytes that are left in the stream, without padding.
     left: u64,
-    padding: usize,
+    padding: u64,
 }
 
 impl Tar {
     fn open(path: &Path) -> io::Result<Tar> {
         let file = File::open(path)?;
+        let is_empty = file.metadata()?.len() == 0;
         let file = BufReader::with_capacity(1 << 17, file);
         let ends = |end: &[u8]| path.as_os_str().as_encoded_bytes().ends_with(end);
+        let is_plain = ends(b".tar");
         let stream: Box<dyn Read> = if ends(b".gz") || ends(b".tgz") {
             Box::new(flate2::bufread::MultiGzDecoder::new(file))
         } else if ends(b".lz4") {
@@ -253,22 +290,28 @@ impl Tar {
         } else {
             Box::new(file)
         };
-        Ok(Tar { stream, member: None, front: Vec::new() })
+        let (waits, block, failed) = (ends(b".zst"), Vec::new(), (is_empty && !is_plain).then_some(Broken::Empty));
+        let stream = Stream { stream, is_plain, waits, block, following: None, used: 0, failed, position: 0, next_header: 0 };
+        Ok(Tar { stream, member: None, front: Vec::new(), short: Vec::new() })
     }
 
     /// Goes to the first segment that is long enough for a page header, and shows its first bytes.
     fn first_wal(&mut self) -> Result<Option<&[u8]>, Broken> {
         while self.next_member()? {
-            if self.member.as_ref().is_some_and(|member| member.segment.is_some() && member.left >= LONG_HEADER_SIZE as u64) {
-                let mut front = vec![0; LONG_HEADER_SIZE];
-                let read = self.read_member(&mut front)?;
-                front.truncate(read);
-                if let Some(member) = &mut self.member {
-                    member.position = 0;
-                }
-                self.front = front;
-                return Ok(Some(&self.front));
+            let Some((Some(name), left)) = self.member.as_ref().map(|member| (member.segment, member.left)) else { continue };
+            if left < LONG_HEADER_SIZE as u64 {
+                self.short.push((name, left));
+                continue;
             }
+            let mut front = vec![0; LONG_HEADER_SIZE];
+            if self.read_member(&mut front)? < LONG_HEADER_SIZE {
+                return Err(Broken::Cut);
+            }
+            if let Some(member) = &mut self.member {
+                member.position = 0;
+            }
+            self.front = front;
+            return Ok(Some(&self.front));
         }
         Ok(None)
     }
@@ -277,14 +320,19 @@ impl Tar {
     fn next_member(&mut self) -> Result<bool, Broken> {
         self.front.clear();
         if let Some(member) = self.member.take() {
-            let skip = member.left.saturating_add(member.padding as u64);
-            let skipped = io::copy(&mut self.stream.by_ref().take(skip), &mut io::sink()).or_else(end_of_stream)?;
-            if skipped < skip {
-                return Err(Broken::Cut);
+            let mut skip = member.left.saturating_add(member.padding);
+            let mut sink = vec![0; skip.min(1 << 17) as usize];
+            while skip > 0 {
+                let len = skip.min(sink.len() as u64) as usize;
+                let skipped = self.stream.fill(sink.get_mut(..len).unwrap_or_default())?;
+                if skipped == 0 {
+                    return Err(Broken::Cut);
+                }
+                skip -= skipped as u64; // at most len, which is at most skip
             }
         }
         let mut header = [0; BLOCK];
-        match fill(&mut self.stream, &mut header)? {
+        match self.stream.fill(&mut header)? {
             0 => return Ok(false),
             BLOCK => {}
             _ => return Err(Broken::Cut),
@@ -292,15 +340,22 @@ impl Tar {
         if header.iter().all(|&b| b == 0) {
             return Ok(false);
         }
-        let (name, rest) = header.split_at(100);
+        if !is_header(&header) {
+            return Err(Broken::NotTar);
+        }
+        let (name, _) = header.split_at(100);
         let name = name.split(|&b| b == 0).next().unwrap_or_default();
         if name.is_empty() {
             return Err(Broken::NoName);
         }
-        let left = number(rest.get(24..36).unwrap_or_default());
-        let kind = rest.get(56).copied().unwrap_or_default();
-        let segment = if matches!(kind, b'2' | b'5') { None } else { segment_of(name) };
-        let padding = (BLOCK - (left % BLOCK as u64) as usize) % BLOCK;
+        let kind = header.get(156).copied().unwrap_or_default();
+        if matches!(kind, b'x' | b'g') {
+            return Err(Broken::Pax);
+        }
+        let path = canonical(name).ok_or_else(|| Broken::Unsafe(String::from_utf8_lossy(name).into_owned()))?;
+        let segment = if matches!(kind, b'2' | b'5') { None } else { segment_of(&path) };
+        let (left, padding) = sizes(&header);
+        self.stream.next_header = self.stream.position.saturating_add(left).saturating_add(padding);
         self.member = Some(Member { segment, position: 0, left, padding });
         Ok(true)
     }
@@ -317,7 +372,7 @@ impl Tar {
             return Ok(len);
         }
         let len = usize::try_from(member.left).unwrap_or(usize::MAX).min(buffer.len());
-        let read = fill(&mut self.stream, buffer.get_mut(..len).unwrap_or_default())?;
+        let read = self.stream.fill(buffer.get_mut(..len).unwrap_or_default())?;
         if read == 0 && len > 0 {
             return Err(Broken::Cut);
         }
@@ -327,26 +382,123 @@ impl Tar {
     }
 }
 
-/// Reads until `buffer` is full or the stream ends.
-fn fill(stream: &mut dyn Read, buffer: &mut [u8]) -> Result<usize, Broken> {
-    let mut filled = 0;
-    while filled < buffer.len() {
-        match stream.read(buffer.get_mut(filled..).unwrap_or_default()) {
-            Ok(0) => break,
-            Ok(read) => filled += read,
-            Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => {
-                end_of_stream(e)?;
-                break;
-            }
-        }
-    }
-    Ok(filled)
+/// The bytes of a tar, unpacked.
+struct Stream {
+    stream: Box<dyn Read>,
+    is_plain: bool,
+    /// Unpacked bytes are passed on only when it is clear that more follow: so does the server's reader of zstd.
+    waits: bool,
+    /// Unpacked bytes, those that follow where they have been looked at, and how many of the first have been taken.
+    block: Vec<u8>,
+    following: Option<Vec<u8>>,
+    used: usize,
+    /// What comes behind the bytes that have been given.
+    failed: Option<Broken>,
+    /// Bytes taken from the start of the tar, and where its next header starts.
+    position: u64,
+    next_header: u64,
 }
 
-/// A compressed stream that is cut ends the archive where it is cut.
-fn end_of_stream(e: io::Error) -> Result<u64, Broken> {
-    if e.kind() == io::ErrorKind::UnexpectedEof { Ok(0) } else { Err(Broken::Io(e)) }
+impl Stream {
+    /// What is unpacked is passed on when so much has come together, or at the end of a whole stream.
+    const BLOCK: usize = 1 << 18;
+
+    /// Takes bytes until `buffer` is full or the stream ends.
+    fn fill(&mut self, buffer: &mut [u8]) -> Result<usize, Broken> {
+        let mut filled = 0;
+        while filled < buffer.len() && self.failed.is_none() {
+            match self.read(buffer.get_mut(filled..).unwrap_or_default()) {
+                Ok(0) => break,
+                Ok(read) => {
+                    filled += read;
+                    self.position += read as u64;
+                }
+                Err(broken) => self.failed = Some(broken),
+            }
+        }
+        match self.failed.take_if(|_| filled == 0) {
+            Some(broken) => Err(broken),
+            None => Ok(filled),
+        }
+    }
+
+    fn read(&mut self, buffer: &mut [u8]) -> Result<usize, Broken> {
+        while self.is_plain {
+            match self.stream.read(buffer) {
+                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
+                result => return result.map_err(Broken::Io),
+            }
+        }
+        let unpacked = self.unpacked()?;
+        let len = unpacked.len().min(buffer.len());
+        buffer.iter_mut().zip(unpacked).for_each(|(to, from)| *to = *from);
+        self.used += len;
+        Ok(len)
+    }
+
+    /// Unpacked bytes that have not been taken; none at the end.
+    fn unpacked(&mut self) -> Result<&[u8], Broken> {
+        if self.used == self.block.len() {
+            self.block = match self.following.take() {
+                Some(block) => block,
+                None => self.unpack()?,
+            };
+            self.used = 0;
+            let mut is_last = self.block.len() < Stream::BLOCK;
+            if self.waits && !is_last {
+                let following = self.unpack()?;
+                is_last = following.is_empty();
+                self.following = Some(following);
+            }
+            // The last part comes together with the end, so an archive that is cut there gives nothing of it.
+            if is_last && !self.block.is_empty() && !self.ends_well() {
+                self.block.clear();
+                return Err(Broken::Cut);
+            }
+        }
+        Ok(self.block.get(self.used..).unwrap_or_default())
+    }
+
+    fn unpack(&mut self) -> Result<Vec<u8>, Broken> {
+        let mut block = Vec::new();
+        match self.stream.by_ref().take(Stream::BLOCK as u64).read_to_end(&mut block) {
+            Ok(_) => Ok(block),
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof => Err(Broken::Incomplete),
+            Err(e) => Err(Broken::Io(e)),
+        }
+    }
+
+    /// Whether the tar ends in the block at hand as a tar ends: behind a member.
+    fn ends_well(&self) -> bool {
+        let end = self.position.saturating_add(self.block.len() as u64);
+        let mut header = self.next_header.max(self.position);
+        while header < end {
+            let at = (header - self.position) as usize; // less than the block's length
+            match self.block.get(at..).and_then(|rest| rest.first_chunk::<BLOCK>()) {
+                None => return false,
+                Some(zeroes) if zeroes.iter().all(|&b| b == 0) => return true,
+                Some(block) => {
+                    let (len, padding) = sizes(block);
+                    header = header.saturating_add(BLOCK as u64).saturating_add(len).saturating_add(padding);
+                }
+            }
+        }
+        header == end
+    }
+}
+
+/// Length and padding of the member that a tar header begins.
+fn sizes(header: &[u8; BLOCK]) -> (u64, u64) {
+    let len = number(header.get(124..136).unwrap_or_default());
+    (len, (BLOCK as u64 - len % BLOCK as u64) % BLOCK as u64)
+}
+
+/// Whether a block is a tar header, of POSIX or GNU: checksum and magic are right.
+fn is_header(block: &[u8; BLOCK]) -> bool {
+    let (checksum, magic) = (148..156, 257..265);
+    let sum: u64 = block.iter().enumerate().map(|(at, &b)| u64::from(if checksum.contains(&at) { b' ' } else { b })).sum();
+    let is_tar = [&b"ustar\x0000"[..], b"ustar  \0", b"ustar\0\0\0"].contains(&block.get(magic).unwrap_or_default());
+    is_tar && number(block.get(checksum).unwrap_or_default()) == sum
 }
 
 /// A number of a tar header: octal digits, or, marked by the first bit, binary.
@@ -360,17 +512,21 @@ fn number(field: &[u8]) -> u64 {
     }
 }
 
-/// The segment that a member is: at the top of the archive or in pg_wal.
-fn segment_of(name: &[u8]) -> Option<SegmentName> {
+/// A member's name without `.`, `..` and empty parts; `None`: it leads out of the archive.
+fn canonical(name: &[u8]) -> Option<Vec<u8>> {
     let mut parts = Vec::new();
     for part in name.split(|&b| b == b'/') {
         match part {
             b"" | b"." => {}
-            b".." => drop(parts.pop()),
+            b".." => drop(parts.pop()?),
             part => parts.push(part),
         }
     }
-    let path = parts.join(&b'/');
+    Some(parts.join(&b'/'))
+}
+
+/// The segment that a member is: at the top of the archive or in pg_wal.
+fn segment_of(path: &[u8]) -> Option<SegmentName> {
     if path.len() > SegmentName::LEN && !path.starts_with(b"pg_wal") {
         return None;
     }
@@ -396,10 +552,10 @@ mod tests {
         let name = "000000010000000000000003";
         let segment = Some(name.parse().unwrap());
         for path in [name.to_owned(), format!("./{name}"), format!("pg_wal/{name}"), format!("./pg_wal/x/../{name}")] {
-            assert_eq!(segment_of(path.as_bytes()), segment, "{path}");
+            assert_eq!(canonical(path.as_bytes()).and_then(|path| segment_of(&path)), segment, "{path}");
         }
-        for path in [format!("base/{name}"), format!("{name}.partial"), "short".to_owned(), String::new()] {
-            assert_eq!(segment_of(path.as_bytes()), None, "{path}");
+        for path in [format!("base/{name}"), format!("{name}.partial"), format!("a/../../{name}"), "short".to_owned(), String::new()] {
+            assert_eq!(canonical(path.as_bytes()).and_then(|path| segment_of(&path)), None, "{path}");
         }
         assert_eq!(number(b"00100000000\0"), 1 << 24);
         assert_eq!(number(b"  7 "), 7);

@@ -49,10 +49,10 @@ pub fn candidates(directory: Option<&OsStr>) -> Vec<PathBuf> {
     }
 }
 
-/// The first file with the name of a WAL segment, in whatever order the directory has its files.
-fn any_segment(dir: &Path) -> Option<OsString> {
+/// The files with the name of a WAL segment, in whatever order the directory has them.
+fn any_segments(dir: &Path) -> impl Iterator<Item = OsString> {
     let is_segment = |name: &OsString| name.to_str().is_some_and(|name| name.parse::<SegmentName>().is_ok());
-    fs::read_dir(dir).ok()?.flatten().map(|entry| entry.file_name()).find(is_segment)
+    fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.file_name()).filter(is_segment)
 }
 
 /// WAL that was found.
@@ -67,7 +67,7 @@ pub struct Found {
 /// Finds `name`, or any WAL, and tells its format.
 pub fn find(directory: Option<&OsStr>, name: Option<&OsStr>, wording: Wording) -> Result<Found, Failure> {
     for dir in candidates(directory) {
-        let Some(name) = name.map(OsStr::to_owned).or_else(|| any_segment(&dir)) else { continue };
+        let Some(name) = name.map(OsStr::to_owned).or_else(|| any_segments(&dir).next()) else { continue };
         let text = name.to_string_lossy();
         let Some(mut file) = open(&dir, &name)? else { continue };
         let mut front = Vec::new();
@@ -105,12 +105,13 @@ fn wal_page_size(file: &mut File, front: &[u8]) -> u32 {
     if said == usual || !page::is_wal_page_size(said) {
         return usual;
     }
-    let mut second = [0; LONG_HEADER_SIZE];
-    let read = file.seek(SeekFrom::Start(said.into())).and_then(|_| file.read_exact(&mut second));
-    match PageHeader::read(&second) {
-        Ok((_, second)) if read.is_ok() && second.magic == first.magic && second.address == first.address + u64::from(said) => said,
-        _ => usual,
-    }
+    let mut is_page = |offset: u32| {
+        let mut header = [0; LONG_HEADER_SIZE];
+        let read = file.seek(SeekFrom::Start(offset.into())).and_then(|_| file.read_exact(&mut header));
+        let Ok((_, header)) = PageHeader::read(&header) else { return false };
+        read.is_ok() && header.magic == first.magic && header.address == first.address + u64::from(offset)
+    };
+    if is_page(said) && (said < usual || !is_page(usual)) { said } else { usual }
 }
 
 /// Opens a file; `None`: it is not there.
@@ -125,10 +126,10 @@ pub fn open(dir: &Path, name: &OsStr) -> Result<Option<File>, Failure> {
 /// The major of the WAL in `directory`: of file `name`, or where that does not tell, of any other.
 pub fn major(directory: Option<&OsStr>, name: Option<&OsStr>) -> Option<u8> {
     let dirs = candidates(directory);
-    let named = dirs.iter().find_map(|dir| File::open(dir.join(name?)).ok());
-    named
-        .and_then(|mut file| major_of(&mut file))
-        .or_else(|| dirs.iter().filter_map(|dir| File::open(dir.join(any_segment(dir)?)).ok()).find_map(|mut file| major_of(&mut file)))
+    let major_at = |path: PathBuf| File::open(path).ok().and_then(|mut file| major_of(&mut file));
+    let named = name.and_then(|name| dirs.iter().map(|dir| dir.join(name)).find(|path| path.exists()));
+    let mut others = dirs.iter().flat_map(|dir| any_segments(dir).map(move |name| dir.join(name)));
+    named.and_then(major_at).or_else(|| others.find_map(major_at))
 }
 
 /// The major that wrote a segment, from the magics of its pages: the first page's, unless the others have another.

@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use pgwal::filter::Filter;
+use pgwal::filter::{Filter, RmgrSet};
 use pgwal::rmgr::{RMGRS, RmgrId};
 use pgwal::types::{BlockNumber, ForkNumber, Oid, RelFileLocator, Xid};
 use pgwal::{Lsn, TimelineId};
@@ -167,11 +167,13 @@ impl Options {
                 self.limit = u64::try_from(limit).ok().filter(|&limit| limit > 0);
             }
             'r' => {
-                let rmgr = rmgr(bytes, &text, wording)?;
-                // Before 15 the last one counted alone.
-                let mut rmgrs = self.filter.rmgrs.filter(|_| wording.major >= 15).unwrap_or_default();
-                rmgrs.insert(rmgr);
-                self.filter.rmgrs = Some(rmgrs);
+                // Before 15 the last one counted alone, and one with a wrong name was passed over behind a good one.
+                match (rmgr(bytes, &text, wording), &mut self.filter.rmgrs) {
+                    (Ok(rmgr), Some(rmgrs)) if wording.major >= 15 => rmgrs.insert(rmgr),
+                    (Ok(rmgr), rmgrs) => *rmgrs = Some(RmgrSet::from_iter([rmgr])),
+                    (Err(_), Some(_)) if wording.major < 15 => {}
+                    (Err(wrong), _) => return Err(wrong),
+                }
             }
             'R' => {
                 let detail = "Expecting \"tablespace OID/database OID/relation filenode\".";
@@ -257,8 +259,6 @@ fn timeline(bytes: &[u8], text: &str, wording: Wording) -> Result<TimelineId, Wr
 
 #[cfg(test)]
 mod tests {
-    use pgwal::filter::RmgrSet;
-
     use super::*;
 
     fn parsed(line: &str, major: u8) -> Parsed {

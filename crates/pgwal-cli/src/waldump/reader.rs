@@ -1,6 +1,7 @@
 //! Feeding the decoder as the server's reader reads: page by page, up to the end that was asked for.
 
-use pgwal::page::{PageHeader, SHORT_HEADER_SIZE};
+use pgwal::page::{PageHeader, PageInfo, SHORT_HEADER_SIZE};
+use pgwal::record::RECORD_HEADER_SIZE;
 use pgwal::{Decoder, Error, Location, Lsn, SegmentName, TimelineId, WalFormat};
 
 use super::{Failure, PageSource};
@@ -31,13 +32,16 @@ pub struct Reader {
     pub resume: Option<Lsn>,
     /// Whether the segment's first page and the first page to read have been looked at.
     checked: bool,
+    /// The last whole page, and what was read of the page that the end lies on.
+    last_page: Vec<u8>,
+    end_page: Vec<u8>,
 }
 
 impl Reader {
     /// Reads from the page of `start` on, up to `end` where that is valid.
     pub fn new(source: Box<dyn PageSource>, fmt: WalFormat, start: Lsn, end: Lsn) -> Reader {
         let decoder = Decoder::strict_at(page_of(start, fmt), fmt);
-        Reader { source, fmt, start, end, decoder, resume: None, checked: false }
+        Reader { source, fmt, start, end, decoder, resume: None, checked: false, last_page: Vec::new(), end_page: Vec::new() }
     }
 
     /// Gives the decoder more bytes, or says why there are none.
@@ -57,7 +61,7 @@ impl Reader {
             // The page that the end lies on is read up to it, if that is more than a page header.
             let left = self.end - at;
             if left <= SHORT_HEADER_SIZE as u64 {
-                return Ok(Some(Stop::End));
+                return Ok(Some(self.record_across_end().map_or(Stop::End, Stop::Error)));
             }
             (least, most) = (least.min(left), most.min(left));
         }
@@ -65,8 +69,27 @@ impl Reader {
         let bytes = self.source.read(at, least as usize, most as usize)?;
         // A page that is not all there yet is read when it is needed.
         let whole = if bytes.len() as u64 == most { most } else { least + (bytes.len() as u64 - least) / page_size * page_size };
-        self.decoder.feed(bytes.get(..whole as usize).unwrap_or(bytes));
+        let bytes = bytes.get(..whole as usize).unwrap_or(bytes);
+        self.decoder.feed(bytes);
+        let (pages, rest) = bytes.split_at(bytes.len() - bytes.len() % page_size as usize); // a remainder is no more than the whole
+        if let Some(page) = pages.len().checked_sub(page_size as usize).and_then(|from| pages.get(from..)) {
+            page.clone_into(&mut self.last_page);
+        }
+        rest.clone_into(&mut self.end_page);
         Ok(None)
+    }
+
+    /// What the server's reader finds where the end cuts the header of the first record on a page: it asks for as many bytes as
+    /// a page header has, and then reads the record's header from a buffer that still has the page before.
+    fn record_across_end(&mut self) -> Option<Error> {
+        let (_, header) = PageHeader::read(&self.end_page).ok()?;
+        let missing = self.last_page.get(self.end_page.len()..header.size() + RECORD_HEADER_SIZE)?;
+        if header.info.contains(PageInfo::XLP_FIRST_IS_CONTRECORD) {
+            return None;
+        }
+        let mut decoder = self.decoder.clone();
+        decoder.feed(missing);
+        decoder.next_record().err()
     }
 
     /// The reader looks at the first page of a segment wherever it enters it, and the next page must not have an older timeline.
