@@ -1,0 +1,352 @@
+//! The program under the name `pg_waldump`, against what the real one of each major said: every stored case of
+//! `fixtures/vNN/cases` and `fixtures/vNN/damage`, and a live comparison with an installed one.
+#![cfg(unix)]
+
+use std::collections::BTreeMap;
+use std::ffi::OsString;
+use std::fs;
+use std::os::unix::fs::symlink;
+use std::os::unix::process::CommandExt;
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output, Stdio};
+use std::sync::OnceLock;
+use std::time::Duration;
+
+use pgwal_testkit::fixtures;
+use rayon::prelude::*;
+use serde_json::Value;
+use sha2::{Digest, Sha256};
+use tempfile::TempDir;
+
+/// Cases that are not equal, and why.
+const EXCEPTIONS: &[(&str, &str)] = &[];
+
+/// Folders of one major: name, contents of each file.
+struct Major {
+    number: u8,
+    dir: PathBuf,
+}
+
+impl Major {
+    fn all() -> Vec<Major> {
+        let mut majors = Vec::new();
+        for number in 10..=19 {
+            let dir = fixtures::root().join(format!("v{number}"));
+            if dir.join("cases/cases.json").exists() {
+                majors.push(Major { number, dir });
+            }
+        }
+        assert!(!majors.is_empty(), "no cases in {}", fixtures::root().display());
+        majors
+    }
+
+    fn cases(&self, file: &str) -> Vec<Value> {
+        let text = fs::read_to_string(self.dir.join(file)).unwrap_or_default();
+        if text.is_empty() { Vec::new() } else { serde_json::from_str(&text).unwrap() }
+    }
+
+    /// Puts the segments of `scenario` into `to`, as links; compressed ones are unpacked.
+    fn put_scenario(&self, scenario: &str, to: &Path) {
+        for path in files(&self.dir.join(scenario)) {
+            let name = path.file_name().unwrap().to_str().unwrap();
+            let is_segment = name.len() >= 24 && name[..24].bytes().all(|b| b.is_ascii_hexdigit());
+            match name.strip_suffix(".zst") {
+                Some(name) if is_segment => unpack(&path, &to.join(name)),
+                None if is_segment => symlink(&path, to.join(name)).unwrap(),
+                _ => {}
+            }
+        }
+    }
+
+    fn put_archives(&self, to: &Path) {
+        for path in files(&self.dir.join("cases/archive")) {
+            symlink(&path, to.join(path.file_name().unwrap())).unwrap();
+        }
+        for path in files(&self.dir.join("cases/archive/packed")) {
+            unpack(&path, &to.join(path.file_stem().unwrap()));
+        }
+    }
+
+    /// A stored output of `scenario`, cut after `lines` lines.
+    fn first_lines(&self, scenario: &str, file: &str, lines: u64) -> Vec<u8> {
+        let text = fs::read(self.dir.join(scenario).join(file)).unwrap();
+        text.split_inclusive(|&b| b == b'\n').take(lines as usize).flatten().copied().collect()
+    }
+}
+
+fn files(dir: &Path) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = fs::read_dir(dir).into_iter().flatten().flatten().map(|entry| entry.path()).collect();
+    files.retain(|path| path.is_file());
+    files.sort();
+    files
+}
+
+fn unpack(from: &Path, to: &Path) {
+    zstd::stream::copy_decode(fs::File::open(from).unwrap(), fs::File::create(to).unwrap()).unwrap();
+}
+
+/// The program under test, by its other name.
+fn pg_waldump() -> &'static Path {
+    static LINK: OnceLock<(TempDir, PathBuf)> = OnceLock::new();
+    let (_, link) = LINK.get_or_init(|| {
+        let dir = tempfile::tempdir().unwrap();
+        let link = dir.path().join("pg_waldump");
+        symlink(env!("CARGO_BIN_EXE_pgwal"), &link).unwrap();
+        (dir, link)
+    });
+    link
+}
+
+/// Runs `program` as `pg_waldump` in `dir`.
+fn run(program: &Path, dir: &Path, args: &[OsString], env: &[(String, String)], interrupt: Option<f64>) -> Output {
+    let mut command = Command::new(program);
+    command.arg0("pg_waldump").args(args).current_dir(dir);
+    command.env("LC_ALL", "C").env("TZ", "UTC").env_remove("PGDATA").env_remove("PG_COLOR").env_remove("TMPDIR");
+    command.envs(env.iter().cloned()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    let child = command.spawn().unwrap();
+    if let Some(seconds) = interrupt {
+        std::thread::sleep(Duration::from_secs_f64(seconds));
+        assert!(Command::new("kill").arg("-INT").arg(child.id().to_string()).status().unwrap().success());
+    }
+    child.wait_with_output().unwrap()
+}
+
+fn strings(value: &Value) -> Vec<OsString> {
+    value.as_array().into_iter().flatten().map(|text| text.as_str().unwrap().into()).collect()
+}
+
+fn pairs(value: &Value) -> Vec<(String, String)> {
+    let text = |value: &Value| value.as_str().unwrap_or_default().to_owned();
+    value.as_object().into_iter().flatten().map(|(name, value)| (name.clone(), text(value))).collect()
+}
+
+/// What is different from the stored case; `None`: nothing.
+fn compare(case: &Value, stdout: &[u8], output: &Output, dir: &Path) -> Option<String> {
+    let mut problems = Vec::new();
+    let status = output.status.code();
+    if status != case["status"].as_i64().map(|status| status as i32) {
+        problems.push(format!("status: expected {}, was {status:?}", case["status"]));
+    }
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    if stderr != case["stderr"].as_str().unwrap() {
+        problems.push(format!("stderr: expected {}\n           was {:?}", case["stderr"], stderr));
+    }
+    let says_who = ["--help", "-?", "--version", "-V"].iter().any(|option| case["args"][0] == **option);
+    if says_who {
+        // Name and version are the program's own.
+        if !output.stdout.starts_with(b"pg_waldump (pgwal)") {
+            problems.push("stdout does not say which program it is".to_owned());
+        }
+    } else if output.stdout != stdout {
+        let (expected, was) = (lines(stdout), lines(&output.stdout));
+        let at = expected.iter().zip(&was).take_while(|(expected, was)| expected == was).count();
+        problems.push(format!("stdout, line {at} of {}: expected {:?}\n   was {:?}", expected.len(), expected.get(at), was.get(at)));
+    }
+    if let Some(expected) = case["files"].as_object() {
+        let mut found = BTreeMap::new();
+        for path in files(&dir.join("out")) {
+            let name = format!("out/{}", path.file_name().unwrap().to_str().unwrap());
+            found.insert(name, hex(&Sha256::digest(fs::read(path).unwrap())));
+        }
+        let expected: BTreeMap<_, _> = expected.iter().map(|(name, hash)| (name.clone(), hash.as_str().unwrap().to_owned())).collect();
+        if found != expected {
+            problems.push(format!("files: expected {expected:?}\n  found {found:?}"));
+        }
+    }
+    (!problems.is_empty()).then(|| format!("{}: {:?}\n  {}", case["name"], case["args"], problems.join("\n  ")))
+}
+
+fn lines(text: &[u8]) -> Vec<String> {
+    String::from_utf8_lossy(text).lines().map(str::to_owned).collect()
+}
+
+fn hex(bytes: &[u8]) -> String {
+    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+fn unhex(text: &str) -> Vec<u8> {
+    (0..text.len()).step_by(2).map(|at| u8::from_str_radix(&text[at..at + 2], 16).unwrap()).collect()
+}
+
+/// Fails with what is different. Many cases wait, so more run at a time than there are cores.
+fn check_all<'m>(cases: Vec<(&'m Major, Value)>, check: impl Fn(&'m Major, &Value) -> Option<String> + Sync) {
+    assert!(!cases.is_empty(), "no cases");
+    let pool = rayon::ThreadPoolBuilder::new().num_threads(16).build().unwrap();
+    let wrong: Vec<String> = pool.install(|| {
+        let wrong = cases.par_iter().filter_map(|(major, case)| {
+            let excused = EXCEPTIONS.iter().find(|(name, _)| case["name"] == *name);
+            match (check(major, case), excused) {
+                (None, Some((_, reason))) => Some(format!("{} {}: is equal now, but excused: {reason}", major.number, case["name"])),
+                (Some(_), Some(_)) | (None, None) => None,
+                (Some(problem), None) => Some(format!("{} {problem}", major.number)),
+            }
+        });
+        wrong.collect()
+    });
+    for problem in wrong.iter().take(100) {
+        println!("{problem}");
+    }
+    assert!(wrong.is_empty(), "{} of {} cases differ", wrong.len(), cases.len());
+}
+
+#[test]
+fn command_lines() {
+    let majors = Major::all();
+    let cases = majors.iter().flat_map(|major| major.cases("cases/cases.json").into_iter().map(move |case| (major, case)));
+    check_all(cases.collect(), |major, case| {
+        let top = tempfile::tempdir().unwrap();
+        let mut dir = top.path().to_owned();
+        let data = dir.join("data/pg_wal");
+        match case["dir"].as_str().unwrap() {
+            "empty" => {}
+            "archive" => major.put_archives(&dir),
+            "workload/pg_wal" | "data" => {
+                fs::create_dir_all(&data).unwrap();
+                major.put_scenario("workload", &data);
+                if case["dir"] == "data" {
+                    dir.push("data");
+                }
+            }
+            scenario => major.put_scenario(scenario, &dir),
+        }
+        for (name, text) in pairs(&case["make"]) {
+            match name.ends_with('/') {
+                true => fs::create_dir_all(dir.join(name)).unwrap(),
+                false => fs::write(dir.join(name), text).unwrap(),
+            }
+        }
+        let output = run(pg_waldump(), &dir, &strings(&case["args"]), &pairs(&case["env"]), case["interrupt"].as_f64());
+        compare(case, case["stdout"].as_str().unwrap().as_bytes(), &output, &dir)
+    });
+}
+
+#[test]
+fn damage() {
+    let majors = Major::all();
+    let cases = majors.iter().flat_map(|major| major.cases("damage/damage.json").into_iter().map(move |case| (major, case)));
+    check_all(cases.collect(), |major, case| {
+        let top = tempfile::tempdir().unwrap();
+        let dir = top.path();
+        let scenario = case["scenario"].as_str().unwrap();
+        major.put_scenario(scenario, dir);
+        case["edits"].as_array().unwrap().iter().for_each(|edit| apply(edit, dir));
+        let output = run(pg_waldump(), dir, &strings(&case["args"]), &[], None);
+        let stdout = match case["stdout_of"].as_str() {
+            Some(file) => major.first_lines(scenario, file, case["lines"].as_u64().unwrap()),
+            None => case["stdout"].as_str().unwrap().as_bytes().to_vec(),
+        };
+        compare(case, &stdout, &output, dir)
+    });
+}
+
+/// Applies one edit of a damaged segment; segments are links, so what is changed is copied first.
+fn apply(edit: &Value, dir: &Path) {
+    let path = |key: &str| edit[key].as_str().map(|name| dir.join(name));
+    let file = path("file").unwrap();
+    let number = |key: &str| edit[key].as_u64().map(|number| number as usize);
+    if edit["remove"] == true {
+        return fs::remove_file(file).unwrap();
+    }
+    if let Some(to) = path("rename") {
+        return fs::rename(file, to).unwrap();
+    }
+    if let Some(to) = path("copy") {
+        fs::copy(file, to).unwrap();
+        return;
+    }
+    let mut bytes = if edit.get("create").is_some() { Vec::new() } else { fs::read(&file).unwrap() };
+    if let Some(start) = edit["create"].as_str() {
+        bytes = unhex(start);
+        bytes.resize(number("size").unwrap(), 0);
+    }
+    if let Some(len) = number("truncate") {
+        bytes.resize(len, 0);
+    }
+    if let Some(more) = edit["append"].as_str() {
+        bytes.extend_from_slice(&unhex(more));
+    }
+    if let Some(at) = number("at") {
+        let new = match (edit["put"].as_str(), number("zero"), path("from")) {
+            (Some(put), ..) => unhex(put),
+            (_, Some(len), _) => vec![0; len],
+            (_, _, Some(from)) => {
+                let from_at = number("from_at").unwrap();
+                fs::read(from).unwrap()[from_at..from_at + number("len").unwrap()].to_vec()
+            }
+            _ => panic!("{edit}"),
+        };
+        bytes[at..at + new.len()].copy_from_slice(&new);
+    }
+    fs::remove_file(&file).or_else(|_| if edit.get("create").is_some() { Ok(()) } else { Err(()) }).unwrap();
+    fs::write(file, bytes).unwrap();
+}
+
+/// Ends quietly, by the signal, when nobody reads its output.
+#[test]
+fn a_closed_pipe_ends_it() {
+    let fixture = fixtures::all().into_iter().find(|fixture| fixture.scenario == "workload" && fixture.major >= 13).unwrap();
+    let segments = fixture.segments();
+    let mut child = Command::new(pg_waldump())
+        .args([&segments[0], segments.last().unwrap()])
+        .stdout(Stdio::piped())
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    drop(child.stdout.take());
+    let output = child.wait_with_output().unwrap();
+    assert_eq!(std::os::unix::process::ExitStatusExt::signal(&output.status), Some(13));
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+}
+
+/// The pg_waldump of `major` that is installed here, where there is one.
+fn installed(major: u8) -> Option<PathBuf> {
+    let debian = PathBuf::from(format!("/usr/lib/postgresql/{major}/bin/pg_waldump"));
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let found = std::iter::once(debian).chain(std::env::split_paths(&path).map(|dir| dir.join("pg_waldump")));
+    found.filter(|program| program.exists()).find(|program| {
+        let output = Command::new(program).arg("--version").output().map(|output| output.stdout).unwrap_or_default();
+        output.starts_with(format!("pg_waldump (PostgreSQL) {major}").as_bytes())
+    })
+}
+
+/// Side by side with the real program of 15: all of its WAL here, with every option.
+#[test]
+fn live_against_15() {
+    let Some(real) = installed(15) else {
+        println!("skipped: no pg_waldump of PostgreSQL 15 in PATH or /usr/lib/postgresql/15/bin");
+        assert!(std::env::var_os("CI").is_none_or(|ci| ci != "true"), "CI needs PostgreSQL 15");
+        return;
+    };
+    let options: &[&[&str]] = &[
+        &[],
+        &["-b"],
+        &["-z"],
+        &["--stats=record"],
+        &["-q"],
+        &["-n", "7"],
+        &["-r", "Heap", "-r", "btree", "-w"],
+        &["-F", "fsm"],
+        &["-x", "0"],
+        &["--bad"],
+    ];
+    let mut compared = 0;
+    for fixture in fixtures::all().iter().filter(|fixture| fixture.major == 15) {
+        let segments: Vec<OsString> = fixture.segments().iter().map(|path| path.file_name().unwrap().to_owned()).collect();
+        let mut ranges: Vec<Vec<OsString>> = segments.iter().map(|segment| vec![segment.clone()]).collect();
+        let (first, last) = (&segments[0], segments.last().unwrap());
+        // A range over a switch of timelines waits for a segment that is not there.
+        if first.as_encoded_bytes()[..8] == last.as_encoded_bytes()[..8] {
+            ranges.push(vec![first.clone(), last.clone()]);
+        }
+        for range in ranges {
+            for options in options {
+                let args: Vec<OsString> = options.iter().map(OsString::from).chain(range.iter().cloned()).collect();
+                let [expected, was] = [real.as_path(), pg_waldump()].map(|program| run(program, &fixture.dir, &args, &[], None));
+                let same = expected.status.code() == was.status.code() && expected.stderr == was.stderr && expected.stdout == was.stdout;
+                assert!(same, "{} {args:?}: {}", fixture.scenario, String::from_utf8_lossy(&was.stderr));
+                compared += 1;
+            }
+        }
+    }
+    assert!(compared > 0);
+}
