@@ -41,9 +41,9 @@ pub enum Word {
 
 /// Splits `words` (without the program's name) in their order.
 ///
-/// `options` are all there are. An abbreviation means one of those that `major` has, if any fits, so that it does not get
+/// With `posix`, the first operand ends the options, as `POSIXLY_CORRECT` asks for. `options` are all there are. An abbreviation means one of those that `major` has, if any fits, so that it does not get
 /// ambiguous by an option that came later.
-pub fn split(words: &[OsString], options: &[Opt], major: u8) -> Vec<Word> {
+pub fn split(words: &[OsString], options: &[Opt], major: u8, posix: bool) -> Vec<Word> {
     let mut found = Vec::new();
     let mut words = words.iter();
     while let Some(word) = words.next() {
@@ -55,7 +55,12 @@ pub fn split(words: &[OsString], options: &[Opt], major: u8) -> Vec<Word> {
             }
             [b'-', b'-', long @ ..] => found.push(long_option(long, options, major, &mut words)),
             [b'-', _, ..] => short_options(bytes, options, &mut words, &mut found),
-            _ => found.push(Word::Operand(word.clone())),
+            _ => {
+                found.push(Word::Operand(word.clone()));
+                if posix {
+                    found.extend(words.by_ref().cloned().map(Word::Operand));
+                }
+            }
         }
     }
     found
@@ -141,7 +146,7 @@ mod tests {
 
     fn words(line: &str, major: u8) -> Vec<Word> {
         let words: Vec<OsString> = line.split(' ').map(OsString::from).collect();
-        split(&words, OPTIONS, major)
+        split(&words, OPTIONS, major, false)
     }
 
     fn option(id: char, value: Option<&str>) -> Word {
@@ -164,6 +169,12 @@ mod tests {
         assert_eq!(words("-s -- x", 18), [option('s', Some("--")), operand("x")]);
         assert_eq!(words("-z record --stats=record", 18), [option('z', None), operand("record"), option('z', Some("record"))]);
         assert_eq!(words("--save=d --stat", 18), [option('\u{1}', Some("d")), option('z', None)]);
+    }
+
+    #[test]
+    fn an_operand_may_end_the_options() {
+        let words = ["-f", "a", "-f", "--foo"].map(OsString::from);
+        assert_eq!(split(&words, OPTIONS, 18, true), [option('f', None), operand("a"), operand("-f"), operand("--foo")]);
     }
 
     #[test]

@@ -2,7 +2,7 @@
 //! major prints, with the same messages and the same exit status.
 //!
 //! Where no WAL tells the major, messages are those of 18. Where the first page of a damaged segment does not tell it, the
-//! segment's other pages do, or else the other segments of the directory. Options that a major lacked work on its WAL too.
+//! segment's other pages do, or else the other segments of the directory, or the WAL that would be found without arguments. Options that a major lacked work on its WAL too.
 //! What is different: the text of `--version` and `--help`; a failure to write to standard output is reported.
 
 mod archive;
@@ -189,11 +189,12 @@ impl Console {
     }
 
     fn run(&mut self, words: &[OsString]) -> Result<(), Failure> {
+        let (path, first) = options::peek(words);
+        // What is named may not be there, or not be WAL; then that of the directory at hand tells.
+        self.wording.major = peek_major(path, first).or_else(|| files::major(None, None)).unwrap_or(DEFAULT_MAJOR);
         if words.is_empty() {
             return Err(usage("no arguments specified".to_owned()));
         }
-        let (path, first) = options::peek(words);
-        self.wording.major = peek_major(path, first).unwrap_or(DEFAULT_MAJOR);
         let options = match options::parse(words, self.wording) {
             Parsed::Run(options) => options,
             Parsed::ListRmgrs => {
@@ -323,7 +324,10 @@ impl Console {
                     Err(failure) => return Err(failure),
                 },
                 Ok(Some(raw)) => match raw.decode() {
-                    Ok(_) if raw.lsn < reader.start => continue,
+                    Ok(_) if raw.lsn < reader.start => {
+                        last = raw.lsn;
+                        continue;
+                    }
                     Ok(record) => {
                         if first_record.is_none() {
                             first_record = Some(raw.lsn);

@@ -2,7 +2,7 @@
 
 use pgwal::page::{PageHeader, PageInfo, SHORT_HEADER_SIZE};
 use pgwal::record::RECORD_HEADER_SIZE;
-use pgwal::{Decoder, Error, Location, Lsn, SegmentName, TimelineId, WalFormat};
+use pgwal::{Decoder, EndReason, Error, Location, Lsn, SegmentName, TimelineId, WalFormat};
 
 use super::{Failure, PageSource};
 
@@ -64,6 +64,11 @@ impl Reader {
                 return Ok(Some(self.record_across_end().map_or(Stop::End, Stop::Error)));
             }
             (least, most) = (least.min(left), most.min(left));
+            if left > page_size {
+                most -= most % page_size; // the page with the end comes alone
+            } else if !self.fmt.since(14) && self.unfinished_behind(left) {
+                return Ok(Some(Stop::End));
+            }
         }
         // At most CHUNK, or a page.
         let bytes = self.source.read(at, least as usize, most as usize)?;
@@ -77,6 +82,13 @@ impl Reader {
         }
         rest.clone_into(&mut self.end_page);
         Ok(None)
+    }
+
+    /// Whether the rest of a record, with a page header, is longer than `left` bytes. The reader of 13 and before asks for that
+    /// much of a page before it looks at the page's header, later ones look first.
+    fn unfinished_behind(&self, left: u64) -> bool {
+        let EndReason::Unfinished { missing: Some(missing) } = self.decoder.finish().reason else { return false };
+        missing.saturating_add(SHORT_HEADER_SIZE as u64).min(self.fmt.wal_page_size.into()) > left
     }
 
     /// What the server's reader finds where the end cuts the header of the first record on a page: it asks for as many bytes as
