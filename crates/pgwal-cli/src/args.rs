@@ -1,11 +1,12 @@
 //! Options that commands share.
 
 use std::env;
+use std::error::Error;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use pgwal::filter::{Filter, RmgrSet, rmgr_by_name};
-use pgwal::source::{SourceError, Wal, segment_of_file_name};
+use pgwal::source::{SourceError, SourceProblem, Wal, segment_of_file_name};
 use pgwal::types::{BlockNumber, ForkNumber, Oid, RelFileLocator, Xid};
 use pgwal::{Lsn, RmgrId, SegmentName, TimelineId};
 
@@ -47,7 +48,7 @@ pub struct Selection {
 
 impl SegmentArgs {
     /// Finds the segments; with `follow`, also those behind a named one.
-    pub fn open(&self, follow: bool) -> Result<Selection, SourceError> {
+    pub fn open(&self, follow: bool) -> Result<Selection, Box<dyn Error>> {
         let Some(first) = &self.start_segment else {
             let path = self.path.clone().unwrap_or_else(default_directory);
             let wal = Wal::open(&[path], self.timeline)?;
@@ -56,32 +57,21 @@ impl SegmentArgs {
         let Some(last) = &self.end_segment else {
             let input = self.locate(first);
             let whole = input.is_dir() || first == Path::new("-");
-            let wal = match name_of(first) {
-                // Like pg_waldump: a named segment and an end behind it mean all segments up to there.
-                Some(name) if !whole && (follow || self.end.is_some()) => self.range(&input, name, None)?,
-                _ => Wal::open(&[input], self.timeline)?,
+            let wal = match name_of(first).filter(|_| !whole) {
+                // A named segment and an end behind it mean all segments up to there.
+                Some(name) if follow || self.end.is_some() => range(&input, name, None)?,
+                // Like pg_waldump: a name has its timeline, whatever the option says.
+                Some(_) => Wal::open(&[input], None)?,
+                None => Wal::open(&[input], self.timeline)?,
             };
             return Ok(Selection { wal, start: self.start, end: self.end, partial: self.end.is_none() && !whole && !follow });
         };
         let input = self.locate(first);
         let wal = match (name_of(first), name_of(last)) {
-            (Some(name), Some(last)) => self.range(&input, name, Some(last))?,
+            (Some(name), Some(last)) => range(&input, name, Some(last))?,
             _ => Wal::open(&[input, self.locate(last)], self.timeline)?,
         };
         Ok(Selection { wal, start: self.start, end: self.end, partial: self.end.is_none() })
-    }
-
-    /// The segments beside `first`, from it to `last`.
-    fn range(&self, first: &Path, name: SegmentName, last: Option<SegmentName>) -> Result<Wal, SourceError> {
-        let directory = match first.parent() {
-            Some(parent) if parent != Path::new("") => parent,
-            _ => Path::new("."),
-        };
-        // Like pg_waldump, the last segment named decides the timeline.
-        let timeline = self.timeline.or(last.map(|last| last.timeline)).unwrap_or(name.timeline);
-        let mut wal = Wal::open(&[directory], Some(timeline))?;
-        wal.keep_range(Some(name), last);
-        Ok(wal)
     }
 
     /// A segment named without its folder is looked for where WAL usually is.
@@ -99,6 +89,30 @@ impl SegmentArgs {
                 .collect(),
         };
         bases.into_iter().find(|path| path.exists()).unwrap_or_else(|| input.to_owned())
+    }
+}
+
+/// The segments beside `first`, which is called `name`, from it to `last`.
+fn range(first: &Path, name: SegmentName, last: Option<SegmentName>) -> Result<Wal, Box<dyn Error>> {
+    let directory = match first.parent() {
+        Some(parent) if parent != Path::new("") => parent,
+        _ => Path::new("."),
+    };
+    let place = |name: &SegmentName| (name.log, name.seg);
+    if let Some(last) = last.filter(|last| place(last) < place(&name)) {
+        return Err(format!("ENDSEG {last} is before STARTSEG {name}").into());
+    }
+    // Like pg_waldump, the last segment named decides the timeline.
+    let timeline = last.map_or(name.timeline, |last| last.timeline);
+    let mut wal = Wal::open(&[directory], Some(timeline))?;
+    wal.keep_range(Some(name), last);
+    let missing = [Some(name), last].into_iter().flatten().find(|wanted| wal.names().all(|name| place(&name) != place(wanted)));
+    match missing {
+        Some(wanted) => {
+            let input = directory.join(wanted.to_string()).display().to_string();
+            Err(SourceError { input, problem: SourceProblem::Missing }.into())
+        }
+        None => Ok(wal),
     }
 }
 

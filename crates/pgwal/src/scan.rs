@@ -11,10 +11,10 @@ use rayon::prelude::*;
 
 use crate::error::Error;
 use crate::frame::{End, EndReason, Framer, Step};
-use crate::lsn::Lsn;
+use crate::lsn::{Lsn, SegmentName};
 use crate::page::PageHeader;
 use crate::record::RawRecord;
-use crate::source::{Extent, SourceError, Wal, judge};
+use crate::source::{Extent, SourceError, SourceProblem, Wal, judge};
 
 /// What is done with each record.
 pub trait Work: Sync {
@@ -73,12 +73,15 @@ pub struct Summary {
 /// Bytes of all extents in flight, so that parts rendered from them stay in bounds.
 const IN_FLIGHT: usize = 8 << 20;
 
+/// More threads than this share [`IN_FLIGHT`] in pieces too small to be worth it.
+const MAX_THREADS: usize = 64;
+
 /// Reads `wal` and gives the parts to `sink`, in order.
 pub fn scan<W: Work>(wal: &Wal, options: Options, work: &W, mut sink: impl FnMut(W::Part) -> ControlFlow<()>) -> Summary {
-    let threads = options.threads.max(1);
+    let threads = options.threads.clamp(1, MAX_THREADS);
     let batch_len = if threads == 1 { 1 } else { threads * 2 };
     let pool = (threads > 1).then(|| rayon::ThreadPoolBuilder::new().num_threads(threads).build().ok()).flatten();
-    let mut extents = wal.extents(IN_FLIGHT / batch_len.max(4));
+    let mut extents = wal.extents_from(options.start.unwrap_or_default(), IN_FLIGHT / batch_len.max(4));
     let mut reader = Reader { options, work, framer: None, first: None };
     // One extent more than the workers take: how the WAL goes on tells damage from its end.
     let mut batch = Vec::with_capacity(batch_len + 1);
@@ -96,14 +99,21 @@ pub fn scan<W: Work>(wal: &Wal, options: Options, work: &W, mut sink: impl FnMut
             break match (failed, &reader.framer) {
                 (Some(error), _) => Stop::Source(error),
                 (None, Some(framer)) => Stop::End(framer.finish(&[])),
-                (None, None) => Stop::End(End { lsn: options.start.unwrap_or_default(), reason: EndReason::NoMoreInput }),
+                (None, None) => match options.start {
+                    Some(start) => Stop::Source(SourceError::new(wal.last_input(), SourceProblem::NoStart { start })),
+                    None => Stop::End(End { lsn: Lsn::INVALID, reason: EndReason::NoMoreInput }),
+                },
             };
         }
         let work_len = if batch.len() > batch_len { batch_len } else { batch.len() };
         let in_work = batch.get(..work_len).unwrap_or_default();
         let ahead: Vec<Option<Ahead<W>>> = match &pool {
-            // The first extent is read by the reader in order, whose state is known.
-            Some(pool) => pool.install(|| in_work.par_iter().enumerate().map(|(i, e)| (i > 0).then(|| reader.ahead(e))).collect()),
+            // The first extent of all is read by the reader in order.
+            Some(pool) => {
+                let known = reader.framer.is_some();
+                let ahead = |(at, extent)| (known || at > 0).then(|| reader.ahead(extent));
+                pool.install(|| in_work.par_iter().enumerate().map(ahead).collect())
+            }
             None => in_work.iter().map(|_| None).collect(),
         };
         let mut stop = None;
@@ -119,6 +129,13 @@ pub fn scan<W: Work>(wal: &Wal, options: Options, work: &W, mut sink: impl FnMut
                 && goes_on_later(batch.iter().map(Ok).chain(extents.by_ref().map(Err)), reader.framer.as_ref())
             {
                 stop = Stop::Damage(error);
+            }
+            // The records go on to the end of the bytes: whoever cut the file is the reason, not the server.
+            if let (Stop::End(end), Some(SourceError { problem: SourceProblem::CutShort { .. }, .. })) = (&stop, &failed)
+                && matches!(end.reason, EndReason::NoMoreInput | EndReason::Unfinished { .. })
+                && reader.framer.as_ref().zip(batch.last()).is_some_and(|(framer, last)| framer.position() >= last.last_page())
+            {
+                break failed.map_or(stop, Stop::Source);
             }
             break stop;
         }
@@ -211,9 +228,16 @@ impl<W: Work> Reader<'_, W> {
         let mut window = self.window(extent);
         let framer = match &mut self.framer {
             Some(framer) if framer.position() == extent.start => framer,
-            // Bytes are missing before this extent: the segment before was cut short, or another one is.
-            Some(framer) => return Some((Stop::End(framer.finish(&[])), None)),
+            Some(framer) => {
+                let problem = SourceProblem::NotNext { expected: framer.position(), found: extent.start };
+                return Some((Stop::Source(SourceError::new(&extent.input, problem)), None));
+            }
             None => {
+                if let Some(start) = self.options.start.filter(|&start| start < extent.start) {
+                    let timeline = PageHeader::read(extent.bytes()).map(|(_, header)| header.timeline).unwrap_or_default();
+                    let missing = SegmentName::of(timeline, start, extent.fmt.segment_size);
+                    return Some((Stop::Source(SourceError::new(missing, SourceProblem::Missing)), None));
+                }
                 let start = self.options.start.filter(|&start| start > extent.start).unwrap_or(extent.start);
                 let page = Lsn(start.0 - extent.fmt.page_offset(start));
                 window = window.get(usize::try_from(page - extent.start).unwrap_or(usize::MAX)..).unwrap_or_default();
@@ -226,7 +250,8 @@ impl<W: Work> Reader<'_, W> {
             // The seam: this reader stands where the worker found its first record, and in the state that it assumed.
             let meets = |ahead: &mut Ahead<W>| match ahead.first {
                 Some((first, prev)) => {
-                    framer.next_record() == Some(first) && framer.previous() == Some(prev) && framer.timeline() <= timeline
+                    let state = framer.next_record() == Some(first) && framer.previous() == Some(prev);
+                    state && framer.timeline() <= timeline && framer.format() == extent.fmt
                 }
                 None => false,
             };
@@ -264,6 +289,7 @@ impl<W: Work> Reader<'_, W> {
             stop = Some((Stop::End(framer.finish(window)), None));
         }
         let reached = self.options.end.filter(|&end| end <= extent.end()).map(|end| (Stop::Reached(end), None));
-        stop.or(enough.then_some((Stop::Enough, None))).or(reached)
+        // Who has had enough does not want to know what comes behind.
+        enough.then_some((Stop::Enough, None)).or(stop).or(reached)
     }
 }

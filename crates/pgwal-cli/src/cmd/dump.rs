@@ -1,22 +1,27 @@
 //! `pgwal dump`: records as text, as JSON Lines, or counted.
 
+use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::{self, Write};
 use std::num::NonZero;
 use std::ops::ControlFlow;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
-use std::sync::atomic::{AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Duration;
 
 use clap::ValueEnum;
 use pgwal::filter::Filter;
 use pgwal::rmgr::RMGRS;
 use pgwal::scan::{self, Stop, Summary, Work, scan};
+use pgwal::source::{SourceError, SourceProblem};
 use pgwal::stats::Stats;
 use pgwal::text::{Text, Zone};
-use pgwal::{EndReason, Lsn, RawRecord, WalFormat, json, waldump};
+use pgwal::{EndReason, Lsn, RawRecord, Record, SegmentName, TimelineId, WalFormat, json, waldump};
 
 use crate::args::{FilterArgs, RmgrArg, SegmentArgs};
+use crate::fullpage::{FullPageError, FullPages};
 
 /// Print records: as that major's own pg_waldump does, or as JSON Lines
 #[derive(clap::Args, Debug)]
@@ -47,6 +52,9 @@ pub struct Opts {
     /// Form of the output
     #[arg(long, value_name = "FORM", default_value = "text")]
     format: Form,
+    /// Save the page images of the records in this directory, one file each; created where it is not there, else it must be empty
+    #[arg(long, value_name = "DIR")]
+    save_fullpage: Option<PathBuf>,
     /// Worker threads; the output does not depend on their number [default: all cores]
     #[arg(long, value_name = "N")]
     threads: Option<NonZero<usize>>,
@@ -71,7 +79,14 @@ impl Opts {
             RMGRS.iter().try_for_each(|rmgr| writeln!(out, "{}", rmgr.name))?;
             return Ok(ExitCode::SUCCESS);
         }
-        let work = Records {
+        let saved = self.save_fullpage.as_deref().map(FullPages::create).transpose()?;
+        let asked_to_stop = Arc::new(AtomicBool::new(false));
+        if self.segments.start_segment.as_deref() != Some(Path::new("-")) {
+            // Like pg_waldump: what has been counted until then is shown. A read of standard input may wait for ever.
+            signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&asked_to_stop))?;
+        }
+        let in_order = self.limit.is_some() || saved.is_some();
+        let mut work = Records {
             filter: self.filter.filter(),
             zone: Zone::local(),
             show: match (self.quiet, self.stats, self.format) {
@@ -82,16 +97,20 @@ impl Opts {
             },
             limit: self.limit.map(NonZero::get),
             taken: AtomicU64::new(0),
+            saved: saved.map(Mutex::new),
+            timelines: BTreeMap::new(),
+            failed: OnceLock::new(),
+            asked_to_stop,
         };
         let all_cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
-        let threads = match self.limit {
-            Some(_) => 1, // records are counted in their order
-            None => self.threads.map_or_else(all_cores, NonZero::get),
-        };
+        // What is counted or saved, is in the order of the WAL.
+        let threads = if in_order { 1 } else { self.threads.map_or_else(all_cores, NonZero::get) };
         let mut totals = Totals::default();
         let mut start = self.segments.start;
+        let mut patience = Patience::default();
         let (summary, partial) = loop {
             let selection = self.segments.open(self.follow)?;
+            work.timelines = selection.wal.names().map(|name| ((name.log, name.seg), name.timeline)).collect();
             let options = scan::Options { start: start.or(selection.start), end: selection.end, threads };
             let mut written = Ok(());
             let summary = scan(&selection.wal, options, &work, |part| {
@@ -99,15 +118,16 @@ impl Opts {
                 if written.is_err() || work.is_full() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             });
             written?;
-            totals.first = totals.first.or(summary.first);
-            match &summary.stop {
-                Stop::End(end) if self.follow => {
-                    out.flush()?;
-                    start = Some(end.lsn).filter(|lsn| lsn.is_valid()).or(start);
-                    std::thread::sleep(Duration::from_secs(1));
-                }
-                _ => break (summary, selection.partial),
+            if let Some(error) = work.failed.take() {
+                return Err(error.into());
             }
+            totals.first = totals.first.or(summary.first);
+            if work.is_full() || !self.follow || !patience.allows(&summary) {
+                break (summary, selection.partial);
+            }
+            out.flush()?;
+            start = resume_at(&summary).or(start);
+            std::thread::sleep(PAUSE);
         };
         if let (Some(by), Some(fmt), false) = (self.stats, totals.fmt, self.quiet) {
             let report = totals.stats.report(by == StatsBy::Record, fmt, totals.first.unwrap_or_default());
@@ -132,6 +152,41 @@ impl Opts {
     }
 }
 
+/// How long to wait for more WAL before the next look. A signal ends it early.
+const PAUSE: Duration = Duration::from_millis(500);
+
+/// How long to follow WAL that seems damaged: what the server is writing may be half there.
+#[derive(Default)]
+struct Patience {
+    damage: Option<pgwal::Error>,
+    looks: u32,
+}
+
+impl Patience {
+    /// Whether there may be more WAL where reading stopped.
+    fn allows(&mut self, summary: &Summary) -> bool {
+        let damage = match &summary.stop {
+            Stop::End(_) => None,
+            Stop::Damage(error) => Some(error.clone()),
+            Stop::Source(SourceError { problem: SourceProblem::CutShort { .. } | SourceProblem::NoStart { .. }, .. }) => None,
+            Stop::Source(_) | Stop::Reached(_) | Stop::Enough => return false,
+        };
+        self.looks = if damage.is_some() && self.damage == damage { self.looks + 1 } else { 0 };
+        self.damage = damage;
+        self.looks < 20
+    }
+}
+
+/// Where to look for more WAL: at the first record that was not whole.
+fn resume_at(summary: &Summary) -> Option<Lsn> {
+    let at = match &summary.stop {
+        Stop::End(end) => Some(end.lsn),
+        Stop::Damage(error) => Some(error.location().record.unwrap_or(error.location().lsn)),
+        _ => summary.position,
+    };
+    at.filter(|lsn| lsn.is_valid())
+}
+
 /// Says on standard error why the reading stopped, where that is worth saying.
 fn conclude(summary: &Summary, partial: bool, bad_payloads: u64) -> ExitCode {
     let good = match &summary.stop {
@@ -139,7 +194,8 @@ fn conclude(summary: &Summary, partial: bool, bad_payloads: u64) -> ExitCode {
         Stop::End(end) if partial && matches!(end.reason, EndReason::NoMoreInput | EndReason::Unfinished { .. }) => true,
         Stop::End(end) => {
             eprintln!("pgwal: {end}");
-            true
+            // A segment that is kept for later use is no WAL yet.
+            summary.first.is_some() || !matches!(end.reason, EndReason::Recycled { .. } | EndReason::ZeroPage)
         }
         Stop::Damage(error) => {
             eprintln!("pgwal: {error}");
@@ -162,6 +218,14 @@ struct Records {
     limit: Option<u64>,
     /// Records that passed the filter; with a limit, only one thread counts.
     taken: AtomicU64,
+    /// Where page images go; then only one thread reads.
+    saved: Option<Mutex<FullPages>>,
+    /// Timeline of each segment, by what its name says besides.
+    timelines: BTreeMap<(u32, u32), TimelineId>,
+    /// Why the reading cannot go on, for a reason that is not in the WAL.
+    failed: OnceLock<FullPageError>,
+    /// Set by a signal.
+    asked_to_stop: Arc<AtomicBool>,
 }
 
 #[derive(Clone, Copy)]
@@ -173,8 +237,20 @@ enum Show {
 }
 
 impl Records {
+    /// Whether no more records are wanted.
     fn is_full(&self) -> bool {
-        self.limit.is_some_and(|limit| self.taken.load(Ordering::Relaxed) >= limit)
+        let enough = self.limit.is_some_and(|limit| self.taken.load(Ordering::Relaxed) >= limit);
+        enough || self.failed.get().is_some() || self.asked_to_stop.load(Ordering::Relaxed)
+    }
+
+    /// Saves the page images of `record`.
+    fn save(&self, record: &Record<'_>, saved: &Mutex<FullPages>) {
+        let name = SegmentName::of(record.raw.timeline, record.raw.lsn, record.raw.fmt.segment_size);
+        // Like pg_waldump, the segment's timeline: its first pages may be a copy of an older one.
+        let timeline = self.timelines.get(&(name.log, name.seg)).copied().unwrap_or(record.raw.timeline);
+        if let Err(error) = saved.lock().unwrap_or_else(PoisonError::into_inner).save(record, timeline) {
+            let _ = self.failed.set(error); // the first one is told
+        }
     }
 }
 
@@ -203,12 +279,18 @@ impl Work for Records {
             part.fmt = Some(raw.fmt);
             part.text.set_format(raw.fmt);
         }
+        if self.limit.is_some() && self.is_full() {
+            return Ok(());
+        }
         let record = raw.decode()?;
-        if !self.filter.matches(&record) || self.is_full() {
+        if !self.filter.matches(&record) {
             return Ok(());
         }
         if self.limit.is_some() {
             self.taken.fetch_add(1, Ordering::Relaxed);
+        }
+        if let Some(saved) = &self.saved {
+            self.save(&record, saved);
         }
         let shown = match self.show {
             Show::Nothing => Ok(()),

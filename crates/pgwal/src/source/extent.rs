@@ -35,11 +35,21 @@ impl Extent {
     pub fn end(&self) -> Lsn {
         self.start + self.data.len() as u64
     }
+
+    /// LSN of the page that has the last byte, whole or not; of the end, where that is one.
+    pub(crate) fn last_page(&self) -> Lsn {
+        Lsn(self.end().0 - self.fmt.page_offset(self.end()))
+    }
 }
+
+/// Extents start and end at multiples of the largest WAL page.
+const LARGEST_PAGE: usize = 1 << 16;
 
 /// The extents of a [`super::Wal`], in its order. An error concerns one segment; the next call goes on behind it.
 pub struct Extents<'w> {
     entries: slice::Iter<'w, Entry>,
+    /// Nothing that ends before this is wanted.
+    from: Lsn,
     size: usize,
     current: Option<Current>,
     /// The segment before, and its format: what the next one should carry on.
@@ -53,19 +63,28 @@ pub struct Extents<'w> {
 struct Current {
     input: Arc<str>,
     fmt: WalFormat,
+    start: Lsn,
     next: Lsn,
     bytes: Bytes,
+    /// Whether the input is one that may end anywhere: a `.partial` segment.
+    partial: bool,
 }
 
 enum Bytes {
     File { file: File, offset: u64, left: u64 },
-    Stream { front: Vec<u8>, stream: Box<dyn Read + Send> },
+    Stream {
+        /// What has been looked at and not taken.
+        front: Vec<u8>,
+        stream: Box<dyn Read + Send>,
+        /// What stopped the stream, once everything before it has been taken.
+        failed: Option<io::Error>,
+    },
 }
 
 impl<'w> Extents<'w> {
-    pub(super) fn new(entries: &'w [Entry], size: usize) -> Extents<'w> {
-        let size = size.next_multiple_of(1 << 16).max(1 << 16);
-        Extents { entries: entries.iter(), size, current: None, before: None, waiting: None, archive: None }
+    pub(super) fn new(entries: &'w [Entry], from: Lsn, size: usize) -> Extents<'w> {
+        let size = size.next_multiple_of(LARGEST_PAGE).max(LARGEST_PAGE);
+        Extents { entries: entries.iter(), from, size, current: None, before: None, waiting: None, archive: None }
     }
 
     fn open(&mut self, entry: &Entry) -> Result<Current, SourceError> {
@@ -80,7 +99,9 @@ impl<'w> Extents<'w> {
             (Err(what), ..) => return Err(fail(SourceProblem::NotWal(what))),
         };
         self.before = Some((entry.name, fmt));
-        Ok(Current { input: entry.input.as_str().into(), fmt, next: start, bytes })
+        let next = start + bytes.skip((self.from - start) / LARGEST_PAGE as u64 * LARGEST_PAGE as u64);
+        let partial = entry.input.contains(".partial");
+        Ok(Current { input: entry.input.as_str().into(), fmt, start, next, bytes, partial })
     }
 
     fn open_place(&mut self, entry: &Entry) -> Result<Bytes, SourceError> {
@@ -96,12 +117,14 @@ impl<'w> Extents<'w> {
             }
             Place::Range { file, offset, len } => {
                 let file = File::open(file).map_err(fail)?;
-                return Bytes::File { file, offset: *offset, left: *len }.unpacked().map_err(fail);
+                // An archive that was cut short promises more than it has, and what is not there must not be mapped.
+                let left = file.metadata().map_err(fail)?.len().saturating_sub(*offset).min(*len);
+                return Bytes::File { file, offset: *offset, left }.unpacked().map_err(fail);
             }
             Place::Packed { archive, packing, member } => self.open_member(archive, *packing, member).map_err(fail)?,
             Place::Stdin => stdin_stream().map_err(fail)?,
         };
-        Bytes::Stream { front: Vec::new(), stream }.unpacked().map_err(fail)
+        Bytes::stream(stream).unpacked().map_err(fail)
     }
 
     /// The compressed tar is read once; members come in its order.
@@ -121,7 +144,13 @@ impl Iterator for Extents<'_> {
         loop {
             if let Some(current) = &mut self.current {
                 match current.bytes.next(self.size) {
-                    Ok(data) if data.is_empty() => self.current = None,
+                    Ok(data) if data.is_empty() => {
+                        let cut_short = current.cut_short();
+                        self.current = None;
+                        if let Some(error) = cut_short {
+                            return Some(Err(error));
+                        }
+                    }
                     Ok(data) => {
                         let (input, start, fmt) = (Arc::clone(&current.input), current.next, current.fmt);
                         current.next = start + data.len() as u64;
@@ -140,8 +169,15 @@ impl Iterator for Extents<'_> {
                 None => {
                     let entry = self.entries.next()?;
                     if let (Some((Some(before), fmt)), Some(name)) = (self.before, entry.name) {
-                        let next = SegmentName::new(before.timeline, before.number(fmt.segment_size) + 1, fmt.segment_size);
-                        if (next.log, next.seg) != (name.log, name.seg) {
+                        let size = fmt.segment_size;
+                        if name.start(size) + u64::from(size) <= self.from {
+                            self.before = Some((Some(name), fmt));
+                            continue;
+                        }
+                        // What is missing before the start is not missed.
+                        let number = self.from.segment_number(size).max(before.number(size).saturating_add(1));
+                        let next = SegmentName::new(before.timeline, number, size);
+                        if (next.log, next.seg) < (name.log, name.seg) {
                             self.waiting = Some(entry);
                             return Some(Err(SourceError::new(next, SourceProblem::Missing)));
                         }
@@ -157,12 +193,38 @@ impl Iterator for Extents<'_> {
     }
 }
 
+impl Current {
+    /// What to say where the input ends inside a segment.
+    fn cut_short(&self) -> Option<SourceError> {
+        let expected = self.fmt.segment_size;
+        let is_whole = self.next.segment_offset(expected) == 0;
+        let problem = SourceProblem::CutShort { len: (self.next - self.start) % u64::from(expected), expected };
+        (!is_whole && !self.partial).then(|| SourceError::new(&self.input, problem))
+    }
+}
+
 impl Bytes {
+    fn stream(stream: Box<dyn Read + Send>) -> Bytes {
+        Bytes::Stream { front: Vec::new(), stream, failed: None }
+    }
+
+    /// Leaves out up to `len` bytes, where that costs nothing; how many it were.
+    fn skip(&mut self, len: u64) -> u64 {
+        match self {
+            Bytes::File { offset, left, .. } => {
+                let len = len.min(*left);
+                (*offset, *left) = (*offset + len, *left - len); // offset + left is inside the file
+                len
+            }
+            Bytes::Stream { .. } => 0,
+        }
+    }
+
     /// The bytes inside, where these are compressed.
     fn unpacked(mut self) -> io::Result<Bytes> {
         let front = self.front()?;
         let Kind::Packed(packing) = Kind::of(&front) else { return Ok(self) };
-        Ok(Bytes::Stream { front: Vec::new(), stream: unpack::stream(packing, self.into_stream()?)? })
+        Ok(Bytes::stream(unpack::stream(packing, self.into_stream()?)?))
     }
 
     /// The first bytes, without taking them.
@@ -170,11 +232,15 @@ impl Bytes {
         match self {
             // Zeroes tell an empty segment from a damaged header, so a page is looked at.
             Bytes::File { file, offset, left } => Ok(map(file, *offset, (*left).min(8192) as usize)?.to_vec()),
-            Bytes::Stream { front, stream } => {
+            Bytes::Stream { front, stream, failed } => {
                 let have = front.len();
                 front.resize(have.max(8192), 0);
-                let filled = unpack::fill(stream, front.get_mut(have..).unwrap_or_default())?;
+                let (filled, error) = unpack::fill_to_error(stream, front.get_mut(have..).unwrap_or_default());
                 front.truncate(have + filled);
+                match error {
+                    Some(e) if front.is_empty() => return Err(e),
+                    error => *failed = error.or(failed.take()),
+                }
                 Ok(front.clone())
             }
         }
@@ -187,7 +253,7 @@ impl Bytes {
                 file.seek(io::SeekFrom::Start(offset))?;
                 Box::new(io::BufReader::new(file).take(left))
             }
-            Bytes::Stream { front, stream } => Box::new(io::Cursor::new(front).chain(stream)),
+            Bytes::Stream { front, stream, failed } => Box::new(io::Cursor::new(front).chain(Failing { stream, failed })),
         })
     }
 
@@ -201,14 +267,36 @@ impl Bytes {
                 *left = if data.is_empty() { 0 } else { *left - len };
                 Ok(data)
             }
-            Bytes::Stream { front, stream } => {
+            Bytes::Stream { front, stream, failed } => {
                 let mut bytes = std::mem::take(front);
                 let have = bytes.len();
-                bytes.resize(size, 0);
-                let filled = unpack::fill(stream, bytes.get_mut(have..).unwrap_or_default())?;
+                bytes.resize(size.max(have), 0);
+                let mut filled = 0;
+                if failed.is_none() {
+                    // Before what does not unpack, there may be much that did.
+                    (filled, *failed) = unpack::fill_to_error(stream, bytes.get_mut(have..).unwrap_or_default());
+                }
                 bytes.truncate(have + filled);
-                Ok(Data::Owned(bytes))
+                match failed.take_if(|_| bytes.is_empty()) {
+                    Some(e) => Err(e),
+                    None => Ok(Data::Owned(bytes)),
+                }
             }
+        }
+    }
+}
+
+/// A stream that gives the error that it has given before.
+struct Failing {
+    stream: Box<dyn Read + Send>,
+    failed: Option<io::Error>,
+}
+
+impl Read for Failing {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        match self.failed.take() {
+            Some(e) => Err(e),
+            None => self.stream.read(buffer),
         }
     }
 }
@@ -272,13 +360,16 @@ impl PackedTar {
                     }
                     loop {
                         let mut bytes = vec![0; 1 << 20];
-                        let len = unpack::fill(&mut member, &mut bytes)?;
+                        let (len, error) = unpack::fill_to_error(&mut member, &mut bytes);
                         bytes.truncate(len);
+                        if len > 0 && sender.send(Part::Bytes(bytes)).is_err() {
+                            return Ok(());
+                        }
+                        if let Some(e) = error {
+                            return Err(e);
+                        }
                         if len == 0 {
                             break;
-                        }
-                        if sender.send(Part::Bytes(bytes)).is_err() {
-                            return Ok(());
                         }
                     }
                 }

@@ -64,7 +64,7 @@ pub enum NotWal {
 impl fmt::Display for NotWal {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            NotWal::Empty => write!(f, "the file is empty, not a WAL segment"),
+            NotWal::Empty => write!(f, "empty, not a WAL segment"),
             NotWal::Zeroed => write!(f, "only zeroes: a segment that was allocated but never written"),
             NotWal::TooShort { len } => {
                 write!(f, "only {len} bytes, less than the {LONG_HEADER_SIZE} of the page header that a segment starts with")

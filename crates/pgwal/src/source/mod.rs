@@ -50,6 +50,27 @@ pub enum SourceProblem {
     NoSegments,
     /// A segment that should come next is not there.
     Missing,
+    /// The file ends inside the segment, and so do the records.
+    CutShort {
+        /// Bytes there are.
+        len: u64,
+        /// Bytes that its header promises.
+        expected: u32,
+    },
+    /// It does not start where the input before it ends.
+    NotNext {
+        /// Where the input before ends.
+        expected: Lsn,
+        /// Where this one starts.
+        found: Lsn,
+    },
+    /// The last input ends before the place where reading was to start.
+    NoStart {
+        /// Where it was to start.
+        start: Lsn,
+    },
+    /// A pipe or a device, which cannot be looked at before it is read.
+    Special,
 }
 
 impl SourceError {
@@ -71,6 +92,16 @@ impl fmt::Display for SourceError {
             SourceProblem::Unpack(why) => write!(f, "{input}: does not unpack: {why}"),
             SourceProblem::NoSegments => write!(f, "{input}: no WAL segment in it"),
             SourceProblem::Missing => write!(f, "{input}: no such segment"),
+            SourceProblem::CutShort { len, expected } => {
+                write!(f, "{input}: cut short: the segment has {len} of its {expected} bytes")
+            }
+            SourceProblem::NotNext { expected, found } => {
+                write!(f, "{input}: starts at {found}, but what comes before it ends at {expected}")
+            }
+            SourceProblem::NoStart { start } => write!(f, "{input}: ends before {start}, where reading was to start"),
+            SourceProblem::Special => {
+                write!(f, "{input}: neither a file nor a directory; what a pipe gives can be read from standard input, as `-`")
+            }
         }
     }
 }

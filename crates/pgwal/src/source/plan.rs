@@ -11,7 +11,7 @@ use tempfile::TempDir;
 use super::extent::Extents;
 use super::kind::{Kind, Packing};
 use super::{SourceError, SourceProblem, unpack};
-use crate::lsn::{SegmentName, TimelineId};
+use crate::lsn::{Lsn, SegmentName, TimelineId};
 
 /// The segments of one or more inputs, in the order of the WAL. Nothing is read but names and first bytes.
 #[derive(Debug)]
@@ -59,7 +59,7 @@ impl Wal {
     /// input; each of them also compressed.
     ///
     /// A segment that exists on several timelines is taken from the newest, or the newest up to `timeline`; a whole
-    /// file comes before a `.partial` one.
+    /// file comes before a `.partial` one. Behind a segment of a newer timeline, those of older ones are what that timeline left.
     ///
     /// # Errors
     /// An input that cannot be read, or a directory or archive without any segment.
@@ -82,7 +82,14 @@ impl Wal {
                 }
             }
         }
-        wal.entries.extend(named.into_values().map(|(_, entry)| entry));
+        let mut newest = TimelineId::default();
+        for (_, entry) in named.into_values() {
+            let timeline = entry.name.map_or(newest, |name| name.timeline);
+            if timeline >= newest {
+                newest = timeline;
+                wal.entries.push(entry);
+            }
+        }
         match inputs {
             [one] if wal.entries.is_empty() => Err(SourceError::new(one.as_ref().display(), SourceProblem::NoSegments)),
             _ => Ok(wal),
@@ -104,9 +111,19 @@ impl Wal {
         });
     }
 
+    /// What the last input is known by.
+    pub(crate) fn last_input(&self) -> &str {
+        self.entries.last().map_or("", |entry| &entry.input)
+    }
+
     /// The WAL itself, at most `size` bytes at a time (rounded up to whole 64 kB pages).
     pub fn extents(&self, size: usize) -> Extents<'_> {
-        Extents::new(&self.entries, size)
+        self.extents_from(Lsn::INVALID, size)
+    }
+
+    /// The same from `start` on, or a little before it.
+    pub fn extents_from(&self, start: Lsn, size: usize) -> Extents<'_> {
+        Extents::new(&self.entries, start, size)
     }
 
     fn find(&mut self, input: &Path) -> Result<Vec<Entry>, SourceError> {
@@ -116,6 +133,9 @@ impl Wal {
         let metadata = fs::metadata(input).map_err(SourceError::io(input.display()))?;
         if metadata.is_dir() {
             return find_in_directory(input);
+        }
+        if !metadata.is_file() {
+            return Err(SourceError::new(input.display(), SourceProblem::Special));
         }
         let mut file = File::open(input).map_err(SourceError::io(input.display()))?;
         let (kind, mut rest) = look(&mut file).map_err(SourceError::io(input.display()))?;

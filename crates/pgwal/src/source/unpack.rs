@@ -24,14 +24,22 @@ pub(super) fn whole(packing: Packing, packed: &[u8]) -> io::Result<Vec<u8>> {
 
 /// Reads until `buffer` is full or the stream ends; the number of bytes read.
 pub(super) fn fill(stream: &mut dyn Read, buffer: &mut [u8]) -> io::Result<usize> {
+    match fill_to_error(stream, buffer) {
+        (_, Some(e)) => Err(e),
+        (filled, None) => Ok(filled),
+    }
+}
+
+/// The same, but what was read before an error is not lost.
+pub(super) fn fill_to_error(stream: &mut dyn Read, buffer: &mut [u8]) -> (usize, Option<io::Error>) {
     let mut filled = 0;
     while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
         match stream.read(rest) {
             Ok(0) => break,
             Ok(read) => filled += read,
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-            Err(e) => return Err(e),
+            Err(e) => return (filled, Some(e)),
         }
     }
-    Ok(filled)
+    (filled, None)
 }
