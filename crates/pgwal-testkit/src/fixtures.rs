@@ -3,7 +3,7 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
-use pgwal::SegmentName;
+use pgwal::{Decoder, Record, SegmentName};
 
 /// One folder `fixtures/vNN/<scenario>`.
 #[derive(Clone, Debug)]
@@ -39,6 +39,22 @@ impl Fixture {
             }
         }
         timelines.into_iter().map(|(_, segments)| segments).collect()
+    }
+
+    /// Calls `visit` with every record.
+    ///
+    /// # Panics
+    /// A record's framing is wrong: no fixture has one like that.
+    pub fn each_record(&self, mut visit: impl FnMut(&Record<'_>)) {
+        for segments in self.timelines() {
+            let mut decoder = Decoder::new();
+            for segment in segments {
+                decoder.feed(&segment);
+                while let Some(raw) = decoder.next_record().unwrap_or_else(|e| panic!("{}: {e}", self.dir.display())) {
+                    visit(&raw.decode().unwrap_or_else(|e| panic!("{}: {e}", self.dir.display())));
+                }
+            }
+        }
     }
 
     /// A copy of the folder with its segments unpacked, as the real pg_waldump read them.

@@ -19,10 +19,10 @@
 //! ```
 
 use pgwal::page::PageHeader;
-use pgwal::record::Compression;
+use pgwal::record::{Compression, Image};
 use pgwal::rmgr::{Body, Payload};
 use pgwal::types::{BlockNumber, ForkNumber, Oid, RelFileLocator, RepOriginId, Xid};
-use pgwal::{Lsn, RmgrId, SegmentName, TimelineId, WalFormat, WalMagic};
+use pgwal::{BlockRef, Lsn, Record, RmgrId, SegmentName, TimelineId, WalFormat, WalMagic};
 
 /// One megabyte, the smallest segment size.
 pub const MIB: u32 = 1 << 20;
@@ -484,6 +484,28 @@ impl RecordBuilder {
         }
     }
 
+    /// A copy of `record`, to be changed. What does not matter to the payload may differ: page images are all hole but for one byte.
+    pub fn like(record: &Record<'_>) -> RecordBuilder {
+        let header = record.header();
+        let builder = RecordBuilder {
+            xid: header.xid,
+            prev: Some(header.prev),
+            blocks: record.blocks.iter().map(|block| BlockBuilder::like(block, record.fmt())).collect(),
+            origin: record.origin,
+            toplevel_xid: record.toplevel_xid,
+            ..RecordBuilder::new(header.rmid, header.info.0)
+        };
+        builder.main(record.main)
+    }
+
+    /// Replaces the data of block reference `id`, where there is one.
+    pub fn block_data(mut self, id: u8, data: &[u8]) -> Self {
+        if let Some(block) = self.blocks.iter_mut().find(|block| block.id == id) {
+            block.data = data.to_vec();
+        }
+        self
+    }
+
     /// A record of no meaning (XLOG's NOOP) that takes `len` bytes in all.
     ///
     /// # Panics
@@ -630,6 +652,16 @@ impl BlockBuilder {
         BlockBuilder { id, rel, block: BlockNumber(block), fork: ForkNumber::MAIN, flags: 0, data: Vec::new(), image: None, raw: None }
     }
 
+    fn like(block: &BlockRef<'_>, fmt: WalFormat) -> BlockBuilder {
+        BlockBuilder {
+            fork: block.fork,
+            flags: block.flags.0 & 0x40,
+            data: block.data.to_vec(),
+            image: block.image.map(|image| ImageBuilder::like(image, fmt)),
+            ..BlockBuilder::new(block.id, block.rel, block.block.0)
+        }
+    }
+
     /// Bytes that stand in the place of a block reference's header, for headers that contradict themselves.
     pub fn raw(header: Vec<u8>) -> BlockBuilder {
         BlockBuilder { raw: Some(header), ..BlockBuilder::new(255, relation(), 0) }
@@ -699,6 +731,11 @@ impl ImageBuilder {
     /// An image of the whole `page`.
     pub fn new(page: &[u8]) -> ImageBuilder {
         ImageBuilder { data: page.to_vec(), hole: (0, 0), apply: true, method: None }
+    }
+
+    fn like(image: Image<'_>, fmt: WalFormat) -> ImageBuilder {
+        let hole = (1, (fmt.block_size - 1) as u16);
+        ImageBuilder { data: vec![0], hole, apply: image.apply(), method: None }
     }
 
     /// Leaves `len` bytes from `offset` on out.
