@@ -44,5 +44,12 @@ fn same_bytes(what: &str, found: &[u8], expected: &[u8]) {
     let (found, expected) = (lines(found), lines(expected));
     let at = found.iter().zip(&expected).take_while(|(a, b)| a == b).count();
     let line = |lines: &[String]| lines.get(at).map_or("(none)".to_owned(), |line| line.chars().take(2000).collect());
-    panic!("{what}: line {} of {} (expected {})\n   found: {}\nexpected: {}", at + 1, found.len(), expected.len(), line(&found), line(&expected));
+    panic!(
+        "{what}: line {} of {} (expected {})\n   found: {}\nexpected: {}",
+        at + 1,
+        found.len(),
+        expected.len(),
+        line(&found),
+        line(&expected)
+    );
 }

@@ -72,6 +72,8 @@ pub struct Summary {
 
 /// Bytes of all extents in flight, so that parts rendered from them stay in bounds.
 const IN_FLIGHT: usize = 8 << 20;
+/// Bytes of an extent, at most: what is rendered from it should stay in the processor's cache until it is written.
+const EXTENT: usize = 512 << 10;
 
 /// More threads than this share [`IN_FLIGHT`] in pieces too small to be worth it.
 const MAX_THREADS: usize = 64;
@@ -81,7 +83,7 @@ pub fn scan<W: Work>(wal: &Wal, options: Options, work: &W, mut sink: impl FnMut
     let threads = options.threads.clamp(1, MAX_THREADS);
     let batch_len = if threads == 1 { 1 } else { threads * 2 };
     let pool = (threads > 1).then(|| rayon::ThreadPoolBuilder::new().num_threads(threads).build().ok()).flatten();
-    let mut extents = wal.extents_from(options.start.unwrap_or_default(), IN_FLIGHT / batch_len.max(4));
+    let mut extents = wal.extents_from(options.start.unwrap_or_default(), (IN_FLIGHT / batch_len).min(EXTENT));
     let mut reader = Reader { options, work, framer: None, first: None };
     // One extent more than the workers take: how the WAL goes on tells damage from its end.
     let mut batch = Vec::with_capacity(batch_len + 1);

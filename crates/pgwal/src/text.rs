@@ -7,7 +7,7 @@ use std::fmt;
 
 use crate::format::WalFormat;
 use crate::lsn::{Lsn, TimelineId};
-use crate::types::{BlockNumber, CommandId, FullXid, MultiXactId, OffsetNumber, Oid, RepOriginId, TimestampTz, Xid};
+use crate::types::{BlockNumber, CommandId, FullXid, MultiXactId, OffsetNumber, Oid, RelFileLocator, RepOriginId, TimestampTz, Xid};
 use crate::wire::{Bytes, Str};
 pub use crate::zone::Zone;
 
@@ -20,6 +20,22 @@ pub struct Text {
     zone: Zone,
     /// The last minute written.
     minute: Option<Minute>,
+    /// Relations written before, each at the place that its file number gives; empty until the first.
+    relations: Vec<Relation>,
+}
+
+/// Relations that are remembered.
+const RELATIONS: usize = 64;
+/// Bytes that `spc/db/rel` can have.
+const RELATION_LEN: usize = 32;
+
+/// The text of a relation.
+#[derive(Clone, Copy, Debug, Default)]
+struct Relation {
+    rel: RelFileLocator,
+    text: [u8; RELATION_LEN],
+    /// Bytes of `text` that count; zero in an unused place.
+    len: usize,
 }
 
 /// The part of a timestamp that stays the same for a minute.
@@ -36,7 +52,7 @@ struct Minute {
 impl Text {
     /// An empty buffer for WAL of format `fmt`, with timestamps in `zone`.
     pub fn new(fmt: WalFormat, zone: Zone) -> Text {
-        Text { buf: Vec::new(), pad_lsn: fmt.since(19), zone, minute: None }
+        Text { buf: Vec::new(), pad_lsn: fmt.since(19), zone, minute: None, relations: Vec::new() }
     }
 
     /// Continues with WAL of another format.
@@ -118,6 +134,29 @@ impl Text {
     // make the copy wait for the stores.
     #[inline]
     pub fn decimal(&mut self, value: u64, width: usize) {
+        match value {
+            0..=9 if width <= 1 => self.push(&[b'0' + value as u8]),            // value < 10
+            0..=9_999 if width <= 8 => self.four_digits(value as usize, width), // value < 10,000
+            _ => self.many_digits(value, width),
+        }
+    }
+
+    #[inline]
+    fn four_digits(&mut self, value: usize, width: usize) {
+        let pair = |value: usize| u32::from(u16::from_le_bytes(PAIRS[value % 100]));
+        let digits = pair(value / 100) | pair(value) << 16;
+        let leading = usize::from(value < 10) + usize::from(value < 100) + usize::from(value < 1000);
+        if width <= 4 - leading {
+            return self.push_part(&(digits >> (8 * leading as u32)).to_le_bytes(), 4 - leading);
+        }
+        // Leading zeroes become blanks, and more blanks come before them.
+        let blanks = (1u64 << (8 * leading as u32)) - 1;
+        let text = u64::from(digits) ^ (blanks & (ZEROES ^ BLANKS));
+        self.push_part(&((text << 32 | BLANKS >> 32) >> (8 * (8 - width) as u32)).to_le_bytes(), width);
+    }
+
+    #[inline(never)]
+    fn many_digits(&mut self, value: u64, width: usize) {
         const EIGHT: u64 = 100_000_000;
         if value >= EIGHT {
             self.decimal(value / EIGHT, width.saturating_sub(8));
@@ -131,10 +170,33 @@ impl Text {
         let digits = eight_digits(value as u32); // value < EIGHT
         let leading = (digits.trailing_zeros() as usize / 8).min(7); // zero has one digit
         let len = (8 - leading).max(width);
-        // Leading zeroes become blanks.
         let blanks = (1 << (8 * leading as u32)) - 1;
         let text = (digits | ZEROES) ^ (blanks & (ZEROES ^ BLANKS));
         self.push_part(&(text >> (8 * (8 - len) as u32)).to_le_bytes(), len);
+    }
+
+    /// Appends `spc/db/rel`. WAL names the same few relations again and again, so their text is remembered.
+    #[inline]
+    pub(crate) fn relation(&mut self, rel: RelFileLocator) {
+        let place = rel.rel.0 as usize % RELATIONS;
+        if let Some(known) = self.relations.get(place).filter(|known| known.rel == rel && known.len > 0) {
+            let end = self.buf.len() + known.len;
+            self.buf.extend_from_slice(&known.text);
+            self.buf.truncate(end);
+            return;
+        }
+        let start = self.buf.len();
+        self.decimal(rel.spc.0.into(), 0);
+        self.push(b"/");
+        self.decimal(rel.db.0.into(), 0);
+        self.push(b"/");
+        self.decimal(rel.rel.0.into(), 0);
+        self.relations.resize(RELATIONS, Relation::default());
+        if let (Some(known), Some(text)) = (self.relations.get_mut(place), self.buf.get(start..)) {
+            let mut padded = [0; RELATION_LEN];
+            padded[..text.len()].copy_from_slice(text); // three numbers of up to ten digits, two slashes
+            *known = Relation { rel, text: padded, len: text.len() };
+        }
     }
 
     /// Appends hexadecimal digits, zero-padded to at least `width`, at most 16.

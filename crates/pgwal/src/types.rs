@@ -139,8 +139,9 @@ impl fmt::Display for RelFileLocator {
 
 /// `spc/db/rel`, the form that most descriptions use.
 impl Put for RelFileLocator {
+    #[inline]
     fn put(&self, out: &mut Text) {
-        put!(out, self.spc, "/", self.db, "/", self.rel);
+        out.relation(*self);
     }
 }
 

@@ -196,18 +196,19 @@ impl<'a> RawRecord<'a> {
     ///
     /// # Errors
     /// The parts contradict each other, or do not add up to the record's length. C: `DecodeXLogRecord`.
-    #[inline]
+    #[inline(always)]
     pub fn decode(&self) -> Result<Record<'_>> {
-        match self.parts() {
-            Ok(record) => Ok(record),
+        // Filled in place: a record is too big to be moved around.
+        let mut record = Record { raw: self, blocks: SmallVec::new(), origin: None, toplevel_xid: None, main: &[] };
+        match self.read_parts(&mut record) {
+            Ok(()) => Ok(record),
             Err((kind, left)) => Err(Error::new(kind, self.location(self.bytes.len().saturating_sub(left)))),
         }
     }
 
     /// The work of [`RawRecord::decode`]; an error comes with the number of bytes left behind it.
-    fn parts(&self) -> std::result::Result<Record<'_>, (ErrorKind, usize)> {
+    fn read_parts<'r>(&'r self, record: &mut Record<'r>) -> std::result::Result<(), (ErrorKind, usize)> {
         let fmt = self.fmt;
-        let mut record = Record { raw: self, blocks: SmallVec::new(), origin: None, toplevel_xid: None, main: &[] };
         let mut input = self.bytes.get(RECORD_HEADER_SIZE..).unwrap_or_default();
         // Bytes of data (images, block data, main data) that the headers read so far speak of.
         let mut data_total = 0u64;
@@ -261,7 +262,7 @@ impl<'a> RawRecord<'a> {
             (input, block.data) = (i, data);
         }
         record.main = input.get(..main_len).unwrap_or_default();
-        Ok(record)
+        Ok(())
     }
 }
 

@@ -71,7 +71,11 @@ struct Current {
 }
 
 enum Bytes {
-    File { file: File, offset: u64, left: u64 },
+    File {
+        file: File,
+        offset: u64,
+        left: u64,
+    },
     Stream {
         /// What has been looked at and not taken.
         front: Vec<u8>,
