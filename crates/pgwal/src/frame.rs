@@ -66,6 +66,9 @@ impl fmt::Display for End {
     }
 }
 
+/// Bytes that a record cut by a page header gets room for at once: a page image and more.
+const JOIN_ROOM: usize = 16 << 10;
+
 /// What a look at the window brought.
 #[derive(Debug)]
 pub(crate) enum Step<'a> {
@@ -271,6 +274,7 @@ impl Framer {
     }
 
     /// Takes the record, or its first piece, from the front of the window.
+    #[inline]
     fn record_start<'a>(&mut self, window: &mut &'a [u8]) -> Result<Option<Step<'a>>> {
         let start = self.next;
         let page_left = self.page_left();
@@ -313,7 +317,10 @@ impl Framer {
                     return Ok(Some(Step::NeedMore));
                 };
                 self.take(window, page_left);
-                self.state = State::Joining(Joining { start, bytes: piece.to_vec(), total, header });
+                // Room for what most records come to; a length that lies costs no more than that.
+                let mut bytes = Vec::with_capacity(len.min(JOIN_ROOM).max(page_left));
+                bytes.extend_from_slice(piece);
+                self.state = State::Joining(Joining { start, bytes, total, header });
                 Ok(None)
             }
         }
@@ -354,6 +361,7 @@ impl Framer {
     }
 
     /// Checks what the record header alone can show. C: `ValidXLogRecordHeader`.
+    #[inline]
     fn check_header(&self, start: Lsn, header: &RecordHeader) -> Result<()> {
         let kind = if (header.tot_len as usize) < RECORD_HEADER_SIZE {
             ErrorKind::RecordLength { found: header.tot_len }
@@ -368,6 +376,7 @@ impl Framer {
     }
 
     /// Checks the CRC of a whole record and moves on behind it.
+    #[inline]
     fn finish_record<'a>(&mut self, start: Lsn, header: RecordHeader, bytes: Cow<'a, [u8]>) -> Result<Step<'a>> {
         let crc = crate::record::crc(&bytes);
         if crc != header.crc {

@@ -22,6 +22,8 @@ pub struct Text {
     minute: Option<Minute>,
     /// Relations written before, each at the place that its file number gives; empty until the first.
     relations: Vec<Relation>,
+    /// The last transaction id written in a column, and the column.
+    xid: Option<(Xid, [u8; 10])>,
 }
 
 /// Relations that are remembered.
@@ -52,7 +54,7 @@ struct Minute {
 impl Text {
     /// An empty buffer for WAL of format `fmt`, with timestamps in `zone`.
     pub fn new(fmt: WalFormat, zone: Zone) -> Text {
-        Text { buf: Vec::new(), pad_lsn: fmt.since(19), zone, minute: None, relations: Vec::new() }
+        Text { buf: Vec::new(), pad_lsn: fmt.since(19), zone, minute: None, relations: Vec::new(), xid: None }
     }
 
     /// Continues with WAL of another format.
@@ -173,6 +175,16 @@ impl Text {
         let blanks = (1 << (8 * leading as u32)) - 1;
         let text = (digits | ZEROES) ^ (blanks & (ZEROES ^ BLANKS));
         self.push_part(&(text >> (8 * (8 - len) as u32)).to_le_bytes(), len);
+    }
+
+    /// Appends a transaction id in ten columns; records that follow each other often have the same. C: `%10u`.
+    #[inline]
+    pub(crate) fn xid_column(&mut self, xid: Xid) {
+        if let Some((_, column)) = self.xid.filter(|known| known.0 == xid) {
+            return self.push(&column);
+        }
+        self.decimal(xid.0.into(), 10);
+        self.xid = self.buf.last_chunk().map(|column| (xid, *column)); // ten digits hold any u32
     }
 
     /// Appends `spc/db/rel`. WAL names the same few relations again and again, so their text is remembered.

@@ -21,7 +21,9 @@ pub fn write_record(record: &Record<'_>, details: bool, out: &mut Text) -> crate
         (_, None) => put!(out, format!("{:<11}", rmid.name()).as_str()),
     }
     put!(out, " len (rec/tot): ", right(header.tot_len.saturating_sub(image_len), 6), "/", right(header.tot_len, 6));
-    put!(out, ", tx: ", right(header.xid.0, 10), ", lsn: ", Padded(record.raw.lsn), ", prev ", Padded(header.prev), ", desc: ");
+    put!(out, ", tx: ");
+    out.xid_column(header.xid);
+    put!(out, ", lsn: ", Padded(record.raw.lsn), ", prev ", Padded(header.prev), ", desc: ");
     match rmgr::identify(rmid, header.info, fmt) {
         Some(name) => {
             out.name(name.as_bytes());
