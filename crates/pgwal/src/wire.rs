@@ -153,21 +153,45 @@ macro_rules! integers {
 }
 integers!(u8, u16, u32, u64, i8, i16, i32, i64);
 
-/// C `bool`: one byte, 0 or 1.
-impl Wire<'_> for bool {
-    #[inline]
-    fn read(input: &[u8], fmt: WalFormat) -> Parsed<'_, Self> {
-        match u8::read(input, fmt)? {
-            (input, 0) => Ok((input, false)),
-            (input, 1) => Ok((input, true)),
-            (_, other) => Err(WireError::invalid(input, "", "0 or 1", other.into())),
-        }
-    }
-    fn write(&self, _: WalFormat, out: &mut Vec<u8>) {
-        out.push(u8::from(*self));
+/// C `bool`: one byte. Servers write 0 or 1; they take anything else for true, so the byte is kept. JSON: `true` or `false`.
+#[derive(Clone, Copy, Default, PartialEq, Eq, Hash)]
+pub struct CBool(pub u8);
+
+impl CBool {
+    /// Whether it is true.
+    pub const fn get(self) -> bool {
+        self.0 != 0
     }
 }
-impl FixedSize for bool {
+impl fmt::Debug for CBool {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self.0 {
+            0 | 1 => self.get().fmt(f),
+            other => other.fmt(f),
+        }
+    }
+}
+impl From<bool> for CBool {
+    fn from(value: bool) -> CBool {
+        CBool(value.into())
+    }
+}
+impl Serialize for CBool {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_bool(self.get())
+    }
+}
+impl Wire<'_> for CBool {
+    #[inline]
+    fn read(input: &[u8], fmt: WalFormat) -> Parsed<'_, Self> {
+        let (input, byte) = u8::read(input, fmt)?;
+        Ok((input, CBool(byte)))
+    }
+    fn write(&self, _: WalFormat, out: &mut Vec<u8>) {
+        out.push(self.0);
+    }
+}
+impl FixedSize for CBool {
     fn size(_: WalFormat) -> usize {
         1
     }

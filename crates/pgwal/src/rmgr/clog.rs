@@ -30,6 +30,7 @@ wire_struct! {
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum Op {
     /// A new page of zeroes.
+    #[serde(rename = "zeropage")]
     ZeroPage {
         /// Its number.
         page: SlruPage,

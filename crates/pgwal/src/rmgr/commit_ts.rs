@@ -54,6 +54,7 @@ pub struct SetTs<'a> {
 #[serde(tag = "op", rename_all = "snake_case")]
 pub enum Op<'a> {
     /// A new page of zeroes.
+    #[serde(rename = "zeropage")]
     ZeroPage {
         /// Its number.
         page: SlruPage,

@@ -10,7 +10,7 @@ use crate::index_tuple::IndexTuple;
 use crate::record::Record;
 use crate::text::Text;
 use crate::types::{BlockNumber, ItemPointer, OffsetNumber, RelFileLocator, Xid};
-use crate::wire::{Array, Bytes, FixedSize, List, Pad, Parsed, Wire, WireError, array, bytes, list, list_all, list_until, rest};
+use crate::wire::{Array, Bytes, CBool, FixedSize, List, Pad, Parsed, Wire, WireError, array, bytes, list, list_all, list_until, rest};
 
 /// Record types.
 pub const OPCODES: &[Opcode] = &[
@@ -192,7 +192,7 @@ wire_struct! {
         /// Line pointer of the new tuple.
         offset: OffsetNumber,
         /// The tuple that is there goes first. C: `isDelete`.
-        is_delete: bool,
+        is_delete: CBool,
         #[serde(skip)]
         #[doc(hidden)]
         pad: Pad<1>,
@@ -662,7 +662,7 @@ impl Describe for Insert<'_> {
         }
         match &self.change {
             None => {}
-            Some(Change::Entry(entry)) => put!(out, " isdelete: ", t_or_f(entry.head.is_delete)),
+            Some(Change::Entry(entry)) => put!(out, " isdelete: ", t_or_f(entry.head.is_delete.get())),
             Some(Change::Recompress(data)) => data.describe(rec, fmt, out),
             Some(Change::Downlink(data)) => {
                 let item = &data.new_item;

@@ -11,7 +11,7 @@ use crate::index_tuple::IndexTuple;
 use crate::record::Record;
 use crate::text::Text;
 use crate::types::{BlockNumber, Oid, OffsetNumber, RelFileLocator, Xid};
-use crate::wire::{Array, FixedSize, List, Pad, Parsed, Since, Until, Wire, array, list};
+use crate::wire::{Array, CBool, FixedSize, List, Pad, Parsed, Since, Until, Wire, array, list};
 
 /// Record types. C: `XLOG_HASH_INIT_META_PAGE` and its like.
 pub const OPCODES: &[Opcode] = &[
@@ -108,7 +108,7 @@ wire_struct! {
         /// Bytes of a bitmap. C: `bmsize`.
         bitmap_size: u16,
         /// Whether a bitmap had a free bit, so that the page existed before. C: `bmpage_found`.
-        bitmap_page_found: bool,
+        bitmap_page_found: CBool,
     }
 }
 
@@ -245,7 +245,7 @@ wire_struct! {
         /// Tuples that move. C: `ntups`.
         ntuples: u16,
         /// Whether they move to the first page of the bucket. C: `is_prim_bucket_same_wrt`.
-        to_primary_page: bool,
+        to_primary_page: CBool,
     }
 }
 
@@ -272,9 +272,9 @@ wire_struct! {
         /// Tuples that move. C: `ntups`.
         ntuples: u16,
         /// Whether they move to the first page of the bucket. C: `is_prim_bucket_same_wrt`.
-        to_primary_page: bool,
+        to_primary_page: CBool,
         /// Whether they move to the page before the freed one. C: `is_prev_bucket_same_wrt`.
-        to_prev_page: bool,
+        to_prev_page: CBool,
     }
 }
 
@@ -299,9 +299,9 @@ wire_struct! {
     /// Fixed part of DELETE. C: `xl_hash_delete`, 2 bytes.
     pub struct DeleteHead("xl_hash_delete") {
         /// Whether the page has no line pointers marked dead any more.
-        clear_dead_marking: bool,
+        clear_dead_marking: CBool,
         /// Whether the page is the first of the bucket. C: `is_primary_bucket_page`.
-        is_primary_page: bool,
+        is_primary_page: CBool,
     }
 }
 
@@ -358,7 +358,7 @@ wire_struct! {
         /// Tuples that are removed.
         ntuples: TupleCount,
         /// Whether the table is a catalog to logical decoding; `None` before 16.
-        is_catalog_rel: Since<16, bool>,
+        is_catalog_rel: Since<16, CBool>,
         /// Padding; `None` before 16.
         #[serde(skip)]
         pad: Since<16, Pad<1>>,
@@ -386,6 +386,7 @@ pub enum Op<'a> {
     /// INSERT.
     Insert(Insert<'a>),
     /// ADD_OVFL_PAGE.
+    #[serde(rename = "add_ovfl_page")]
     AddOverflowPage(AddOverflowPage),
     /// SPLIT_ALLOCATE_PAGE.
     SplitAllocatePage(SplitAllocatePage),
@@ -553,7 +554,7 @@ impl Describe for Op<'_> {
             Op::InitBitmapPage(init) => put!(out, "bmsize ", init.bitmap_size),
             Op::Insert(insert) => put!(out, "off ", insert.offnum),
             Op::AddOverflowPage(AddOverflowPage { head, .. }) => {
-                put!(out, "bmsize ", head.bitmap_size, ", bmpage_found ", letter(head.bitmap_page_found));
+                put!(out, "bmsize ", head.bitmap_size, ", bmpage_found ", letter(head.bitmap_page_found.get()));
             }
             Op::SplitAllocatePage(SplitAllocatePage { head, .. }) => {
                 put!(out, "new_bucket ", head.new_bucket.0);
@@ -569,17 +570,17 @@ impl Describe for Op<'_> {
                 put!(out, "old_bucket_flag ", split.old_bucket_flag.0, ", new_bucket_flag ", split.new_bucket_flag.0);
             }
             Op::MovePageContents(MovePageContents { head, .. }) => {
-                put!(out, "ntups ", head.ntuples, ", is_primary ", letter(head.to_primary_page));
+                put!(out, "ntups ", head.ntuples, ", is_primary ", letter(head.to_primary_page.get()));
             }
             Op::SqueezePage(SqueezePage { head, .. }) => {
                 put!(out, "prevblkno ", head.prev_block, ", nextblkno ", head.next_block, ", ntups ", head.ntuples);
-                put!(out, ", is_primary ", letter(head.to_primary_page));
+                put!(out, ", is_primary ", letter(head.to_primary_page.get()));
                 if fmt.since(19) {
-                    put!(out, ", is_previous ", letter(head.to_prev_page));
+                    put!(out, ", is_previous ", letter(head.to_prev_page.get()));
                 }
             }
             Op::Delete(Delete { head, .. }) => {
-                put!(out, "clear_dead_marking ", letter(head.clear_dead_marking), ", is_primary ", letter(head.is_primary_page));
+                put!(out, "clear_dead_marking ", letter(head.clear_dead_marking.get()), ", is_primary ", letter(head.is_primary_page.get()));
             }
             Op::UpdateMetaPage(update) => {
                 put!(out, "ntuples ");
@@ -597,7 +598,7 @@ impl Describe for Op<'_> {
                 }
                 // 16 has the field but does not show it.
                 if let Some(catalog) = head.is_catalog_rel.filter(|_| fmt.since(17)) {
-                    put!(out, ", isCatalogRel ", letter(catalog));
+                    put!(out, ", isCatalogRel ", letter(catalog.get()));
                 }
             }
         }

@@ -11,7 +11,7 @@ use crate::record::Record;
 use crate::text::{Text, hex2};
 use crate::heap_tuple::HeapTuple;
 use crate::types::{Oid, OffsetNumber, Xid};
-use crate::wire::{Array, Bytes, Pad, Parsed, Since, Wire, array, rest};
+use crate::wire::{Array, Bytes, CBool, Pad, Parsed, Since, Wire, array, rest};
 
 /// Record types. `+INIT`: replay starts with an empty page (`XLOG_HEAP_INIT_PAGE`).
 pub const OPCODES: &[Opcode] = &[
@@ -269,7 +269,7 @@ wire_struct! {
         /// Default tablespace of that database.
         ts: Since<18, Oid>,
         /// Whether the relation cache's start-up files are out of date.
-        relcache_init_file_inval: Since<18, bool>,
+        relcache_init_file_inval: Since<18, CBool>,
         /// Padding.
         #[serde(skip)]
         pad2: Since<18, Pad<3>>,
@@ -304,6 +304,7 @@ pub enum Op<'a> {
     /// Relations are emptied.
     Truncate(Truncate<'a>),
     /// A speculative insertion stays.
+    #[serde(rename = "heap_confirm")]
     Confirm(Confirm),
     /// A tuple is locked.
     Lock(Lock),
@@ -472,7 +473,7 @@ impl Describe for Op<'_> {
                 if let (Some(msgs), Some(db), Some(ts), Some(init)) =
                     (*inplace.msgs, *inplace.head.db, *inplace.head.ts, *inplace.head.relcache_init_file_inval)
                 {
-                    put_invalidations(out, fmt, &msgs, db, ts, init);
+                    put_invalidations(out, fmt, &msgs, db, ts, init.get());
                 }
             }
         }

@@ -8,7 +8,7 @@ use crate::format::{Majors, WalFormat};
 use crate::record::Record;
 use crate::text::{Text, hex2};
 use crate::types::Oid;
-use crate::wire::{Bytes, Pad, Parsed, Str, Wire, WireError, bytes};
+use crate::wire::{Bytes, CBool, Pad, Parsed, Str, Wire, WireError, bytes};
 
 /// Record types. C: `XLOG_LOGICAL_MESSAGE`.
 pub const OPCODES: &[Opcode] = &[op(0x00, "MESSAGE", Majors::ALL)];
@@ -19,7 +19,7 @@ wire_struct! {
         /// Database that it was written in. C: `dbId`.
         db: Oid,
         /// Whether it counts only if its transaction commits.
-        transactional: bool,
+        transactional: CBool,
         /// Padding.
         #[serde(skip)]
         pad: Pad<3>,
@@ -95,10 +95,10 @@ impl Describe for Op<'_> {
     fn describe(&self, _rec: &Record<'_>, fmt: WalFormat, out: &mut Text) {
         let Op::Message(Message { head, prefix, message }) = self;
         if !fmt.since(14) {
-            let kind = if head.transactional { "transactional" } else { "nontransactional" };
+            let kind = if head.transactional.get() { "transactional" } else { "nontransactional" };
             return put!(out, kind, " message size ", head.message_size, " bytes");
         }
-        let kind = if head.transactional { "transactional" } else { "non-transactional" };
+        let kind = if head.transactional.get() { "transactional" } else { "non-transactional" };
         // `%s` ends at the first NUL, wherever the prefix ends.
         let prefix = prefix.0.split(|&byte| byte == 0).next().unwrap_or_default();
         put!(out, kind, ", prefix \"", Str(prefix), "\"; payload (", head.message_size, " bytes): ");

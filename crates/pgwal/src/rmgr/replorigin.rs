@@ -9,7 +9,7 @@ use crate::lsn::Lsn;
 use crate::record::Record;
 use crate::text::Text;
 use crate::types::RepOriginId;
-use crate::wire::{Pad, Wire};
+use crate::wire::{CBool, Pad, Wire};
 
 /// Record types. C: `XLOG_REPLORIGIN_SET`, `XLOG_REPLORIGIN_DROP`.
 pub const OPCODES: &[Opcode] = &[op(0x00, "SET", Majors::ALL), op(0x10, "DROP", Majors::ALL)];
@@ -22,7 +22,7 @@ wire_struct! {
         /// The origin.
         node_id: RepOriginId,
         /// Whether the position may also go back.
-        force: bool,
+        force: CBool,
         /// Padding.
         #[serde(skip)]
         pad: Pad<5>,
@@ -74,7 +74,7 @@ impl Op {
 impl Describe for Op {
     fn describe(&self, _rec: &Record<'_>, _fmt: WalFormat, out: &mut Text) {
         match self {
-            Op::Set(set) => put!(out, "set ", set.node_id, "; lsn ", set.remote_lsn, "; force: ", u8::from(set.force)),
+            Op::Set(set) => put!(out, "set ", set.node_id, "; lsn ", set.remote_lsn, "; force: ", set.force.0),
             Op::Drop(drop) => put!(out, "drop ", drop.node_id),
         }
     }
@@ -91,6 +91,9 @@ mod tests {
             Rec { major, rmid: 19, main: &main, ..Rec::default() }.check("set 513; lsn 1/ABCDE; force: 1", &[]);
         }
         Rec { major: 19, rmid: 19, main: &main, ..Rec::default() }.check("set 513; lsn 1/000ABCDE; force: 1", &[]);
+        // The server prints the byte as it is.
+        let main = le![0u64, 513u16, 2u8, 0u8, 0u32];
+        Rec { major: 15, rmid: 19, main: &main, ..Rec::default() }.check("set 513; lsn 0/0; force: 2", &[]);
         let main = le![513u16];
         Rec { major: 10, rmid: 19, info: 0x10, main: &main, ..Rec::default() }.check("drop 513", &[]);
     }

@@ -9,7 +9,7 @@ use crate::record::Record;
 use crate::text::Text;
 use crate::heap_tuple::{Infomask, Infomask2};
 use crate::types::{CommandId, ItemPointer, RelFileLocator, Xid};
-use crate::wire::{Pad, Wire};
+use crate::wire::{CBool, Pad, Wire};
 
 /// Record types. C: `XLOG_SEQ_LOG`.
 pub const OPCODES: &[Opcode] = &[op(0x00, "LOG", Majors::ALL)];
@@ -41,7 +41,7 @@ wire_struct! {
         /// Values that may be given without another record.
         log_cnt: i64,
         /// Whether `last_value` has been given.
-        is_called: bool,
+        is_called: CBool,
     }
 }
 

@@ -11,7 +11,7 @@ use crate::index_tuple::IndexTuple;
 use crate::record::Record;
 use crate::text::Text;
 use crate::types::{ItemPointer, OffsetNumber, Xid};
-use crate::wire::{Array, Bytes, List, Pad, Parsed, Since, Wire, WireError, array, bytes, list};
+use crate::wire::{Array, Bytes, CBool, List, Pad, Parsed, Since, Wire, WireError, array, bytes, list};
 
 /// Record types.
 pub const OPCODES: &[Opcode] = &[
@@ -159,7 +159,7 @@ wire_struct! {
         /// Transaction to be written into redirects. C: `redirectXid`, `myXid` before 17.
         redirect_xid: Xid,
         /// The index is being built: nothing needs redirects. C: `isBuild`.
-        is_build: bool,
+        is_build: CBool,
         #[serde(skip)]
         #[doc(hidden)]
         pad: Pad<3>,
@@ -170,9 +170,9 @@ wire_struct! {
     /// Fixed part of ADD_LEAF, 10 bytes. C: `spgxlogAddLeaf`.
     pub struct AddLeafHead("spgxlogAddLeaf") {
         /// The page is initialized first. C: `newPage`.
-        new_page: bool,
+        new_page: CBool,
         /// The page is in the tree of null values. C: `storesNulls`.
-        stores_nulls: bool,
+        stores_nulls: CBool,
         /// Line pointer of the new tuple. C: `offnumLeaf`.
         offnum_leaf: OffsetNumber,
         /// First tuple of the node's chain, or 0; the same as `offnum_leaf`: a dead tuple there is replaced. C: `offnumHeadLeaf`.
@@ -200,11 +200,11 @@ wire_struct! {
         /// Tuples moved. C: `nMoves`.
         n_moves: u16,
         /// The destination page is initialized first. C: `newPage`.
-        new_page: bool,
+        new_page: CBool,
         /// A dead tuple is replaced, so only the new one is written. C: `replaceDead`.
-        replace_dead: bool,
+        replace_dead: CBool,
         /// The pages are in the tree of null values. C: `storesNulls`.
-        stores_nulls: bool,
+        stores_nulls: CBool,
         #[serde(skip)]
         #[doc(hidden)]
         pad: Pad<1>,
@@ -243,7 +243,7 @@ wire_struct! {
         /// Its line pointer on block 1, or 0 where it stays. C: `offnumNew`.
         offnum_new: OffsetNumber,
         /// Block 1 is initialized first. C: `newPage`.
-        new_page: bool,
+        new_page: CBool,
         /// The block with the parent, 0 to 2; -1: the downlink stays as it is. C: `parentBlk`.
         parent_blk: i8,
         /// Inner tuple with the downlink on the parent, or 0. C: `offnumParent`.
@@ -277,9 +277,9 @@ wire_struct! {
         /// Line pointer of the tuple with the rest. C: `offnumPostfix`.
         offnum_postfix: OffsetNumber,
         /// Block 1 is initialized first. C: `newPage`.
-        new_page: bool,
+        new_page: CBool,
         /// Both tuples are on block 0. C: `postfixBlkSame`.
-        postfix_blk_same: bool,
+        postfix_blk_same: CBool,
     }
 }
 
@@ -299,7 +299,7 @@ wire_struct! {
     /// Fixed part of PICKSPLIT, 28 bytes with padding. C: `spgxlogPickSplit`.
     pub struct PickSplitHead("spgxlogPickSplit") {
         /// The root, a leaf page before, is split. C: `isRootSplit`.
-        is_root_split: bool,
+        is_root_split: CBool,
         #[serde(skip)]
         #[doc(hidden)]
         pad: Pad<1>,
@@ -308,17 +308,17 @@ wire_struct! {
         /// Tuples inserted on blocks 0 and 1. C: `nInsert`.
         n_insert: u16,
         /// Block 0 is initialized first. C: `initSrc`.
-        init_src: bool,
+        init_src: CBool,
         /// Block 1 is initialized first. C: `initDest`.
-        init_dest: bool,
+        init_dest: CBool,
         /// Line pointer of the new inner tuple. C: `offnumInner`.
         offnum_inner: OffsetNumber,
         /// Block 2 is initialized first. C: `initInner`.
-        init_inner: bool,
+        init_inner: CBool,
         /// The pages are in the tree of null values. C: `storesNulls`.
-        stores_nulls: bool,
+        stores_nulls: CBool,
         /// The parent is on block 2, too. C: `innerIsParent`.
-        inner_is_parent: bool,
+        inner_is_parent: CBool,
         #[serde(skip)]
         #[doc(hidden)]
         pad_parent: Pad<1>,
@@ -425,7 +425,7 @@ wire_struct! {
         /// C: `snapshotConflictHorizon`, `newestRedirectXid` before 16.
         snapshot_conflict_horizon: Xid,
         /// The table is a catalog, to logical decoding. C: `isCatalogRel`.
-        is_catalog_rel: Since<16, bool>,
+        is_catalog_rel: Since<16, CBool>,
         #[serde(skip)]
         #[doc(hidden)]
         pad: Since<16, Pad<1>>,
@@ -485,7 +485,7 @@ pub fn parse<'r>(rec: &Record<'r>, fmt: WalFormat) -> Result<Option<Op<'r>>> {
         })?),
         0x20 => Op::MoveLeafs(rec.parse_all("spgxlogMoveLeafs", main, |i| {
             let (i, head) = MoveLeafsHead::read(i, fmt)?;
-            let n_insert = if head.replace_dead { 1 } else { u32::from(head.n_moves) + 1 };
+            let n_insert = if head.replace_dead.get() { 1 } else { u32::from(head.n_moves) + 1 };
             let (i, delete) = array(i, head.n_moves, fmt, "spgxlogMoveLeafs.offsets")?;
             let (i, insert) = array(i, n_insert, fmt, "spgxlogMoveLeafs.offsets")?;
             let (i, tuples) = list(i, n_insert, fmt, "SpGistLeafTupleData")?;
@@ -623,8 +623,8 @@ impl Describe for AddLeafHead {
             put!(out, "add leaf to page; off ", self.offnum_leaf, "; headoff ", self.offnum_head_leaf);
             put!(out, "; parentoff ", self.offnum_parent);
         }
-        put_if(self.new_page, " (newpage)", out);
-        put_if(self.stores_nulls, " (nulls)", out);
+        put_if(self.new_page.get(), " (newpage)", out);
+        put_if(self.stores_nulls.get(), " (nulls)", out);
     }
 }
 
@@ -635,9 +635,9 @@ impl Describe for MoveLeafsHead {
             return;
         }
         put!(out, "nmoves: ", self.n_moves, ", parentoff: ", self.offnum_parent, ", nodeI: ", self.node_i);
-        put_if(self.new_page, " (newpage)", out);
-        put_if(self.replace_dead, " (replacedead)", out);
-        put_if(self.stores_nulls, " (nulls)", out);
+        put_if(self.new_page.get(), " (newpage)", out);
+        put_if(self.replace_dead.get(), " (replacedead)", out);
+        put_if(self.stores_nulls.get(), " (nulls)", out);
     }
 }
 
@@ -649,7 +649,7 @@ impl Describe for AddNodeHead {
         }
         put!(out, "off: ", self.offnum, ", newoff: ", self.offnum_new, ", parentBlk: ", self.parent_blk);
         put!(out, ", parentoff: ", self.offnum_parent, ", nodeI: ", self.node_i);
-        put_if(self.new_page, " (newpage)", out);
+        put_if(self.new_page.get(), " (newpage)", out);
     }
 }
 
@@ -657,12 +657,12 @@ impl Describe for SplitTupleHead {
     fn describe(&self, _: &Record<'_>, fmt: WalFormat, out: &mut Text) {
         if !fmt.since(14) {
             put!(out, "prefix off: ", self.offnum_prefix, ", postfix off: ", self.offnum_postfix);
-            put!(out, " (same ", u8::from(self.postfix_blk_same), ", new ", u8::from(self.new_page), ")");
+            put!(out, " (same ", self.postfix_blk_same.0, ", new ", self.new_page.0, ")");
             return;
         }
         put!(out, "prefixoff: ", self.offnum_prefix, ", postfixoff: ", self.offnum_postfix);
-        put_if(self.new_page, " (newpage)", out);
-        put_if(self.postfix_blk_same, " (same)", out);
+        put_if(self.new_page.get(), " (newpage)", out);
+        put_if(self.postfix_blk_same.get(), " (same)", out);
     }
 }
 
@@ -674,9 +674,9 @@ impl Describe for PickSplitHead {
         } else {
             put!(out, "ndel ", self.n_delete, "; nins ", self.n_insert);
         }
-        put_if(self.inner_is_parent, " (innerIsParent)", out);
-        put_if(self.stores_nulls && fmt.since(14), " (nulls)", out);
-        put_if(self.is_root_split, " (isRootSplit)", out);
+        put_if(self.inner_is_parent.get(), " (innerIsParent)", out);
+        put_if(self.stores_nulls.get() && fmt.since(14), " (nulls)", out);
+        put_if(self.is_root_split.get(), " (isRootSplit)", out);
     }
 }
 
@@ -691,7 +691,7 @@ impl Describe for VacuumRedirectHead {
         put!(out, self.snapshot_conflict_horizon);
         // 16 has the field and does not show it.
         if let Some(is_catalog_rel) = self.is_catalog_rel.filter(|_| fmt.since(17)) {
-            put!(out, ", isCatalogRel: ", if is_catalog_rel { "T" } else { "F" });
+            put!(out, ", isCatalogRel: ", if is_catalog_rel.get() { "T" } else { "F" });
         }
     }
 }

@@ -9,7 +9,7 @@ use crate::inval::{InvalMessage, put_invalidations};
 use crate::record::Record;
 use crate::text::Text;
 use crate::types::{Oid, Xid};
-use crate::wire::{Array, Pad, Wire, array};
+use crate::wire::{Array, CBool, Pad, Wire, array};
 
 /// Record types. C: `XLOG_STANDBY_LOCK`, `XLOG_RUNNING_XACTS`, `XLOG_INVALIDATIONS`.
 pub const OPCODES: &[Opcode] =
@@ -42,7 +42,7 @@ wire_struct! {
         /// Number of subtransactions, which come after the top-level ones.
         subxcnt: i32,
         /// Some subtransactions are left out.
-        subxid_overflow: bool,
+        subxid_overflow: CBool,
         /// Alignment.
         #[serde(skip)]
         pad: Pad<3>,
@@ -75,7 +75,7 @@ wire_struct! {
         /// Tablespace of the init file.
         spc: Oid,
         /// The init file is out of date.
-        relcache_init_file_inval: bool,
+        relcache_init_file_inval: CBool,
         /// Alignment.
         #[serde(skip)]
         pad: Pad<3>,
@@ -165,7 +165,7 @@ impl Describe for Op<'_> {
             }
             Op::RunningXacts(running) => describe_running(running, fmt, out),
             Op::Invalidations(Invalidations { head, msgs }) => {
-                put_invalidations(out, fmt, msgs, head.db, head.spc, head.relcache_init_file_inval);
+                put_invalidations(out, fmt, msgs, head.db, head.spc, head.relcache_init_file_inval.get());
             }
         }
     }
@@ -179,7 +179,7 @@ fn describe_running(running: &RunningXacts<'_>, fmt: WalFormat, out: &mut Text) 
         put!(out, "; ", head.xcnt, " xacts:");
         running.xids.iter().for_each(|xid| put!(out, " ", xid));
     }
-    if head.subxid_overflow {
+    if head.subxid_overflow.get() {
         put!(out, if fmt.since(16) { "; subxid overflowed" } else { "; subxid ovf" });
     }
     if fmt.since(16) && !running.subxids.is_empty() {

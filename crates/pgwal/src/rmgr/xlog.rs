@@ -10,7 +10,7 @@ use crate::lsn::{Lsn, TimelineId};
 use crate::record::Record;
 use crate::text::{Put, Text};
 use crate::types::{FullXid, MultiXactId, Oid, TimestampTz, Xid};
-use crate::wire::{Bytes, FixedSize, Pad, Parsed, Since, Str, Until, Wire, rest};
+use crate::wire::{Bytes, CBool, FixedSize, Pad, Parsed, Since, Str, Until, Wire, rest};
 
 /// Record types. C: `XLOG_*`, catalog/pg_control.h.
 pub const OPCODES: &[Opcode] = &[
@@ -43,14 +43,14 @@ wire_struct! {
         /// Timeline before, where the checkpoint starts a new one; else the same.
         prev_timeline: TimelineId,
         /// `full_page_writes` is on.
-        full_page_writes: bool,
+        full_page_writes: CBool,
         /// Alignment.
         #[serde(skip)]
         pad1: Pad<3>,
         /// `wal_level`.
         wal_level: Since<17, WalLevel>,
         /// Logical decoding is possible.
-        logical_decoding_enabled: Since<19, bool>,
+        logical_decoding_enabled: Since<19, CBool>,
         /// Alignment.
         #[serde(skip)]
         pad2: Since<12, Until<16, Pad<4>>>,
@@ -162,9 +162,9 @@ wire_struct! {
         /// `wal_level`.
         wal_level: WalLevel,
         /// `wal_log_hints`.
-        wal_log_hints: bool,
+        wal_log_hints: CBool,
         /// `track_commit_timestamp`.
-        track_commit_timestamp: bool,
+        track_commit_timestamp: CBool,
         /// Alignment.
         #[serde(skip)]
         pad: Pad<2>,
@@ -271,7 +271,7 @@ pub enum Op<'a> {
     /// `full_page_writes` was switched.
     FpwChange {
         /// The new setting.
-        full_page_writes: bool,
+        full_page_writes: CBool,
     },
     /// A new timeline starts.
     EndOfRecovery(EndOfRecovery),
@@ -296,7 +296,7 @@ pub enum Op<'a> {
     /// Logical decoding became possible, or impossible; from 19 on.
     LogicalDecodingStatusChange {
         /// Whether it is possible now.
-        enabled: bool,
+        enabled: CBool,
     },
 }
 
@@ -320,7 +320,7 @@ pub fn parse<'r>(rec: &Record<'r>, fmt: WalFormat) -> Result<Option<Op<'r>>> {
         0x50 => Op::BackupEnd { start: rec.parse_all("XLOG_BACKUP_END.startpoint", main, |i| Lsn::read(i, fmt))? },
         0x60 => Op::ParameterChange(rec.parse_all("xl_parameter_change", main, |i| ParameterChange::read(i, fmt))?),
         0x70 => Op::RestorePoint(rec.parse_all("xl_restore_point", main, |i| RestorePoint::read(i, fmt))?),
-        0x80 => Op::FpwChange { full_page_writes: rec.parse_all("XLOG_FPW_CHANGE.fpw", main, |i| bool::read(i, fmt))? },
+        0x80 => Op::FpwChange { full_page_writes: rec.parse_all("XLOG_FPW_CHANGE.fpw", main, |i| CBool::read(i, fmt))? },
         0x90 => Op::EndOfRecovery(rec.parse_all("xl_end_of_recovery", main, |i| EndOfRecovery::read(i, fmt))?),
         0xA0 => {
             empty()?;
@@ -341,7 +341,7 @@ pub fn parse<'r>(rec: &Record<'r>, fmt: WalFormat) -> Result<Option<Op<'r>>> {
         }
         0xF0 if fmt.since(19) => {
             let field = "XLOG_LOGICAL_DECODING_STATUS_CHANGE.new_status";
-            Op::LogicalDecodingStatusChange { enabled: rec.parse_all(field, main, |i| bool::read(i, fmt))? }
+            Op::LogicalDecodingStatusChange { enabled: rec.parse_all(field, main, |i| CBool::read(i, fmt))? }
         }
         _ => return Ok(None),
     }))
@@ -378,7 +378,7 @@ impl Describe for Op<'_> {
             Op::BackupEnd { start } => put!(out, start),
             Op::ParameterChange(change) => describe_parameters(change, out),
             Op::RestorePoint(point) => put!(out, point.name.text()),
-            Op::FpwChange { full_page_writes: on } | Op::LogicalDecodingStatusChange { enabled: on } => put!(out, truth(*on)),
+            Op::FpwChange { full_page_writes: on } | Op::LogicalDecodingStatusChange { enabled: on } => put!(out, truth(on.get())),
             Op::EndOfRecovery(end) => {
                 put!(out, "tli ", end.timeline, "; prev tli ", end.prev_timeline, "; time ", end.end_time);
                 if let Some(level) = *end.wal_level {
@@ -393,12 +393,12 @@ impl Describe for Op<'_> {
 }
 
 fn describe_checkpoint(c: &Checkpoint, kind: &str, out: &mut Text) {
-    put!(out, "redo ", c.redo, "; tli ", c.timeline, "; prev tli ", c.prev_timeline, "; fpw ", truth(c.full_page_writes));
+    put!(out, "redo ", c.redo, "; tli ", c.timeline, "; prev tli ", c.prev_timeline, "; fpw ", truth(c.full_page_writes.get()));
     if let Some(level) = *c.wal_level {
         put!(out, "; wal_level ", level);
     }
     if let Some(enabled) = *c.logical_decoding_enabled {
-        put!(out, "; logical decoding ", truth(enabled));
+        put!(out, "; logical decoding ", truth(enabled.get()));
     }
     put!(out, "; xid ", c.next_xid.0, "; oid ", c.next_oid, "; multi ", c.next_multi, "; offset ", c.next_multi_offset);
     put!(out, "; oldest xid ", c.oldest_xid, " in DB ", c.oldest_xid_db);
@@ -413,8 +413,8 @@ fn describe_parameters(change: &ParameterChange, out: &mut Text) {
         put!(out, " max_wal_senders=", senders);
     }
     put!(out, " max_prepared_xacts=", change.max_prepared_xacts, " max_locks_per_xact=", change.max_locks_per_xact);
-    put!(out, " wal_level=", change.wal_level, " wal_log_hints=", on_off(change.wal_log_hints));
-    put!(out, " track_commit_timestamp=", on_off(change.track_commit_timestamp));
+    put!(out, " wal_level=", change.wal_level, " wal_log_hints=", on_off(change.wal_log_hints.get()));
+    put!(out, " track_commit_timestamp=", on_off(change.track_commit_timestamp.get()));
 }
 
 fn truth(value: bool) -> &'static str {
@@ -437,10 +437,10 @@ mod tests {
             redo: Lsn(0x1_0000_0028),
             timeline: TimelineId(2),
             prev_timeline: TimelineId(1),
-            full_page_writes: true,
+            full_page_writes: CBool(1),
             pad1: Pad([1, 2, 3]),
             wal_level: Since(since(17).then_some(WalLevel(2))),
-            logical_decoding_enabled: Since(since(19).then_some(false)),
+            logical_decoding_enabled: Since(since(19).then_some(CBool(0))),
             pad2: Since(since(12).then_some(Until((!since(17)).then_some(Pad([4; 4]))))),
             pad3: Since(since(19).then_some(Pad([5; 7]))),
             next_xid: NextXid(FullXid(0x7_0000_02BC)),
@@ -503,8 +503,8 @@ mod tests {
             max_prepared_xacts: 20,
             max_locks_per_xact: 64,
             wal_level: WalLevel(1),
-            wal_log_hints: true,
-            track_commit_timestamp: false,
+            wal_log_hints: CBool(1),
+            track_commit_timestamp: CBool(0),
             pad: Pad([1, 2]),
         };
         for major in 10..=19 {
@@ -547,7 +547,7 @@ mod tests {
             check(0x40, Op::Switch, 0, "");
             check(0x50, Op::BackupEnd { start: Lsn(0xABC) }, 8, lsn);
             check(0x70, Op::RestorePoint(point), 72, "abc");
-            check(0x80, Op::FpwChange { full_page_writes: true }, 1, "true");
+            check(0x80, Op::FpwChange { full_page_writes: CBool(1) }, 1, "true");
             check(0xA0, Op::FpiForHint, 0, "");
             check(0xB0, Op::Fpi, 0, "");
             let text = format!("lsn {lsn}; time 2000-01-01 00:00:00.000000 UTC");
@@ -560,7 +560,7 @@ mod tests {
             check(major, 0, 0xC0, &Payload::Xlog(Op::FpiMulti), 0, "");
         }
         check(19, 0, 0xC0, &Payload::Xlog(Op::AssignLsn { dummy: 0 }), 4, "");
-        check(19, 0, 0xF0, &Payload::Xlog(Op::LogicalDecodingStatusChange { enabled: false }), 1, "false");
+        check(19, 0, 0xF0, &Payload::Xlog(Op::LogicalDecodingStatusChange { enabled: CBool(0) }), 1, "false");
     }
 
     #[test]

@@ -9,7 +9,7 @@ use crate::rmgr::list::{plain, put_elements, put_list};
 use crate::rmgr::{Body, Describe};
 use crate::text::Text;
 use crate::types::{BlockNumber, OffsetNumber, RelFileLocator, Xid};
-use crate::wire::{Array, FixedSize, List, Parsed, Since, Until, Wire, array, list};
+use crate::wire::{Array, CBool, FixedSize, List, Parsed, Since, Until, Wire, array, list};
 
 wire_struct! {
     /// Fixed part of DEDUP. C: `xl_btree_dedup`, 2 bytes.
@@ -75,7 +75,7 @@ wire_struct! {
         /// Number of posting lists that get shorter.
         nupdated: Since<14, u16>,
         /// Whether logical decoding may read the table.
-        is_catalog_rel: Since<16, bool>,
+        is_catalog_rel: Since<16, CBool>,
     }
 }
 /// Tuples that nobody needs are deleted from the page of block 0, to make room.
@@ -258,7 +258,7 @@ impl Describe for Delete<'_> {
         put!(out, "snapshotConflictHorizon: ", horizon, ", ndeleted: ", ndeleted, ", nupdated: ", nupdated.unwrap_or(0));
         // 16 has the flag, and does not show it.
         if let Some(catalog) = is_catalog_rel.filter(|_| fmt.since(17)) {
-            put!(out, ", isCatalogRel: ", if catalog { "T" } else { "F" });
+            put!(out, ", isCatalogRel: ", if catalog.get() { "T" } else { "F" });
         }
         if let Some(items) = &self.items {
             items.describe(out);

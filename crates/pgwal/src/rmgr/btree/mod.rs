@@ -250,7 +250,11 @@ impl<'r> Split<'r> {
             let (i, high_key) = tuple_if(with_high_key, i)?;
             Ok((i, SplitLeft { new_item, high_key }))
         })?;
-        let right = rec.parse_all("IndexTupleData", rec.block_data(1).unwrap_or_default(), |i| Ok((&[], list_all(i, fmt)?)))?;
+        // Replay builds the right page from its tuples, whether it has an image or not. There is at least one.
+        let right = rec.parse_all("IndexTupleData", rec.block_data(1).unwrap_or_default(), |i| {
+            IndexTuple::read(i, fmt)?;
+            Ok((&[], list_all(i, fmt)?))
+        })?;
         Ok(Split { head, left, right })
     }
 

@@ -9,7 +9,7 @@ use crate::rmgr::{Body, Describe};
 use crate::text::Text;
 use crate::index_tuple::IndexTuple;
 use crate::types::{BlockNumber, FullXid, OffsetNumber, RelFileLocator, Xid};
-use crate::wire::{List, Pad, Since, Until, Wire, list};
+use crate::wire::{CBool, List, Pad, Since, Until, Wire, list};
 
 wire_newtype! {
     /// A double-precision number, kept as its bits. C: `float8`, c.h.
@@ -51,7 +51,7 @@ wire_struct! {
         /// Deleted pages at the last cleanup that could not be reused yet.
         last_cleanup_num_delpages: Since<14, u32>,
         /// Whether equal keys look the same, so that posting lists can merge them. C: `allequalimage`.
-        all_equal_image: Since<13, bool>,
+        all_equal_image: Since<13, CBool>,
         /// Padding.
         #[serde(skip)]
         pad13: Since<13, Until<13, Pad<7>>>,
@@ -181,7 +181,7 @@ wire_struct! {
         /// The same, with its epoch. C: `latestRemovedFullXid` before 16.
         snapshot_conflict_horizon: Since<14, FullXid>,
         /// Whether logical decoding may read the table.
-        is_catalog_rel: Since<16, bool>,
+        is_catalog_rel: Since<16, CBool>,
     }
 }
 
@@ -262,7 +262,7 @@ impl Describe for ReusePage {
             put!(out, "rel: ", self.rel, ", snapshotConflictHorizon: ", horizon);
             // 16 has the flag, and does not show it.
             if let Some(catalog) = self.is_catalog_rel.filter(|_| fmt.since(17)) {
-                put!(out, ", isCatalogRel: ", if catalog { "T" } else { "F" });
+                put!(out, ", isCatalogRel: ", if catalog.get() { "T" } else { "F" });
             }
         }
     }

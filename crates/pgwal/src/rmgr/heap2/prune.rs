@@ -10,7 +10,7 @@ use crate::rmgr::{Body, Describe};
 use crate::text::{Text, hex2};
 use crate::heap_tuple::{Infomask, Infomask2};
 use crate::types::{OffsetNumber, Xid};
-use crate::wire::{Array, Pad, Parsed, Since, Until, Wire, array};
+use crate::wire::{Array, CBool, Pad, Parsed, Since, Until, Wire, array};
 
 /// Line pointers.
 pub type OffsetNumbers<'a> = Array<'a, OffsetNumber>;
@@ -35,7 +35,7 @@ wire_struct! {
         /// Number of line pointers that become dead.
         ndead: u16,
         /// Whether logical decoding may read the relation.
-        is_catalog_rel: Since<16, bool>,
+        is_catalog_rel: Since<16, CBool>,
     }
 }
 /// Dead tuples are removed from the page of block 0. Up to 16.
@@ -158,7 +158,7 @@ wire_struct! {
         /// Number of groups.
         nplans: u16,
         /// Whether logical decoding may read the relation.
-        is_catalog_rel: bool,
+        is_catalog_rel: CBool,
     }
 }
 /// Tuples that are frozen, in groups.

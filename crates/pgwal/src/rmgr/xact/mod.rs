@@ -394,7 +394,7 @@ fn describe_prepare(prepare: &Prepare<'_>, node: RepOriginId, fmt: WalFormat, ou
     describe_stats("abort ", &prepare.abort_stats.values, out);
     describe_subxacts(&prepare.subxacts.values, out);
     // The tablespace is not in the record; the description has zero for it.
-    put_invalidations(out, fmt, &prepare.invals.values, head.database, Oid(0), head.initfileinval);
+    put_invalidations(out, fmt, &prepare.invals.values, head.database, Oid(0), head.initfileinval.get());
     if fmt.since(15) && node != RepOriginId(0) {
         let lsn = head.origin_lsn.unwrap_or_default();
         let timestamp = head.origin_timestamp.unwrap_or_default();

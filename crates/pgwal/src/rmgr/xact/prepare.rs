@@ -10,7 +10,7 @@ use crate::format::WalFormat;
 use crate::inval::InvalMessage;
 use crate::lsn::Lsn;
 use crate::types::{MultiXactId, Oid, RelFileLocator, TimestampTz, Xid};
-use crate::wire::{Array, Bytes, FixedSize, Pad, Parsed, Since, Str, Wire, WireError, array, bytes};
+use crate::wire::{Array, Bytes, CBool, FixedSize, Pad, Parsed, Since, Str, Wire, WireError, array, bytes};
 
 wire_struct! {
     /// Fixed part of PREPARE. C: `xl_xact_prepare` (`TwoPhaseFileHeader` before 13): 48 bytes in 10, 64 from 11 on, 72 from 15 on.
@@ -40,7 +40,7 @@ wire_struct! {
         /// Number of invalidation messages.
         ninvalmsgs: i32,
         /// The relation cache's init file will be out of date.
-        initfileinval: bool,
+        initfileinval: CBool,
         /// Alignment.
         #[serde(skip)]
         pad: Pad<1>,
@@ -265,9 +265,9 @@ wire_struct! {
         /// The table.
         id: Oid,
         /// It is a shared catalog.
-        shared: bool,
+        shared: CBool,
         /// It was truncated (from 15 on: or dropped).
-        truncdropped: bool,
+        truncdropped: CBool,
         /// Alignment.
         #[serde(skip)]
         pad: Pad<2>,
