@@ -364,15 +364,17 @@ impl Wal {
     }
 
     /// LSN of byte `at` of the record at `lsn`.
-    fn lsn_in_record(&self, lsn: Lsn, at: usize) -> Lsn {
+    fn lsn_in_record(&self, lsn: Lsn, mut at: usize) -> Lsn {
         let mut lsn = lsn;
-        for _ in 0..at {
-            lsn = lsn + 1;
-            if self.page_offset(lsn) == 0 {
-                lsn = lsn + self.header_size(lsn);
+        loop {
+            let left = (u64::from(self.fmt.wal_page_size) - self.page_offset(lsn)) as usize;
+            if at < left {
+                return lsn + at as u64;
             }
+            at -= left;
+            lsn = lsn + left as u64;
+            lsn = lsn + self.header_size(lsn);
         }
-        lsn
     }
 
     /// Writes pieces of a record up to the end of page number `pages`, and returns how much was written.

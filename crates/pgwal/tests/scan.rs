@@ -113,6 +113,34 @@ fn damage_anywhere() {
     }
 }
 
+/// Damage exactly where one thread's part ends and another's starts, which neither of them sees alone.
+#[test]
+fn damage_at_the_seams() {
+    let good = busy();
+    let mut stopped = [0; 6];
+    for seam in (1..good.bytes().len() as u64 >> 16).step_by(9).map(|part| good.start() + (part << 16)) {
+        let Some(first) = good.records().iter().find(|record| record.lsn > seam) else { break };
+        let previous = good.records().iter().rfind(|record| record.lsn < first.lsn).unwrap();
+        for (kind, stopped) in (0..).zip(&mut stopped) {
+            let mut wal = good.clone();
+            match kind {
+                0 => wal.patch_record(first.lsn, 8, &(previous.lsn.0 - 8).to_le_bytes()).refresh_crc(first.lsn),
+                1 => wal.patch_page(Lsn(seam.0 - 8192), |header| header.timeline.0 = 2),
+                2 => wal.patch_page(seam, |header| header.timeline.0 = 0),
+                3 => wal.patch_page(seam, |header| header.info.0 ^= 1),
+                4 => wal.patch_page(seam, |header| header.remaining ^= 8),
+                _ => wal.patch_record(previous.lsn, 4, &[1]),
+            };
+            let what = format!("kind {kind} at {seam}");
+            let (records, _) = same_with_threads(&wal, &what);
+            assert!(records == whole(wal.bytes()).records, "{what}");
+            *stopped += usize::from(records.len() < good.records().len());
+        }
+    }
+    // A length of the rest means nothing where no record goes on.
+    assert!(stopped.iter().all(|&stopped| stopped > 3), "{stopped:?}");
+}
+
 #[test]
 fn a_start_and_an_end() {
     let wal = busy();
