@@ -138,7 +138,7 @@ mod tests {
 
     #[test]
     fn operating_system_errors_read_as_in_c() {
-        let error = io::Error::from(File::open("/nowhere/at/all").unwrap_err());
+        let error = File::open("/nowhere/at/all").unwrap_err();
         assert_eq!(Errno(&error).to_string(), "No such file or directory");
         assert_eq!(Errno(&io::Error::other("made up")).to_string(), "made up");
     }
