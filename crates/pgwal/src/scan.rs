@@ -132,8 +132,8 @@ pub fn scan<W: Work>(wal: &Wal, options: Options, work: &W, mut sink: impl FnMut
             {
                 stop = Stop::Damage(error);
             }
-            // The records go on to the end of the bytes: whoever cut the file is the reason, not the server.
-            if let (Stop::End(end), Some(SourceError { problem: SourceProblem::CutShort { .. }, .. })) = (&stop, &failed)
+            // The records go on to the last byte: it is not the server that stopped there.
+            if let (Stop::End(end), Some(_)) = (&stop, &failed)
                 && matches!(end.reason, EndReason::NoMoreInput | EndReason::Unfinished { .. })
                 && reader.framer.as_ref().zip(batch.last()).is_some_and(|(framer, last)| framer.position() >= last.last_page())
             {

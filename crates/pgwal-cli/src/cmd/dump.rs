@@ -18,7 +18,7 @@ use pgwal::scan::{self, Stop, Summary, Work, scan};
 use pgwal::source::{SourceError, SourceProblem};
 use pgwal::stats::Stats;
 use pgwal::text::{Text, Zone};
-use pgwal::{EndReason, Lsn, RawRecord, Record, SegmentName, TimelineId, WalFormat, json, waldump};
+use pgwal::{put, EndReason, Lsn, RawRecord, Record, SegmentName, TimelineId, WalFormat, json, waldump};
 
 use crate::args::{FilterArgs, RmgrArg, SegmentArgs};
 use crate::fullpage::{FullPageError, FullPages};
@@ -105,7 +105,7 @@ impl Opts {
         let all_cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
         // What is counted or saved, is in the order of the WAL.
         let threads = if in_order { 1 } else { self.threads.map_or_else(all_cores, NonZero::get) };
-        let mut totals = Totals::default();
+        let mut totals = Totals { asked: self.segments.start, plain: self.format == Form::Text, ..Totals::default() };
         let mut start = self.segments.start;
         let mut patience = Patience::default();
         let (summary, partial) = loop {
@@ -121,7 +121,6 @@ impl Opts {
             if let Some(error) = work.failed.take() {
                 return Err(error.into());
             }
-            totals.first = totals.first.or(summary.first);
             if work.is_full() || !self.follow || !patience.allows(&summary) {
                 break (summary, selection.partial);
             }
@@ -144,10 +143,6 @@ impl Opts {
             }
         }
         out.flush()?;
-        let asked = self.segments.start.zip(totals.first).filter(|(asked, first)| asked < first);
-        if let Some((asked, first)) = asked {
-            eprintln!("pgwal: the first record after {asked} is at {first}, {} bytes further", first - asked);
-        }
         Ok(conclude(&summary, partial, totals.bad_payloads))
     }
 }
@@ -259,7 +254,8 @@ struct Part {
     text: Text,
     json: Vec<u8>,
     stats: Stats,
-    fmt: Option<WalFormat>,
+    /// Format of the WAL and start of the first record, whether it is shown or not.
+    first: Option<(WalFormat, Lsn)>,
     /// Payloads that do not parse.
     bad: Vec<pgwal::Error>,
 }
@@ -270,13 +266,13 @@ impl Work for Records {
     fn part(&self) -> Part {
         // The format is set with the first record.
         let text = Text::new(WalFormat::new(0), self.zone.clone());
-        Part { text, json: Vec::new(), stats: Stats::default(), fmt: None, bad: Vec::new() }
+        Part { text, json: Vec::new(), stats: Stats::default(), first: None, bad: Vec::new() }
     }
 
     #[inline]
     fn record(&self, raw: &RawRecord<'_>, part: &mut Part) -> pgwal::Result<()> {
-        if part.fmt.is_none() {
-            part.fmt = Some(raw.fmt);
+        if part.first.is_none() {
+            part.first = Some((raw.fmt, raw.lsn));
             part.text.set_format(raw.fmt);
         }
         if self.limit.is_some() && self.is_full() {
@@ -315,18 +311,42 @@ struct Totals {
     fmt: Option<WalFormat>,
     first: Option<Lsn>,
     bad_payloads: u64,
+    /// Where reading was to start.
+    asked: Option<Lsn>,
+    /// Whether the output is pg_waldump's.
+    plain: bool,
 }
 
 impl Totals {
     fn take(&mut self, part: Part, out: &mut impl Write) -> io::Result<()> {
+        if let (None, Some((fmt, first))) = (self.fmt, part.first) {
+            (self.fmt, self.first) = (Some(fmt), Some(first));
+            self.say_skipped(fmt, first, out)?;
+        }
         out.write_all(part.text.as_bytes())?;
         out.write_all(&part.json)?;
         self.stats.merge(&part.stats);
-        self.fmt = self.fmt.or(part.fmt);
         for error in part.bad {
             self.bad_payloads += 1;
             eprintln!("pgwal: {error}");
         }
+        Ok(())
+    }
+
+    /// Says what was skipped to find the first record. Up to 16, pg_waldump says so among the records, and never where the start
+    /// is that of a segment.
+    fn say_skipped(&self, fmt: WalFormat, first: Lsn, out: &mut impl Write) -> io::Result<()> {
+        let Some(asked) = self.asked.filter(|&asked| asked != first && asked.segment_offset(fmt.segment_size) != 0) else {
+            return Ok(());
+        };
+        let count = first - asked;
+        let bytes = if count == 1 { "byte" } else { "bytes" };
+        if self.plain && !fmt.since(17) {
+            let mut text = Text::new(fmt, Zone::utc());
+            put!(&mut text, "first record is after ", asked, ", at ", first, ", skipping over ", count, " ", bytes, "\n");
+            return out.write_all(text.as_bytes());
+        }
+        eprintln!("pgwal: the first record after {asked} is at {first}, {count} {bytes} further");
         Ok(())
     }
 }
