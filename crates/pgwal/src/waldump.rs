@@ -75,7 +75,14 @@ static COLUMNS: [Option<[u8; 11]>; RMGRS.len()] = {
 /// The short form: on the record's line.
 fn write_blocks(record: &Record<'_>, out: &mut Text) {
     for block in &record.blocks {
-        put!(out, ", blkref #", block.id, ": rel ", block.rel);
+        if block.id < 10 {
+            let mut start = *b", blkref #0: rel ";
+            start[10] += block.id; // a digit
+            out.push(&start);
+        } else {
+            put!(out, ", blkref #", block.id, ": rel ");
+        }
+        put!(out, block.rel);
         if block.fork != ForkNumber::MAIN {
             put!(out, " fork ", block.fork);
         }

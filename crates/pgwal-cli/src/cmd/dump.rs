@@ -18,7 +18,7 @@ use pgwal::scan::{self, Stop, Summary, Work, scan};
 use pgwal::source::{SourceError, SourceProblem};
 use pgwal::stats::Stats;
 use pgwal::text::{Text, Zone};
-use pgwal::{put, EndReason, Lsn, RawRecord, Record, SegmentName, TimelineId, WalFormat, json, waldump};
+use pgwal::{EndReason, Lsn, RawRecord, Record, SegmentName, TimelineId, WalFormat, json, put, waldump};
 
 use crate::args::{FilterArgs, RmgrArg, SegmentArgs};
 use crate::fullpage::{FullPageError, FullPages};

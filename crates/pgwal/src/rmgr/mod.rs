@@ -9,7 +9,7 @@ use std::borrow::Cow;
 use serde::{Serialize, Serializer};
 
 use crate::error::Result;
-use crate::format::{Majors, WalFormat};
+use crate::format::{MAGICS, Majors, WalFormat};
 use crate::record::{Info, Record};
 use crate::text::Text;
 
@@ -210,6 +210,32 @@ pub fn identify(rmid: RmgrId, info: Info, fmt: WalFormat) -> Option<&'static str
         RmgrId::GENERIC => 0,
         _ => info.opcode(),
     };
-    let row = rmid.builtin()?.opcodes.iter().find(|row| row.info == bits && row.majors.contains(fmt.major));
-    row.map(|row| row.name)
+    if bits & Info::MASK != 0 {
+        return None;
+    }
+    let names = NAMES.get(usize::from(fmt.major).wrapping_sub(FIRST_MAJOR))?.get(usize::from(rmid.0))?;
+    *names.get(usize::from(bits >> 4))?
 }
+
+const FIRST_MAJOR: usize = 10;
+/// The opcode rows spread out by major, resource manager and bits: every record asks for its name.
+static NAMES: [[[Option<&str>; 16]; RMGRS.len()]; MAGICS.len()] = {
+    let mut names = [[[None; 16]; RMGRS.len()]; MAGICS.len()];
+    let mut major = 0;
+    while major < names.len() {
+        let mut id = 0;
+        while id < RMGRS.len() {
+            let mut row = 0;
+            while row < RMGRS[id].opcodes.len() {
+                let opcode = RMGRS[id].opcodes[row];
+                if opcode.majors.contains((FIRST_MAJOR + major) as u8) {
+                    names[major][id][opcode.info as usize >> 4] = Some(opcode.name);
+                }
+                row += 1;
+            }
+            id += 1;
+        }
+        major += 1;
+    }
+    names
+};
