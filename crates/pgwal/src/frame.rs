@@ -1,6 +1,6 @@
 //! Framing: joining the pieces of records over pages and segments, and checking them.
 //!
-//! One state machine, [`Framer`], serves both readers: it is shown a window of bytes and takes from its front what it can use.
+//! One state machine, `Framer`, serves both readers: it is shown a window of bytes and takes from its front what it can use.
 //! [`Decoder`] is the push form: it is fed chunks of any size. [`crate::source::Records`] is the pull form over mapped segments.
 
 use std::borrow::Cow;

@@ -1,6 +1,7 @@
 //! Reading and writing fields in their on-disk order.
 //!
-//! Every field type implements [`Wire`]; [`wire_struct!`] turns a list of fields into a struct with its reader and writer.
+//! Every field type implements [`Wire`]; [`wire_struct!`](crate::wire_struct) turns a list of fields into a struct with its reader
+//! and writer.
 //! WAL is written in the byte order of its machine; this crate reads little-endian WAL (x86-64, ARM) and says so of the other kind.
 //! nom does the bounds checks; its types stay inside this file.
 
