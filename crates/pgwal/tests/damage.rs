@@ -323,15 +323,17 @@ fn record_parts(kinds: &mut BTreeSet<String>) {
 
 /// Payloads and page images that do not parse; the record's other parts stay good.
 fn payloads(kinds: &mut BTreeSet<String>) {
-    let mut case = |info: u8, main: &[u8], kind: ErrorKind, at: u64| {
-        let bytes = RecordBuilder::new(RmgrId::XLOG, info).main(main).bytes(FMT, Lsn(8));
+    let mut case = |rmid: RmgrId, info: u8, main: &[u8], kind: ErrorKind, at: u64| {
+        let bytes = RecordBuilder::new(rmid, info).main(main).bytes(FMT, Lsn(8));
         let raw = RawRecord::from_bytes(&bytes, RECORD, FMT).unwrap();
         let record = raw.decode().unwrap();
         kinds.insert(expect(&record.payload().unwrap_err(), kind, part_place(2 + at)));
     };
-    case(0x30, &[1, 2, 3], ErrorKind::Truncated { field: "XLOG_NEXTOID.nextOid", needed: 1 }, 0);
-    case(0x30, &[1, 2, 3, 4, 5], ErrorKind::TrailingBytes { after: "XLOG_NEXTOID.nextOid", count: 1 }, 4);
-    case(0x80, &[2], ErrorKind::Value { field: "XLOG_FPW_CHANGE.fpw", expected: "0 or 1", found: 2 }, 0);
+    case(RmgrId::XLOG, 0x30, &[1, 2, 3], ErrorKind::Truncated { field: "XLOG_NEXTOID.nextOid", needed: 1 }, 0);
+    case(RmgrId::XLOG, 0x30, &[1, 2, 3, 4, 5], ErrorKind::TrailingBytes { after: "XLOG_NEXTOID.nextOid", count: 1 }, 4);
+    let no_fork = [[0; 12].as_slice(), &[4, 0, 0, 0]].concat();
+    let kind = ErrorKind::Value { field: "xl_smgr_create.fork", expected: "a fork, 0 to 3", found: 4 };
+    case(RmgrId(2), 0x10, &no_fork, kind, 12);
 
     let page = [1; 8192];
     let image = ImageBuilder::new(&page).compress(Compression::Pglz).with_data(&[1, 2]);

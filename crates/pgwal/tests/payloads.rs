@@ -211,11 +211,11 @@ fn open_tail(record: &Record<'_>, part: Part) -> Option<usize> {
 }
 
 /// What tells records of one type apart that are worth a look: block references with data, with an image, with both, and optional
-/// parts of the main data, which show in its length.
-fn shape(record: &Record<'_>) -> (u8, u8, u8, usize, Vec<(u8, bool, bool)>) {
-    let blocks = record.blocks.iter().map(|block| (block.id, block.has_data(), block.image.is_some())).collect();
-    let len = record.main.len();
-    (record.fmt().major, record.rmid().0, record.info().0, if len < 40 { len } else { 40 + len / 64 }, blocks)
+/// parts, which show in lengths.
+fn shape(record: &Record<'_>) -> (u8, u8, u8, usize, Vec<(u8, usize, bool)>) {
+    let class = |len: usize| if len < 32 { len } else { 32 + len.min(512) / 16 };
+    let blocks = record.blocks.iter().map(|block| (block.id, class(block.data.len()), block.image.is_some())).collect();
+    (record.fmt().major, record.rmid().0, record.info().0, class(record.main.len()), blocks)
 }
 
 /// Cut at any byte, or with a byte more, main data or block data is refused, but for open tails; and what is accepted there
