@@ -38,6 +38,8 @@ wire_newtype! {
     pub struct CommandId(u32);
     /// Microseconds since 2000-01-01 00:00:00 UTC. JSON: an ISO 8601 string in UTC. C: `TimestampTz`, datatype/timestamp.h.
     pub struct TimestampTz(i64);
+    /// A double-precision number, kept as its bits. JSON: a number, or null where JSON has none for it. C: `double`, `float8`.
+    pub struct Float8(u64);
     /// Replication origin; zero is `InvalidRepOriginId`. C: `RepOriginId` (19: `ReplOriginId`), replication/origin.h.
     #[derive(Serialize)]
     #[serde(transparent)]
@@ -64,6 +66,18 @@ impl FullXid {
 impl Serialize for FullXid {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&self.0)
+    }
+}
+
+impl Float8 {
+    /// The number.
+    pub const fn value(self) -> f64 {
+        f64::from_bits(self.0)
+    }
+}
+impl Serialize for Float8 {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        self.value().serialize(serializer)
     }
 }
 

@@ -193,8 +193,8 @@ wire_struct! {
         offset: OffsetNumber,
         /// The tuple that is there goes first. C: `isDelete`.
         is_delete: CBool,
+        /// Padding.
         #[serde(skip)]
-        #[doc(hidden)]
         pad: Pad<1>,
     }
 }
@@ -330,7 +330,7 @@ wire_struct! {
     /// split, 3 the left child of an earlier split that this one finishes.
     pub struct Split("ginxlogSplit") {
         /// The index. C: `locator`, `node` before 16.
-        locator: RelFileLocator,
+        rel: RelFileLocator,
         /// Right link of the split page, or the root's block when the root is split.
         rrlink: BlockNumber,
         /// Child that was split; meaningful on inner pages. C: `leftChildBlkno`.
@@ -339,8 +339,8 @@ wire_struct! {
         right_child: BlockNumber,
         /// Kind of the page.
         flags: GinFlags,
+        /// Padding.
         #[serde(skip)]
-        #[doc(hidden)]
         pad: Pad<2>,
     }
 }
@@ -357,8 +357,8 @@ wire_struct! {
     pub struct DeletePageHead("ginxlogDeletePage") {
         /// Item of the parent that led to the page, counted from 1. C: `parentOffset`.
         parent_offset: OffsetNumber,
+        /// Padding.
         #[serde(skip)]
-        #[doc(hidden)]
         pad: Pad<2>,
         /// Right link of the page, which its left sibling takes over. C: `rightLink`.
         right_link: BlockNumber,
@@ -411,15 +411,15 @@ wire_struct! {
         n_entry_pages: u32,
         /// Posting trees' pages then. C: `nDataPages`.
         n_data_pages: u32,
+        /// Padding.
         #[serde(skip)]
-        #[doc(hidden)]
         pad: Pad<4>,
         /// Keys then. C: `nEntries`.
         n_entries: i64,
         /// Format of the index: 0 and 1 are from before 9.4. C: `ginVersion`.
         gin_version: i32,
+        /// Padding.
         #[serde(skip)]
-        #[doc(hidden)]
         pad_end: Pad<4>,
     }
 }
@@ -428,9 +428,9 @@ wire_struct! {
     /// Fixed part of UPDATE_META_PAGE, 88 bytes with padding. C: `ginxlogUpdateMeta`.
     pub struct UpdateMetaHead("ginxlogUpdateMeta") {
         /// The index. C: `locator`, `node` before 16.
-        locator: RelFileLocator,
+        rel: RelFileLocator,
+        /// Padding.
         #[serde(skip)]
-        #[doc(hidden)]
         pad: Pad<4>,
         /// New content of the metapage.
         metadata: MetaPageData,
@@ -440,8 +440,8 @@ wire_struct! {
         new_rightlink: BlockNumber,
         /// Tuples added to the last page of the pending list; 0: a list was appended, or only the metapage changes.
         ntuples: i32,
+        /// Padding.
         #[serde(skip)]
-        #[doc(hidden)]
         pad_end: Pad<4>,
     }
 }
@@ -484,8 +484,8 @@ wire_struct! {
         metadata: MetaPageData,
         /// Pages deleted.
         ndeleted: i32,
+        /// Padding.
         #[serde(skip)]
-        #[doc(hidden)]
         pad: Pad<4>,
     }
 }

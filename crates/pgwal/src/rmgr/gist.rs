@@ -76,8 +76,8 @@ wire_struct! {
         ntodelete: u16,
         /// The table is a catalog, to logical decoding. C: `isCatalogRel`.
         is_catalog_rel: Since<16, CBool>,
+        /// Padding.
         #[serde(skip)]
-        #[doc(hidden)]
         pad: Since<16, Pad<1>>,
     }
 }
@@ -97,7 +97,7 @@ wire_struct! {
     /// 16 on. From 12 on.
     pub struct PageReuse("gistxlogPageReuse") {
         /// The index. C: `locator`, `node` before 16.
-        locator: RelFileLocator,
+        rel: RelFileLocator,
         /// The page.
         block: BlockNumber,
         /// Newest transaction that could still come to the deleted page. C: `snapshotConflictHorizon`, `latestRemovedFullXid`
@@ -113,22 +113,22 @@ wire_struct! {
     pub struct PageSplitHead("gistxlogPageSplit") {
         /// Right link of the page before the split. C: `origrlink`.
         orig_rlink: BlockNumber,
+        /// Padding.
         #[serde(skip)]
-        #[doc(hidden)]
         pad: Pad<4>,
         /// Node sequence number of the page before the split: the position of the last split of it. C: `orignsn`.
         orig_nsn: Lsn,
         /// The page is a leaf. C: `origleaf`.
         orig_leaf: CBool,
+        /// Padding.
         #[serde(skip)]
-        #[doc(hidden)]
         pad_npage: Pad<1>,
         /// Pages that the split makes of one.
         npage: u16,
         /// The new pages are marked as not yet in the parent. C: `markfollowright`.
         mark_follow_right: CBool,
+        /// Padding.
         #[serde(skip)]
-        #[doc(hidden)]
         pad_end: Pad<3>,
     }
 }
@@ -310,7 +310,7 @@ impl Describe for DeleteHead {
 
 impl Describe for PageReuse {
     fn describe(&self, _: &Record<'_>, fmt: WalFormat, out: &mut Text) {
-        put!(out, "rel ", self.locator, "; blk ", self.block);
+        put!(out, "rel ", self.rel, "; blk ", self.block);
         put!(out, if fmt.since(16) { "; snapshotConflictHorizon " } else { "; latestRemovedXid " });
         put!(out, self.snapshot_conflict_horizon);
         describe_catalog_rel(*self.is_catalog_rel, fmt, out);

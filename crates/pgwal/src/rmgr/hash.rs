@@ -2,7 +2,7 @@
 
 use std::fmt::Write as _;
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use super::{Body, Describe, Opcode, op};
 use crate::error::Result;
@@ -10,7 +10,7 @@ use crate::format::{Majors, WalFormat};
 use crate::index_tuple::IndexTuple;
 use crate::record::Record;
 use crate::text::Text;
-use crate::types::{BlockNumber, Oid, OffsetNumber, RelFileLocator, Xid};
+use crate::types::{BlockNumber, Float8, Oid, OffsetNumber, RelFileLocator, Xid};
 use crate::wire::{Array, CBool, FixedSize, List, Pad, Parsed, Since, Until, Wire, array, list};
 
 /// Record types. C: `XLOG_HASH_INIT_META_PAGE` and its like.
@@ -31,24 +31,10 @@ pub const OPCODES: &[Opcode] = &[
 ];
 
 wire_newtype! {
-    /// A floating-point number, kept as its bits. JSON: a number, or null where JSON has none for it. C: `double`.
-    pub struct Float8(u64);
     /// Number of a bucket, counted from 0. C: `Bucket`, access/hash.h.
     #[derive(Serialize)]
     #[serde(transparent)]
     pub struct Bucket(u32);
-}
-
-impl Float8 {
-    /// The number.
-    pub const fn value(self) -> f64 {
-        f64::from_bits(self.0)
-    }
-}
-impl Serialize for Float8 {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        self.value().serialize(serializer)
-    }
 }
 
 wire_flags! {

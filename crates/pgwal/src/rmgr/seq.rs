@@ -49,7 +49,7 @@ wire_struct! {
     /// The page of a sequence, block 0, is made anew with this row on it. C: `xl_seq_rec` and the tuple that follows it.
     pub struct Log("xl_seq_rec") {
         /// The sequence. C: `locator`, before 16 `node`.
-        locator: RelFileLocator,
+        rel: RelFileLocator,
         /// Its row.
         tuple: SequenceTuple,
     }
@@ -87,7 +87,7 @@ impl Op {
 impl Describe for Op {
     fn describe(&self, _rec: &Record<'_>, _fmt: WalFormat, out: &mut Text) {
         let Op::Log(log) = self;
-        put!(out, "rel ", log.locator);
+        put!(out, "rel ", log.rel);
     }
 }
 

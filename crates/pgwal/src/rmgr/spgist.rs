@@ -108,16 +108,16 @@ pub struct InnerTuple<'a> {
     pub state: TupleState,
     /// All nodes mean the same, because the values could not be told apart. C: `allTheSame`.
     pub all_the_same: bool,
+    /// Padding.
     #[serde(skip)]
-    #[doc(hidden)]
     pub pad: Pad<2>,
     /// The prefix; empty where there is none. C: `prefixSize` bytes.
     pub prefix: Bytes<'a>,
     /// The nodes: each with a label and the place of the child, whose line pointer is 0 where there is none. C: `nNodes` tuples.
     pub nodes: List<'a, IndexTuple<'a>>,
     /// Padding up to the least size of a tuple.
+    /// Padding.
     #[serde(skip)]
-    #[doc(hidden)]
     pub pad_end: Bytes<'a>,
 }
 
@@ -160,8 +160,8 @@ wire_struct! {
         redirect_xid: Xid,
         /// The index is being built: nothing needs redirects. C: `isBuild`.
         is_build: CBool,
+        /// Padding.
         #[serde(skip)]
-        #[doc(hidden)]
         pad: Pad<3>,
     }
 }
@@ -205,15 +205,15 @@ wire_struct! {
         replace_dead: CBool,
         /// The pages are in the tree of null values. C: `storesNulls`.
         stores_nulls: CBool,
+        /// Padding.
         #[serde(skip)]
-        #[doc(hidden)]
         pad: Pad<1>,
         /// Inner tuple with the downlink on the parent. C: `offnumParent`.
         offnum_parent: OffsetNumber,
         /// Node with the downlink, counted from 0. C: `nodeI`.
         node_i: u16,
+        /// Padding.
         #[serde(skip)]
-        #[doc(hidden)]
         pad_state: Pad<2>,
         /// C: `stateSrc`.
         state_src: State,
@@ -250,8 +250,8 @@ wire_struct! {
         offnum_parent: OffsetNumber,
         /// Node with the downlink, counted from 0. C: `nodeI`.
         node_i: u16,
+        /// Padding.
         #[serde(skip)]
-        #[doc(hidden)]
         pad: Pad<2>,
         /// C: `stateSrc`.
         state_src: State,
@@ -300,8 +300,8 @@ wire_struct! {
     pub struct PickSplitHead("spgxlogPickSplit") {
         /// The root, a leaf page before, is split. C: `isRootSplit`.
         is_root_split: CBool,
+        /// Padding.
         #[serde(skip)]
-        #[doc(hidden)]
         pad: Pad<1>,
         /// Tuples deleted from block 0. C: `nDelete`.
         n_delete: u16,
@@ -319,15 +319,15 @@ wire_struct! {
         stores_nulls: CBool,
         /// The parent is on block 2, too. C: `innerIsParent`.
         inner_is_parent: CBool,
+        /// Padding.
         #[serde(skip)]
-        #[doc(hidden)]
         pad_parent: Pad<1>,
         /// Inner tuple with the downlink on the parent, or 0. C: `offnumParent`.
         offnum_parent: OffsetNumber,
         /// Node with the downlink, counted from 0. C: `nodeI`.
         node_i: u16,
+        /// Padding.
         #[serde(skip)]
-        #[doc(hidden)]
         pad_state: Pad<2>,
         /// C: `stateSrc`.
         state_src: State,
@@ -396,8 +396,8 @@ wire_struct! {
     pub struct VacuumRootHead("spgxlogVacuumRoot") {
         /// Tuples deleted. C: `nDelete`.
         n_delete: u16,
+        /// Padding.
         #[serde(skip)]
-        #[doc(hidden)]
         pad: Pad<2>,
         /// C: `stateSrc`.
         state_src: State,
@@ -426,8 +426,8 @@ wire_struct! {
         snapshot_conflict_horizon: Xid,
         /// The table is a catalog, to logical decoding. C: `isCatalogRel`.
         is_catalog_rel: Since<16, CBool>,
+        /// Padding.
         #[serde(skip)]
-        #[doc(hidden)]
         pad: Since<16, Pad<1>>,
     }
 }

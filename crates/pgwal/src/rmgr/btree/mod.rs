@@ -6,7 +6,7 @@ mod page;
 use serde::Serialize;
 
 pub use items::{Dedup, DedupHead, DedupInterval, Delete, DeleteHead, DeletedItems, ItemCount, PostingUpdate, Vacuum, VacuumHead};
-pub use page::{Float8, MarkPageHalfDead, Metadata, NewRoot, NewRootHead, ReusePage, UnlinkPage, UnlinkPageHead};
+pub use page::{MarkPageHalfDead, Metadata, NewRoot, NewRootHead, ReusePage, UnlinkPage, UnlinkPageHead};
 
 use super::{Body, Describe, Opcode, op};
 use crate::error::Result;

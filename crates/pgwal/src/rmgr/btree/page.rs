@@ -1,6 +1,6 @@
 //! Whole pages of a B-tree: the metapage, new roots, deletion and reuse.
 
-use serde::{Serialize, Serializer};
+use serde::Serialize;
 
 use crate::error::Result;
 use crate::format::WalFormat;
@@ -8,25 +8,8 @@ use crate::record::Record;
 use crate::rmgr::{Body, Describe};
 use crate::text::Text;
 use crate::index_tuple::IndexTuple;
-use crate::types::{BlockNumber, FullXid, OffsetNumber, RelFileLocator, Xid};
+use crate::types::{BlockNumber, Float8, FullXid, OffsetNumber, RelFileLocator, Xid};
 use crate::wire::{CBool, List, Pad, Since, Until, Wire, list};
-
-wire_newtype! {
-    /// A double-precision number, kept as its bits. C: `float8`, c.h.
-    pub struct Float8(u64);
-}
-
-impl Float8 {
-    /// The number.
-    pub const fn value(self) -> f64 {
-        f64::from_bits(self.0)
-    }
-}
-impl Serialize for Float8 {
-    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
-        self.value().serialize(serializer)
-    }
-}
 
 wire_struct! {
     /// Contents of the metapage. C: `xl_btree_metadata`: 16 bytes in 10, 32 in 11 and 12, 40 in 13, 28 from 14 on.

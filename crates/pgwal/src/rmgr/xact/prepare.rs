@@ -10,7 +10,7 @@ use crate::format::WalFormat;
 use crate::inval::InvalMessage;
 use crate::lsn::Lsn;
 use crate::types::{MultiXactId, Oid, RelFileLocator, TimestampTz, Xid};
-use crate::wire::{Array, Bytes, CBool, FixedSize, Pad, Parsed, Since, Str, Wire, WireError, array, bytes};
+use crate::wire::{Array, Bytes, CBool, FixedSize, List, Pad, Parsed, Since, Str, Wire, WireError, array, bytes, list_until};
 
 wire_struct! {
     /// Fixed part of PREPARE. C: `xl_xact_prepare` (`TwoPhaseFileHeader` before 13): 48 bytes in 10, 64 from 11 on, 72 from 15 on.
@@ -75,7 +75,7 @@ pub struct Prepare<'a> {
     /// Messages to send at commit.
     pub invals: Section<'a, InvalMessage>,
     /// State of the lock manager, statistics and others, up to and including an end mark.
-    pub state: Vec<StateRecord<'a>>,
+    pub state: List<'a, StateRecord<'a>>,
 }
 
 /// Bytes of C's strictest alignment: every part of the state starts at a multiple of it. C: `MAXIMUM_ALIGNOF`.
@@ -141,16 +141,10 @@ impl<'a> Prepare<'a> {
         let (i, abort_rels) = Section::read(i, head.nabortrels, fmt, "xl_xact_prepare.abortrels")?;
         let (i, commit_stats) = Section::read(i, head.ncommitstats.unwrap_or(0), fmt, "xl_xact_prepare.commitstats")?;
         let (i, abort_stats) = Section::read(i, head.nabortstats.unwrap_or(0), fmt, "xl_xact_prepare.abortstats")?;
-        let (mut i, invals) = Section::read(i, head.ninvalmsgs, fmt, "xl_xact_prepare.invalmsgs")?;
-        let mut state = Vec::new();
-        loop {
-            let (rest, record) = StateRecord::read(i, fmt)?;
-            i = rest;
-            state.push(record);
-            if record.data == StateData::End {
-                return Ok((i, Prepare { head, gid, subxacts, commit_rels, abort_rels, commit_stats, abort_stats, invals, state }));
-            }
-        }
+        let (i, invals) = Section::read(i, head.ninvalmsgs, fmt, "xl_xact_prepare.invalmsgs")?;
+        let is_last = |record: &StateRecord<'_>| record.data == StateData::End;
+        let (i, state) = list_until(i, usize::MAX, fmt, "TwoPhaseRecordOnDisk", is_last)?;
+        Ok((i, Prepare { head, gid, subxacts, commit_rels, abort_rels, commit_stats, abort_stats, invals, state }))
     }
 
     pub(super) fn write(&self, fmt: WalFormat, out: &mut Vec<u8>) {
@@ -162,7 +156,7 @@ impl<'a> Prepare<'a> {
         self.commit_stats.write(out);
         self.abort_stats.write(out);
         self.invals.write(out);
-        self.state.iter().for_each(|record| record.write(fmt, out));
+        self.state.write(out);
     }
 
     /// Name of the transaction.
@@ -305,7 +299,7 @@ const PREDICATE_XACT: u32 = 0;
 /// C: `TWOPHASEPREDICATERECORD_LOCK`.
 const PREDICATE_LOCK: u32 = 1;
 
-impl<'a> StateRecord<'a> {
+impl<'a> Wire<'a> for StateRecord<'a> {
     fn read(i: &'a [u8], fmt: WalFormat) -> Parsed<'a, StateRecord<'a>> {
         let (i, head) = StateHead::read(i, fmt)?;
         let after_head = i;
