@@ -8,6 +8,9 @@ use pgwal_testkit::wal::{BlockBuilder, MIB, Placed, RecordBuilder, Wal, relation
 
 const PAGE_SIZES: [u32; 7] = [1 << 10, 1 << 11, 1 << 12, 1 << 13, 1 << 14, 1 << 15, 1 << 16];
 
+/// Something done to WAL, and what it is.
+type Named<'a> = (&'a str, &'a dyn Fn(&mut Wal));
+
 fn format(major: u8, wal_page_size: u32, segment_size: u32) -> WalFormat {
     WalFormat { wal_page_size, segment_size, ..WalFormat::new(major) }
 }
@@ -202,7 +205,7 @@ fn a_start_at_any_record() {
 
 #[test]
 fn switches() {
-    let cases: [(&str, &dyn Fn(&mut Wal)); 9] = [
+    let cases: [Named<'_>; 9] = [
         ("inside a page", &|wal| {
             wal.leave(800);
         }),
@@ -338,7 +341,7 @@ fn the_wal_ends_with_a_page() {
 
 #[test]
 fn the_wal_ends_inside_a_record() {
-    let tails: [(&str, &dyn Fn(&mut Wal)); 3] = [
+    let tails: [Named<'_>; 3] = [
         ("zeroes", &|wal| {
             wal.zero_tail();
         }),
