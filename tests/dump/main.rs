@@ -1,6 +1,12 @@
 //! `pgwal dump` under its own name.
 
+mod exits;
 mod fixtures;
+mod inputs;
+mod json;
+mod live;
+mod memory;
+mod options;
 
 use std::ffi::OsStr;
 use std::path::Path;

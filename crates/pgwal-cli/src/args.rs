@@ -52,26 +52,35 @@ impl SegmentArgs {
         let Some(first) = &self.start_segment else {
             let path = self.path.clone().unwrap_or_else(default_directory);
             let wal = Wal::open(&[path], self.timeline)?;
-            return Ok(Selection { wal, start: self.start, end: self.end, partial: false });
+            return Ok(Selection { wal, start: self.start(), end: self.end(), partial: false });
         };
         let Some(last) = &self.end_segment else {
             let input = self.locate(first);
             let whole = input.is_dir() || first == Path::new("-");
             let wal = match name_of(first).filter(|_| !whole) {
                 // A named segment and an end behind it mean all segments up to there.
-                Some(name) if follow || self.end.is_some() => range(&input, name, None)?,
+                Some(name) if follow || self.end().is_some() => range(&input, name, None)?,
                 // Like pg_waldump: a name has its timeline, whatever the option says.
                 Some(_) => Wal::open(&[input], None)?,
                 None => Wal::open(&[input], self.timeline)?,
             };
-            return Ok(Selection { wal, start: self.start, end: self.end, partial: self.end.is_none() && !whole && !follow });
+            return Ok(Selection { wal, start: self.start(), end: self.end(), partial: self.end().is_none() && !whole && !follow });
         };
         let input = self.locate(first);
         let wal = match (name_of(first), name_of(last)) {
             (Some(name), Some(last)) => range(&input, name, Some(last))?,
             _ => Wal::open(&[input, self.locate(last)], self.timeline)?,
         };
-        Ok(Selection { wal, start: self.start, end: self.end, partial: self.end.is_none() })
+        Ok(Selection { wal, start: self.start(), end: self.end(), partial: self.end().is_none() })
+    }
+
+    /// Where to start. Like pg_waldump, 0/0 is as good as nothing.
+    pub fn start(&self) -> Option<Lsn> {
+        self.start.filter(|lsn| lsn.is_valid())
+    }
+
+    fn end(&self) -> Option<Lsn> {
+        self.end.filter(|lsn| lsn.is_valid())
     }
 
     /// A segment named without its folder is looked for where WAL usually is.

@@ -25,7 +25,7 @@ use crate::fullpage::{FullPageError, FullPages};
 
 /// Print records: as that major's own pg_waldump does, or as JSON Lines
 #[derive(clap::Args, Debug)]
-#[command(after_help = "\
+#[command(args_override_self = true, after_help = "\
 Example: pgwal dump --rmgr Heap --limit 3 fixtures/v17/pgbench/000000010000000000000025
 
 Exit status: 0 the WAL was read to its end, or to the end asked for; 1 damage, or an input that cannot be read; 2 wrong options.")]
@@ -40,9 +40,9 @@ pub struct Opts {
     /// Keep reading: wait for more WAL at its end
     #[arg(short, long)]
     follow: bool,
-    /// Stop after this many records
+    /// Stop after this many records; 0: never
     #[arg(short = 'n', long, value_name = "N")]
-    limit: Option<NonZero<u64>>,
+    limit: Option<u64>,
     /// Print no records and no statistics, only what is wrong
     #[arg(short, long)]
     quiet: bool,
@@ -85,7 +85,8 @@ impl Opts {
             // Like pg_waldump: what has been counted until then is shown. A read of standard input may wait for ever.
             signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&asked_to_stop))?;
         }
-        let in_order = self.limit.is_some() || saved.is_some();
+        let limit = self.limit.filter(|&limit| limit > 0);
+        let in_order = limit.is_some() || saved.is_some();
         let mut work = Records {
             filter: self.filter.filter(),
             zone: Zone::local(),
@@ -95,7 +96,7 @@ impl Opts {
                 (_, _, Form::Json) => Show::Json,
                 (_, _, Form::Text) => Show::Text { details: self.bkp_details },
             },
-            limit: self.limit.map(NonZero::get),
+            limit,
             taken: AtomicU64::new(0),
             saved: saved.map(Mutex::new),
             timelines: BTreeMap::new(),
@@ -105,8 +106,8 @@ impl Opts {
         let all_cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
         // What is counted or saved, is in the order of the WAL.
         let threads = if in_order { 1 } else { self.threads.map_or_else(all_cores, NonZero::get) };
-        let mut totals = Totals { asked: self.segments.start, plain: self.format == Form::Text, ..Totals::default() };
-        let mut start = self.segments.start;
+        let mut totals = Totals { asked: self.segments.start(), plain: self.format == Form::Text, ..Totals::default() };
+        let mut start = self.segments.start();
         let mut patience = Patience::default();
         let (summary, partial) = loop {
             let selection = self.segments.open(self.follow)?;

@@ -308,14 +308,17 @@ impl Read for Failing {
 /// Standard input can be looked at once; what the look took is kept here.
 static STDIN_FRONT: Mutex<Vec<u8>> = Mutex::new(Vec::new());
 
-/// The first bytes of standard input, without taking them.
-pub(super) fn stdin_front() -> io::Result<Vec<u8>> {
+/// The first `len` bytes of standard input, without taking them; fewer where it ends.
+pub(super) fn stdin_front(len: usize) -> io::Result<Vec<u8>> {
     let mut front = STDIN_FRONT.lock().unwrap_or_else(PoisonError::into_inner);
-    if front.is_empty() {
-        // Enough for a compressed front to give a tar's first header.
-        front.resize(1 << 16, 0);
-        let len = unpack::fill(&mut io::stdin(), &mut front)?;
-        front.truncate(len);
+    let have = front.len();
+    if have < len {
+        front.resize(len, 0);
+        let (filled, error) = unpack::fill_to_error(&mut io::stdin(), front.get_mut(have..).unwrap_or_default());
+        front.truncate(have + filled);
+        if let Some(e) = error {
+            return Err(e);
+        }
     }
     Ok(front.clone())
 }

@@ -203,20 +203,20 @@ impl Wal {
     /// Standard input is read as it comes, unless it is a tar, whose members may stand in any order.
     fn find_in_stdin(&mut self) -> Result<Vec<Entry>, SourceError> {
         let broken = |e: io::Error| SourceError::new("standard input", SourceProblem::Unpack(e.to_string()));
-        let front = super::extent::stdin_front().map_err(broken)?;
-        let kind = match Kind::of(&front) {
-            Kind::Packed(packing) => {
-                let mut inside = Vec::new();
-                // Only the front is here; the decoder gives what it can before it misses the rest.
-                let mut stream = unpack::stream(packing, &front[..]).map_err(broken)?.take(Kind::LOOK as u64);
-                let mut byte = [0];
-                while let Ok(1) = stream.read(&mut byte) {
-                    inside.push(byte[0]);
+        let mut kind = Kind::of(&super::extent::stdin_front(Kind::LOOK).map_err(broken)?);
+        if let Kind::Packed(packing) = kind {
+            // Only the front is here; the decoder gives what it can before it misses the rest. A block of LZ4 may have 4 MB.
+            for len in [1 << 16, 1 << 18, 5 << 20] {
+                let front = super::extent::stdin_front(len).map_err(broken)?;
+                let mut inside = [0; Kind::LOOK];
+                let mut stream = unpack::stream(packing, &front[..]).map_err(broken)?;
+                let (filled, _) = unpack::fill_to_error(&mut stream, &mut inside);
+                kind = Kind::of(inside.get(..filled).unwrap_or_default());
+                if filled == inside.len() || front.len() < len {
+                    break;
                 }
-                Kind::of(&inside)
             }
-            kind => kind,
-        };
+        }
         if kind == Kind::Tar {
             let stream = super::extent::stdin_stream().map_err(broken)?;
             return self.spill("standard input", stream);
