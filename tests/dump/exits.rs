@@ -191,7 +191,10 @@ fn wrong_options() {
     for (args, says) in [
         (&["--no-such-option"][..], "error: unexpected argument '--no-such-option' found"),
         (&["-B", "1"], "error: the following required arguments were not provided:\n  --relation <T/D/R>"),
-        (&["-R", "0/5/1"], "error: invalid value '0/5/1' for '--relation <T/D/R>': expected tablespace/database/file number, like 1663/5/16384"),
+        (
+            &["-R", "0/5/1"],
+            "error: invalid value '0/5/1' for '--relation <T/D/R>': expected tablespace/database/file number, like 1663/5/16384",
+        ),
         (&["-F", "side"], "error: invalid value 'side' for '--fork <FORK>': expected one of main, fsm, vm, init"),
         (&["-r", "nothing"], "error: invalid value 'nothing' for '--rmgr <RMGR>': no resource manager has this name"),
         (&["-s", "here"], "error: invalid value 'here' for '--start <LSN>'"),

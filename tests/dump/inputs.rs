@@ -154,7 +154,7 @@ fn compressed_partial_and_renamed() {
         is_whole(packing, &with_any_threads(top, &["a name of no meaning"]), &alone.stdout);
         fs::write(top.join("cut"), &files[0].1[..files[0].1.len() / 2]).unwrap();
         let cut = with_any_threads(top, &["cut"]);
-    assert!(cut.status == 1 && cut.stderr.starts_with("pgwal: cut: does not unpack: "), "{packing}: {}", cut.stderr);
+        assert!(cut.status == 1 && cut.stderr.starts_with("pgwal: cut: does not unpack: "), "{packing}: {}", cut.stderr);
         assert!(alone.stdout.starts_with(&cut.stdout) && cut.stdout.len() < alone.stdout.len(), "{packing}");
         fs::write(top.join("no wal"), packed(packing, b"no WAL at all, but some text that is longer than a header")).unwrap();
         let sentence = "no wal: not a WAL segment: it starts with 6F6E, which is the page magic of no PostgreSQL from 10 to 19";

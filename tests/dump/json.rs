@@ -57,7 +57,8 @@ fn the_schema_refuses_what_is_not_in_it() {
     let dir = fixture.unpacked();
     let ran = with_any_threads(dir.path(), &["--format", "json", "-r", "Heap", "-n", "200", "."]);
     let json = String::from_utf8(ran.stdout).unwrap();
-    let good: Value = json.lines().map(|line| serde_json::from_str(line).unwrap()).find(|r: &Value| r["payload"]["op"] == "insert").unwrap();
+    let good: Value =
+        json.lines().map(|line| serde_json::from_str(line).unwrap()).find(|r: &Value| r["payload"]["op"] == "insert").unwrap();
     assert!(validator.is_valid(&good));
     let spoil: [&dyn Fn(&mut Value); 7] = [
         &|r| r["more"] = 1.into(),

@@ -157,6 +157,22 @@ fn filters_on_every_major() {
     }
 }
 
+/// Paths of the files below `folder` of `dir`, in order.
+fn files_below(dir: &Path, folder: &str) -> Vec<String> {
+    let mut found = Vec::new();
+    for file in fs::read_dir(dir.join(folder)).unwrap() {
+        let file = file.unwrap();
+        let path = format!("{folder}/{}", file.file_name().to_str().unwrap());
+        if file.file_type().unwrap().is_dir() {
+            found.extend(files_below(dir, &path));
+        } else {
+            found.push(path);
+        }
+    }
+    found.sort();
+    found
+}
+
 #[test]
 fn as_the_stored_cases() {
     let (mut compared, mut refused, mut files) = (0, 0, 0);
@@ -190,12 +206,9 @@ fn as_the_stored_cases() {
                 same_bytes(&what, &ours.stdout, case["stdout"].as_str().unwrap().as_bytes());
                 assert_eq!(ours.status, 0, "{what}: {}", ours.stderr);
                 if let Some(expected) = case.get("files").and_then(Value::as_object) {
-                    let files_in_out = fs::read_dir(&out).unwrap().map(|file| file.unwrap().file_name().into_string().unwrap());
-                    let mut found: Vec<String> = files_in_out.collect();
-                    found.sort();
-                    let mut expected: Vec<&str> = expected.keys().map(|path| path.trim_start_matches("out/")).collect();
+                    let mut expected: Vec<&str> = expected.keys().map(String::as_str).collect();
                     expected.sort();
-                    assert_eq!(found, expected, "{what}");
+                    assert_eq!(files_below(dir.path(), "out"), expected, "{what}");
                     files += 1;
                 }
                 compared += 1;

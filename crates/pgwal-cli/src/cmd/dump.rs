@@ -25,10 +25,13 @@ use crate::fullpage::{FullPageError, FullPages};
 
 /// Print records: as that major's own pg_waldump does, or as JSON Lines
 #[derive(clap::Args, Debug)]
-#[command(args_override_self = true, after_help = "\
+#[command(
+    args_override_self = true,
+    after_help = "\
 Example: pgwal dump --rmgr Heap --limit 3 fixtures/v17/pgbench/000000010000000000000025
 
-Exit status: 0 the WAL was read to its end, or to the end asked for; 1 damage, or an input that cannot be read; 2 wrong options.")]
+Exit status: 0 the WAL was read to its end, or to the end asked for; 1 damage, or an input that cannot be read; 2 wrong options."
+)]
 pub struct Opts {
     #[command(flatten)]
     segments: SegmentArgs,
