@@ -208,11 +208,8 @@ impl PageSource for Segments {
             }
         }
         if filled < least {
-            let why = match failure {
-                Some(e) => Errno(&e).to_string(),
-                None => format!("read 0 of {}", least - filled),
-            };
-            return Err(fatal(self.wording.cannot_read(name, offset + filled as u64, &why)));
+            let why = failure.map(|e| Errno(&e).to_string());
+            return Err(fatal(self.wording.cannot_read(name, offset + filled as u64, least - filled, why.as_deref())));
         }
         self.buffer.truncate(filled);
         Ok(&self.buffer)

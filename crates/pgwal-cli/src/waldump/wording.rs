@@ -107,10 +107,18 @@ impl Wording {
         (format!("{range}, but the WAL file \"{file}\" header specifies {number} {bytes}"), None)
     }
 
-    /// Reading a segment fails at `offset`; `why` is an error of the operating system or a short read.
-    pub fn cannot_read(self, segment: SegmentName, offset: u64, why: &str) -> String {
-        let quote = if self.since(17) { "\"" } else { "" };
-        format!("could not read from file {quote}{segment}{quote}, offset {offset}: {why}")
+    /// Reading a segment fails at `offset`, where `wanted` bytes were to come; `why` is what the operating system says, if anything.
+    pub fn cannot_read(self, segment: SegmentName, offset: u64, wanted: usize, why: Option<&str>) -> String {
+        let place = match self.major {
+            17.. => format!("could not read from file \"{segment}\", offset {offset}"),
+            13.. => format!("could not read from file {segment}, offset {offset}"),
+            _ => format!("could not read from log file {segment}, offset {offset}"),
+        };
+        match why {
+            None if self.since(11) => format!("{place}: read 0 of {wanted}"),
+            Some(why) if self.since(13) => format!("{place}: {why}"),
+            why => format!("{place}, length {wanted}: {}", why.unwrap_or("Success")),
+        }
     }
 
     /// Nothing to start from.
@@ -264,6 +272,16 @@ mod tests {
         assert_eq!(line(18, Level::Info), "pg_waldump: x\n");
         let colors = Colors::parse("error=31:locus=1:nonsense:other=7");
         assert_eq!(Wording { major: 18 }.line(Level::Error, "x", &colors), "\x1b[1mpg_waldump: \x1b[0m\x1b[31merror: \x1b[0mx\n");
+    }
+
+    #[test]
+    fn read_errors_by_major() {
+        let text = |major, why| Wording { major }.cannot_read(SegmentName::default(), 300, 40, why);
+        assert_eq!(text(18, None), "could not read from file \"000000000000000000000000\", offset 300: read 0 of 40");
+        assert_eq!(text(13, Some("why")), "could not read from file 000000000000000000000000, offset 300: why");
+        assert_eq!(text(12, None), "could not read from log file 000000000000000000000000, offset 300: read 0 of 40");
+        assert_eq!(text(11, Some("why")), "could not read from log file 000000000000000000000000, offset 300, length 40: why");
+        assert_eq!(text(10, None), "could not read from log file 000000000000000000000000, offset 300, length 40: Success");
     }
 
     #[test]
