@@ -6,8 +6,9 @@
 use std::ops::Range;
 
 use pgwal::rmgr::Body;
+use pgwal::stats::Stats;
 use pgwal::text::{Text, Zone};
-use pgwal::{Decoder, ErrorKind, Lsn, RawRecord, Record, RmgrId, WalFormat, WalMagic, waldump};
+use pgwal::{Decoder, ErrorKind, Lsn, RawRecord, Record, RmgrId, WalFormat, WalMagic, json, waldump};
 
 use crate::read::{Reading, as_segments, in_chunks, random_sizes};
 use crate::wal::{BlockBuilder, ImageBuilder, MIB, RecordBuilder, refresh_crc, relation};
@@ -261,6 +262,16 @@ fn look_at(raw: &RawRecord<'_>) {
         let _ = waldump::write_record(&record, details, &mut text);
     }
     assert!(text.as_bytes().ends_with(b"\n"));
+    let mut line = Vec::new();
+    let _ = json::write_record(&record, &mut line);
+    let (last, rest) = line.split_last().expect("every record has JSON");
+    assert!(*last == b'\n' && !rest.contains(&b'\n'), "one line");
+    let object: serde_json::Value = serde_json::from_slice(rest).expect("JSON");
+    assert_eq!(object["lsn"], raw.lsn.to_string());
+    assert_eq!(object.to_string().len(), rest.len(), "a field comes twice: {}", String::from_utf8_lossy(rest));
+    let mut stats = Stats::default();
+    stats.add(&record);
+    assert_eq!(stats.total().combined_size(), u64::from(raw.header.tot_len));
     match record.payload() {
         Ok(Some(payload)) => {
             let mut body = Body::default();
@@ -270,7 +281,6 @@ fn look_at(raw: &RawRecord<'_>) {
             let written: Vec<_> = body.blocks.iter().filter(|block| !block.1.is_empty()).map(|block| (block.0, &block.1[..])).collect();
             let read: Vec<_> = record.blocks.iter().filter(|block| block.has_data()).map(|block| (block.id, block.data)).collect();
             assert!(written == read, "{payload:?}\nread from {read:02x?}\nwritten  {written:02x?}");
-            serde_json::to_string(&payload).expect("every payload has JSON");
         }
         Ok(None) => {}
         Err(error) => {
