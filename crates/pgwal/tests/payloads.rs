@@ -210,9 +210,12 @@ fn open_tail(record: &Record<'_>, part: Part) -> Option<usize> {
     })
 }
 
+/// What tells records apart: major, resource manager, info byte, length of the main data, and each block's id, data length and image.
+type Shape = (u8, u8, u8, usize, Vec<(u8, usize, bool)>);
+
 /// What tells records of one type apart that are worth a look: block references with data, with an image, with both, and optional
 /// parts, which show in lengths.
-fn shape(record: &Record<'_>) -> (u8, u8, u8, usize, Vec<(u8, usize, bool)>) {
+fn shape(record: &Record<'_>) -> Shape {
     let class = |len: usize| if len < 32 { len } else { 32 + len.min(512) / 16 };
     let blocks = record.blocks.iter().map(|block| (block.id, class(block.data.len()), block.image.is_some())).collect();
     (record.fmt().major, record.rmid().0, record.info().0, class(record.main.len()), blocks)
