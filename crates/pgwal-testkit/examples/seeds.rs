@@ -8,10 +8,10 @@ use std::path::Path;
 
 use pgwal::{Decoder, Lsn, Record, RmgrId, WalFormat};
 use pgwal_testkit::fixtures;
-use pgwal_testkit::fuzz::{FIX_CONTINUATION, FIX_CRC, FIX_HEADERS, FIX_PAGES, TARGETS};
+use pgwal_testkit::fuzz::{FIX_CONTINUATION, FIX_CRC, FIX_HEADERS, FIX_PAGES, TARGETS, payload_input};
 use pgwal_testkit::wal::{MIB, RecordBuilder, Wal};
 
-/// Longer records make no better seeds.
+/// Longer ones make no better seeds, unless there are no others.
 const LONGEST: usize = 400;
 
 fn main() {
@@ -29,6 +29,8 @@ fn main() {
 
     // Where the layout is that of the major before, another seed would show the fuzzer nothing new.
     let mut records = BTreeMap::<(u8, u8, u8), Seed>::new();
+    // Of each record type also a long one, which has more of its optional parts.
+    let mut long = BTreeMap::<(u8, u8), Seed>::new();
     for fixture in fixtures::all() {
         for segments in fixture.timelines() {
             let mut decoder = Decoder::new();
@@ -37,6 +39,12 @@ fn main() {
                 let Ok(record) = raw.decode() else { continue };
                 let (major, rmid, info) = (fixture.major, record.rmid().0, record.info().0);
                 let Some(seed) = Seed::of(&record).filter(|_| rmid < 22) else { continue };
+                if seed.payload.len() < LONGEST {
+                    let longest = long.entry((rmid, info)).or_insert_with(|| seed.clone());
+                    if longest.payload.len() < seed.payload.len() {
+                        *longest = seed.clone();
+                    }
+                }
                 let best = records.entry((rmid, info, major)).or_insert_with(|| seed.clone());
                 if seed.payload.len() < best.payload.len() {
                     *best = seed;
@@ -46,16 +54,22 @@ fn main() {
     }
     let mut last: Option<((u8, u8), Seed)> = None;
     for (&(rmid, info, major), seed) in &records {
-        let shape = |seed: &Seed| (seed.payload.len(), seed.payload[3..8].to_vec());
+        let shape = |seed: &Seed| (seed.payload.len(), seed.payload[3]);
         if last.as_ref().is_some_and(|(row, last)| *row == (rmid, info) && shape(last) == shape(seed)) {
             continue;
         }
         let name = RmgrId(rmid).name().to_lowercase();
         write("payload", &format!("{name}-{info:02x}-v{major}"), &seed.payload);
-        if matches!(rmid, 0 | 1 | 10 | 11) {
+        if matches!(rmid, 0 | 1 | 10 | 11) && seed.record.len() < LONGEST {
             write("record", &format!("{name}-{info:02x}-v{major}"), &seed.record);
         }
         last = Some(((rmid, info), seed.clone()));
+    }
+
+    for ((rmid, info), seed) in &long {
+        if !records.values().any(|other| other.payload == seed.payload) {
+            write("payload", &format!("{}-{info:02x}-long", RmgrId(*rmid).name().to_lowercase()), &seed.payload);
+        }
     }
 
     for (name, bytes) in streams() {
@@ -72,28 +86,11 @@ struct Seed {
 }
 
 impl Seed {
-    /// `None`: the record is too long, or its blocks do not fit into the target's form.
+    /// `None`: the record does not fit into the form of the target.
     fn of(record: &Record<'_>) -> Option<Seed> {
-        let major = record.fmt().major - 10;
-        let mut flags = record.blocks.len() as u8;
-        let mut lengths = [0; 4];
-        let mut data = Vec::new();
-        for (at, block) in record.blocks.iter().enumerate() {
-            if usize::from(block.id) != at || at > 2 || (at == 2 && block.data.len() != 8 && !block.data.is_empty()) {
-                return None;
-            }
-            if block.image.is_some() {
-                flags |= 0x10 << at;
-            }
-            if at < 2 {
-                lengths[2 * at..2 * at + 2].copy_from_slice(&(block.data.len() as u16).to_le_bytes());
-            }
-            data.extend_from_slice(block.data);
-        }
-        data.extend_from_slice(record.main);
-        let payload = [&[major, record.rmid().0, record.info().0, flags][..], &lengths, &data].concat();
-        let raw = [&[major][..], &record.raw.bytes].concat();
-        (payload.len() < LONGEST && record.image_len() < 200).then_some(Seed { payload, record: raw })
+        let payload = payload_input(record)?;
+        let record = [&[record.fmt().major - 10][..], &record.raw.bytes].concat();
+        Some(Seed { payload, record })
     }
 }
 

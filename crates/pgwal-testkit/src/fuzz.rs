@@ -3,12 +3,16 @@
 //! `fuzz/` calls them with what libFuzzer makes up; an ordinary test calls them with the seeds in `fuzz/corpus/`. The first bytes of
 //! an input choose the format and what is put right before the reader sees it, so that fuzzing gets past checksums.
 
+use std::collections::HashSet;
+use std::fmt;
 use std::ops::Range;
 
 use pgwal::rmgr::Body;
 use pgwal::stats::Stats;
 use pgwal::text::{Text, Zone};
 use pgwal::{Decoder, ErrorKind, Lsn, RawRecord, Record, RmgrId, WalFormat, WalMagic, json, waldump};
+
+use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
 use crate::read::{Reading, as_segments, in_chunks, random_sizes};
 use crate::wal::{BlockBuilder, ImageBuilder, MIB, RecordBuilder, refresh_crc, relation};
@@ -23,8 +27,6 @@ pub const TARGETS: &[Target] = &[("framing", framing), ("chunked", chunked), ("r
 pub const STREAM_HEAD: usize = 4;
 /// Bytes that stand before the record in an input of [`record`].
 pub const RECORD_HEAD: usize = 1;
-/// Bytes that stand before the data in an input of [`payload`].
-pub const PAYLOAD_HEAD: usize = 8;
 
 /// Page headers get their magic and address.
 pub const FIX_PAGES: u8 = 1;
@@ -220,30 +222,51 @@ pub fn record(data: &[u8]) {
 
 /// Any bytes as the payload of any resource manager: it is refused, or written back to the same bytes; describing it does not panic.
 ///
-/// Input: major, resource manager, info, number of block references and which of them have images (upper half), and the lengths of the
-/// first block's and the second block's data; then the data of the blocks and the main data.
+/// Input: as [`payload_input`] writes it.
 pub fn payload(data: &[u8]) {
-    let Some((&[major, rmid, info, blocks, ref lengths @ ..], data)) = data.split_first_chunk::<PAYLOAD_HEAD>() else { return };
-    let fmt = WalFormat::new(10 + major % 10);
-    let mut record = RecordBuilder::new(RmgrId(rmid % 22), info).xid(800);
-    let mut left = data;
-    let count = blocks & 3;
-    for id in 0..count {
-        let len = match usize::from(id) {
-            at @ 0..=1 => u16::from_le_bytes([lengths[2 * at], lengths[2 * at + 1]]).into(),
-            _ => 8,
-        };
-        let (data, rest) = left.split_at(left.len().min(len));
-        left = rest;
-        let mut block = BlockBuilder::new(id, relation(), id.into()).data(data);
-        if blocks >> 4 & 1 << id != 0 {
-            block = block.image(ImageBuilder::empty_page(8192));
-        }
-        record = record.block(block);
-    }
-    let bytes = record.main(left).bytes(fmt, Lsn(8));
+    let Some(bytes) = payload_record(data) else { return };
+    let fmt = WalFormat::new(10 + data[0] % 10);
     let raw = RawRecord::from_bytes(&bytes, Lsn((16 << 20) + 40), fmt).expect("length and checksum are right");
     look_at(&raw);
+}
+
+/// The bytes of the record that an input of [`payload`] stands for; its major is 10 more than the first byte.
+pub fn payload_record(data: &[u8]) -> Option<Vec<u8>> {
+    let (&[major, rmid, info, count], mut heads) = data.split_first_chunk()?;
+    let fmt = WalFormat::new(10 + major % 10);
+    let (blocks, mut left) = heads.split_at_checked(BLOCK_HEAD * usize::from(count % 8))?;
+    heads = blocks;
+    let mut record = RecordBuilder::new(RmgrId(rmid % 22), info).xid(800);
+    let mut next_id = 0;
+    while let Some((&[id, low, high], rest)) = heads.split_first_chunk::<BLOCK_HEAD>() {
+        heads = rest;
+        let (data, rest) = left.split_at(left.len().min(u16::from_le_bytes([low, high]).into()));
+        left = rest;
+        // Ids go up, as they must.
+        let block = BlockBuilder::new(next_id.max(id & 0x0F), relation(), id.into()).data(data);
+        next_id = next_id.max(id & 0x0F) + 1;
+        record = record.block(if id & 0x80 == 0 { block } else { block.image(ImageBuilder::empty_page(8192)) });
+    }
+    Some(record.main(left).bytes(fmt, Lsn(8)))
+}
+
+/// Bytes of each block reference in an input of [`payload`].
+const BLOCK_HEAD: usize = 3;
+
+/// An input of [`payload`] that stands for `record`: major, resource manager, info, number of block references; for each its id, with the
+/// topmost bit where it has an image, and the length of its data; then the data of the blocks and the main data. `None`: it has too many.
+pub fn payload_input(record: &Record<'_>) -> Option<Vec<u8>> {
+    let count = u8::try_from(record.blocks.len()).ok().filter(|&count| count < 8)?;
+    let mut input = vec![record.fmt().major - 10, record.rmid().0, record.info().0, count];
+    for block in &record.blocks {
+        input.push(block.id | if block.image.is_some() { 0x80 } else { 0 });
+        input.extend_from_slice(&(block.data.len() as u16).to_le_bytes());
+    }
+    for block in &record.blocks {
+        input.extend_from_slice(block.data);
+    }
+    input.extend_from_slice(record.main);
+    Some(input)
 }
 
 /// Everything that can be asked of a record.
@@ -266,9 +289,8 @@ fn look_at(raw: &RawRecord<'_>) {
     let _ = json::write_record(&record, &mut line);
     let (last, rest) = line.split_last().expect("every record has JSON");
     assert!(*last == b'\n' && !rest.contains(&b'\n'), "one line");
-    let object: serde_json::Value = serde_json::from_slice(rest).expect("JSON");
-    assert_eq!(object["lsn"], raw.lsn.to_string());
-    assert_eq!(object.to_string().len(), rest.len(), "a field comes twice: {}", String::from_utf8_lossy(rest));
+    let json = String::from_utf8_lossy(rest);
+    serde_json::from_str::<Unique>(&json).unwrap_or_else(|e| panic!("{e}: {json}"));
     let mut stats = Stats::default();
     stats.add(&record);
     assert_eq!(stats.total().combined_size(), u64::from(raw.header.tot_len));
@@ -303,4 +325,54 @@ fn accounts_for_every_byte(raw: &RawRecord<'_>, record: &Record<'_>) {
     data.extend_from_slice(record.main);
     assert!(raw.bytes[24..].ends_with(&data), "the parts are not the end of the record");
     assert!(raw.bytes.len() - 24 - data.len() >= 20 * record.blocks.iter().filter(|block| block.flags.0 & 0x80 == 0).count());
+}
+
+/// Any JSON in which no object has a field twice.
+struct Unique;
+
+impl<'de> Deserialize<'de> for Unique {
+    fn deserialize<D: Deserializer<'de>>(deserializer: D) -> Result<Unique, D::Error> {
+        deserializer.deserialize_any(Unique)
+    }
+}
+
+impl<'de> Visitor<'de> for Unique {
+    type Value = Unique;
+
+    fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("JSON")
+    }
+    fn visit_unit<E>(self) -> Result<Unique, E> {
+        Ok(Unique)
+    }
+    fn visit_bool<E>(self, _: bool) -> Result<Unique, E> {
+        Ok(Unique)
+    }
+    fn visit_i64<E>(self, _: i64) -> Result<Unique, E> {
+        Ok(Unique)
+    }
+    fn visit_u64<E>(self, _: u64) -> Result<Unique, E> {
+        Ok(Unique)
+    }
+    fn visit_f64<E>(self, _: f64) -> Result<Unique, E> {
+        Ok(Unique)
+    }
+    fn visit_str<E>(self, _: &str) -> Result<Unique, E> {
+        Ok(Unique)
+    }
+    fn visit_seq<A: SeqAccess<'de>>(self, mut seq: A) -> Result<Unique, A::Error> {
+        while seq.next_element::<Unique>()?.is_some() {}
+        Ok(Unique)
+    }
+    fn visit_map<A: MapAccess<'de>>(self, mut map: A) -> Result<Unique, A::Error> {
+        let mut names = HashSet::new();
+        while let Some(name) = map.next_key::<String>()? {
+            map.next_value::<Unique>()?;
+            if names.contains(&name) {
+                return Err(A::Error::custom(format_args!("{name} comes twice")));
+            }
+            names.insert(name);
+        }
+        Ok(Unique)
+    }
 }

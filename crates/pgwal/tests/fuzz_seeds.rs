@@ -1,9 +1,12 @@
 //! The seeds of the fuzz targets, as they are and a little changed: a short fuzzing in every test run.
 
+use std::collections::BTreeSet;
 use std::fs;
 use std::path::Path;
 
-use pgwal_testkit::fuzz::TARGETS;
+use pgwal::rmgr::RMGRS;
+use pgwal::{Lsn, RawRecord, WalFormat};
+use pgwal_testkit::fuzz::{TARGETS, payload_record};
 use pgwal_testkit::read::random_sizes;
 
 fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
@@ -26,6 +29,26 @@ fn run(body: fn(&[u8]), input: &[u8], what: &str) {
         eprintln!("{what}: {}", input.iter().map(|byte| format!("{byte:02x}")).collect::<String>());
         std::panic::resume_unwind(panic);
     }
+}
+
+/// A seed that is refused, or of which there is no record type, would teach the fuzzer nothing.
+#[test]
+fn payload_seeds_are_good_payloads() {
+    let mut types = BTreeSet::new();
+    for (name, seed) in seeds("payload") {
+        let bytes = payload_record(&seed).unwrap();
+        let fmt = WalFormat::new(10 + seed[0]);
+        let raw = RawRecord::from_bytes(&bytes, Lsn(0x100_0028), fmt).unwrap();
+        let record = raw.decode().unwrap();
+        if name.starts_with("found-") {
+            continue;
+        }
+        assert!(matches!(record.payload(), Ok(Some(_))), "{name}: {:?}", record.payload());
+        types.insert((record.rmid(), record.opcode_name().unwrap_or_else(|| panic!("{name}"))));
+    }
+    let all: usize = RMGRS.iter().map(|rmgr| rmgr.opcodes.iter().map(|row| row.name).collect::<BTreeSet<_>>().len()).sum();
+    println!("{} of {all} record types have a seed", types.len());
+    assert!(types.len() * 10 > all * 9, "{} of {all}", types.len());
 }
 
 #[test]
