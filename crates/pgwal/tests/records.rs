@@ -1,7 +1,8 @@
 //! Records built by hand: every part that a header can speak of, and page images in every form.
 
 use pgwal::record::{BlockFlags, Compression};
-use pgwal::types::{ForkNumber, Oid, RelFileLocator, RepOriginId, Xid};
+use pgwal::rmgr::{Payload, clog};
+use pgwal::types::{ForkNumber, Oid, RelFileLocator, RepOriginId, SlruPage, Xid};
 use pgwal::{Lsn, RawRecord, RmgrId, WalFormat};
 use pgwal_testkit::read::every_way;
 use pgwal_testkit::wal::{BlockBuilder, ImageBuilder, MIB, RecordBuilder, Wal, pglz, relation};
@@ -66,6 +67,33 @@ fn as_many_blocks_as_there_can_be() {
         assert_eq!((block.rel, block.block.0, block.data), (relation(), block.id.into(), &[block.id; 3][..]));
     }
     assert_eq!(decoded.main, b"main");
+}
+
+#[test]
+fn typed_payloads_are_written_and_read() {
+    let truncate = clog::Truncate { page: SlruPage(32), oldest_xact: Xid(1_048_600), oldest_xact_db: Oid(5) };
+    let payload = Payload::Clog(clog::Op::Truncate(truncate));
+    for major in 10..=19 {
+        let fmt = WalFormat { major, ..FMT };
+        let mut wal = Wal::new(fmt);
+        let lsn = wal.payload(RmgrId(3), 0x10, &payload);
+        // What a real record has in the blocks is taken over from it.
+        let block = BlockBuilder::new(0, other(), 3).data(&[1, 0, 0, 8, 24, 0, 42]);
+        let insert = RecordBuilder::new(RmgrId(10), 0x00).block(block).main(&[1, 0, 8]);
+        let bytes = insert.bytes(fmt, lsn);
+        let raw = RawRecord::from_bytes(&bytes, wal.position(), fmt).unwrap();
+        let record = raw.decode().unwrap();
+        let again = RecordBuilder::new(RmgrId(10), 0x00).payload(fmt, &record.payload().unwrap().unwrap());
+        wal.record(&again);
+
+        let reading = every_way(&wal);
+        let [first, second] = &reading.records[..] else { panic!("{:?}", reading.stop) };
+        let raw = RawRecord::from_bytes(&first.placed.bytes, first.placed.lsn, fmt).unwrap();
+        assert_eq!(raw.decode().unwrap().payload().unwrap(), Some(payload.clone()));
+        let raw = RawRecord::from_bytes(&second.placed.bytes, second.placed.lsn, fmt).unwrap();
+        let made_up = raw.decode().unwrap();
+        assert_eq!((made_up.blocks[0].rel, made_up.blocks[0].data, made_up.main), (relation(), record.blocks[0].data, record.main));
+    }
 }
 
 /// A page like real ones: line pointers, a hole, tuples with runs of equal bytes.
