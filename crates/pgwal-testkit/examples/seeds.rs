@@ -4,6 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fs;
+use std::io::Write;
 use std::path::Path;
 
 use pgwal::{Decoder, Lsn, Record, RmgrId, WalFormat};
@@ -72,10 +73,57 @@ fn main() {
         }
     }
 
+    for (name, bytes) in files() {
+        write("source", name, &bytes);
+    }
     for (name, bytes) in streams() {
         write("framing", &name, &bytes);
         write("chunked", &name, &bytes);
     }
+}
+
+/// Segments and archives, plain and compressed; each starts with the number of its file name.
+fn files() -> Vec<(&'static str, Vec<u8>)> {
+    let fmt = WalFormat { segment_size: MIB, ..WalFormat::new(16) };
+    let mut wal = Wal::new(fmt).starting_at(Lsn((16 * MIB).into()));
+    for len in [40, 300, 9000] {
+        wal.record(&RecordBuilder::filler(len));
+    }
+    let segment = wal.bytes();
+    let gzip = |bytes: &[u8]| {
+        let mut encoder = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        encoder.write_all(bytes).and_then(|()| encoder.finish()).expect("memory takes everything")
+    };
+    let lz4 = |bytes: &[u8]| {
+        let mut encoder = lz4_flex::frame::FrameEncoder::new(Vec::new());
+        encoder.write_all(bytes).expect("memory takes everything");
+        encoder.finish().expect("memory takes everything")
+    };
+    let zstd = |bytes: &[u8]| zstd::bulk::compress(bytes, 3).expect("zstd compresses anything");
+    let mut tar = tar::Builder::new(Vec::new());
+    for (name, bytes) in [("pg_wal/000000010000000000000011", &segment[..2000]), ("000000010000000000000010", segment), ("other", b"x")] {
+        let mut header = tar::Header::new_gnu();
+        header.set_size(bytes.len() as u64);
+        header.set_mode(0o600);
+        tar.append_data(&mut header, name, bytes).expect("memory takes everything");
+    }
+    let tar = tar.into_inner().expect("memory takes everything");
+    let file = |name: u8, bytes: &[u8]| [&[name][..], bytes].concat();
+    vec![
+        ("segment", file(0, segment)),
+        ("segment-without-name", file(1, segment)),
+        ("partial", file(2, &segment[..8192])),
+        ("elsewhere", file(4, segment)),
+        ("zeroes", file(0, &[0; 8192])),
+        ("gzip", file(5, &gzip(segment))),
+        ("lz4", file(1, &lz4(segment))),
+        ("zstd", file(0, &zstd(segment))),
+        ("tar", file(3, &tar)),
+        ("tar-gzip", file(3, &gzip(&tar))),
+        ("tar-lz4", file(1, &lz4(&tar))),
+        ("tar-zstd", file(3, &zstd(&tar))),
+        ("zstd-twice", file(1, &zstd(&zstd(segment)))),
+    ]
 }
 
 /// A record as input of the targets `payload` and `record`.

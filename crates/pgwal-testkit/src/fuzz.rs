@@ -8,20 +8,22 @@ use std::fmt;
 use std::ops::Range;
 
 use pgwal::rmgr::Body;
+use pgwal::scan::Options;
+use pgwal::source::Kind;
 use pgwal::stats::Stats;
 use pgwal::text::{Text, Zone};
-use pgwal::{Decoder, ErrorKind, Lsn, RawRecord, Record, RmgrId, WalFormat, WalMagic, json, waldump};
+use pgwal::{Decoder, ErrorKind, Lsn, RawRecord, Record, RmgrId, Segment, WalFormat, WalMagic, json, waldump};
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
-use crate::read::{Reading, as_segments, in_chunks, random_sizes};
+use crate::read::{Reading, as_segments, as_segments_of, in_chunks, random_sizes, scanned};
 use crate::wal::{BlockBuilder, ImageBuilder, MIB, RecordBuilder, refresh_crc, relation};
 
 /// A target: its name, which is also that of its folder in `fuzz/corpus/`, and its body.
 pub type Target = (&'static str, fn(&[u8]));
 
 /// Every target.
-pub const TARGETS: &[Target] = &[("framing", framing), ("chunked", chunked), ("record", record), ("payload", payload)];
+pub const TARGETS: &[Target] = &[("framing", framing), ("chunked", chunked), ("record", record), ("payload", payload), ("source", source)];
 
 /// Bytes that stand before the WAL in an input of [`framing`] and [`chunked`].
 pub const STREAM_HEAD: usize = 4;
@@ -267,6 +269,44 @@ pub fn payload_input(record: &Record<'_>) -> Option<Vec<u8>> {
     }
     input.extend_from_slice(record.main);
     Some(input)
+}
+
+/// Names that an input of [`source`] may have as a file.
+pub const FILE_NAMES: [&str; 6] = [
+    "000000010000000000000010",
+    "wal",
+    "000000010000000000000010.partial",
+    "base.tar",
+    "FFFFFFFFFFFFFFFFFFFFFFFF",
+    "000000010000000000000010.gz",
+];
+
+/// Any bytes as a file: a segment, compressed or not, an archive, or nothing of the kind. Read with one thread and with several it is the
+/// same, and never more than what its own bytes can hold.
+///
+/// Input: number of the file's name; then its bytes.
+pub fn source(data: &[u8]) {
+    let Some((&name, bytes)) = data.split_first() else { return };
+    let dir = tempfile::tempdir().expect("a temporary directory");
+    let path = dir.path().join(FILE_NAMES[usize::from(name) % FILE_NAMES.len()]);
+    std::fs::write(&path, bytes).expect("room for the input");
+    let read = |threads| {
+        let inputs = pgwal::source::Wal::open(&[&path], None).map_err(|e| e.to_string())?;
+        let (records, summary) = scanned(&inputs, Options { start: None, end: None, threads });
+        Ok::<_, String>((records, format!("{summary:?}")))
+    };
+    let one = read(1);
+    assert_eq!(read(3), one);
+    if Kind::of(bytes) == Kind::Plain {
+        let segment = Segment::from_bytes(bytes.to_vec());
+        if let (Ok(segment), Ok((records, _))) = (&segment, &one)
+            && name.is_multiple_of(6)
+            && segment.start() == Lsn(0x10 * u64::from(segment.format().segment_size))
+        {
+            let alone = as_segments_of(std::slice::from_ref(segment));
+            assert!(alone.records == *records, "the iterator over segments");
+        }
+    }
 }
 
 /// Everything that can be asked of a record.

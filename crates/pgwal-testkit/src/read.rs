@@ -1,7 +1,9 @@
 //! What a reader makes of some WAL, to compare with what was written and between readers.
 
 use std::iter;
+use std::ops::ControlFlow;
 
+use pgwal::scan::{Options, Summary, Work, scan};
 use pgwal::{Decoder, End, Error, Lsn, RawRecord, Segment, TimelineId};
 
 use crate::wal::{Placed, Wal};
@@ -78,7 +80,15 @@ pub fn as_segments(bytes: &[u8]) -> Reading {
     let (fmt, _) = pgwal::frame::first_format(bytes).expect("the start of a segment");
     let files = bytes.chunks(fmt.segment_size as usize);
     let segments: Vec<Segment> = files.map_while(|file| Segment::from_bytes(file.to_vec()).ok()).collect();
-    let mut iter = pgwal::records(&segments);
+    as_segments_of(&segments)
+}
+
+/// Reads `segments` with the iterator over them.
+///
+/// # Panics
+/// The iterator ends without a verdict.
+pub fn as_segments_of(segments: &[Segment]) -> Reading {
+    let mut iter = pgwal::records(segments);
     let mut records = Vec::new();
     for raw in &mut iter {
         match raw {
@@ -87,6 +97,27 @@ pub fn as_segments(bytes: &[u8]) -> Reading {
         }
     }
     Reading { records, stop: Ok(iter.end().expect("an iterator that is done has a verdict")) }
+}
+
+/// Reads `inputs` with the parallel scan.
+pub fn scanned(inputs: &pgwal::source::Wal, options: Options) -> (Vec<Found>, Summary) {
+    struct Collect;
+    impl Work for Collect {
+        type Part = Vec<Found>;
+        fn part(&self) -> Vec<Found> {
+            Vec::new()
+        }
+        fn record(&self, raw: &RawRecord<'_>, part: &mut Vec<Found>) -> Result<(), Error> {
+            part.push(raw.into());
+            raw.decode().map(drop)
+        }
+    }
+    let mut records = Vec::new();
+    let summary = scan(inputs, options, &Collect, |part| {
+        records.extend(part);
+        ControlFlow::Continue(())
+    });
+    (records, summary)
 }
 
 /// Sizes of chunks that look random and are the same in every run.

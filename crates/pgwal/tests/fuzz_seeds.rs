@@ -5,9 +5,10 @@ use std::fs;
 use std::path::Path;
 
 use pgwal::rmgr::RMGRS;
+use pgwal::scan::Options;
 use pgwal::{Lsn, RawRecord, WalFormat};
-use pgwal_testkit::fuzz::{TARGETS, payload_record};
-use pgwal_testkit::read::random_sizes;
+use pgwal_testkit::fuzz::{FILE_NAMES, TARGETS, payload_record};
+use pgwal_testkit::read::{random_sizes, scanned};
 
 fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
     let dir = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../fuzz/corpus").join(target);
@@ -49,6 +50,19 @@ fn payload_seeds_are_good_payloads() {
     let all: usize = RMGRS.iter().map(|rmgr| rmgr.opcodes.iter().map(|row| row.name).collect::<BTreeSet<_>>().len()).sum();
     println!("{} of {all} record types have a seed", types.len());
     assert!(types.len() * 10 > all * 9, "{} of {all}", types.len());
+}
+
+#[test]
+fn source_seeds_have_records() {
+    for (name, seed) in seeds("source") {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join(FILE_NAMES[usize::from(seed[0])]);
+        fs::write(&path, &seed[1..]).unwrap();
+        let inputs = pgwal::source::Wal::open(&[path], None).unwrap_or_else(|e| panic!("{name}: {e}"));
+        let (records, summary) = scanned(&inputs, Options { start: None, end: None, threads: 1 });
+        let readable = !["zeroes", "zstd-twice", "elsewhere"].contains(&&name[..]);
+        assert!(name.starts_with("found-") || records.is_empty() != readable, "{name}: {summary:?}");
+    }
 }
 
 #[test]

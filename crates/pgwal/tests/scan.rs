@@ -1,38 +1,17 @@
 //! The parallel scan: the same records and the same end for any number of threads, on good WAL and on damaged WAL.
 
 use std::fs;
-use std::ops::ControlFlow;
 
-use pgwal::scan::{Options, Work, scan};
+use pgwal::scan::Options;
 use pgwal::source::Wal as Inputs;
-use pgwal::{Error, Lsn, RawRecord, RmgrId, WalFormat};
-use pgwal_testkit::read::{Found, random_sizes, whole};
+use pgwal::{Lsn, RmgrId, WalFormat};
+use pgwal_testkit::read::{Found, random_sizes, scanned, whole};
 use pgwal_testkit::wal::{MIB, Placed, RecordBuilder, Wal};
-
-/// Collects the records.
-struct Collect;
-
-impl Work for Collect {
-    type Part = Vec<Found>;
-
-    fn part(&self) -> Vec<Found> {
-        Vec::new()
-    }
-
-    fn record(&self, raw: &RawRecord<'_>, part: &mut Vec<Found>) -> Result<(), Error> {
-        part.push(raw.into());
-        raw.decode().map(drop)
-    }
-}
 
 /// Reads the segments in `dir` with so many threads: the records, and the summary as text.
 fn read(dir: &std::path::Path, threads: usize, start: Option<Lsn>, end: Option<Lsn>) -> (Vec<Found>, String) {
     let inputs = Inputs::open(&[dir], None).unwrap();
-    let mut records = Vec::new();
-    let summary = scan(&inputs, Options { start, end, threads }, &Collect, |part| {
-        records.extend(part);
-        ControlFlow::Continue(())
-    });
+    let (records, summary) = scanned(&inputs, Options { start, end, threads });
     let text = format!("{summary:?}");
     // Messages name the files, which lie elsewhere each time.
     (records, text.replace(&dir.display().to_string(), ""))
