@@ -1,4 +1,17 @@
-//! Decodes PostgreSQL's write-ahead log, majors 10 to 19.
+//! Decodes PostgreSQL's write-ahead log, majors 10 to 19: bytes in, typed records out.
+//!
+//! There are three ways in:
+//! - [`records`] iterates over mapped [`Segment`]s;
+//! - [`Decoder`] is fed chunks of any size and asked for the next record, without any I/O of its own;
+//! - [`RawRecord::from_bytes`] takes one record's bytes.
+//!
+//! Each gives [`RawRecord`]s: whole, with a right CRC. [`RawRecord::decode`] reads block references, page images and main data, and
+//! [`Record::payload`] the resource manager's own part, when asked. [`waldump`] and [`json`] show records. [`source::Wal`] and
+//! [`scan`](mod@scan) read any number of segments, compressed or in archives, with many threads in bounded memory.
+//!
+//! The version is data: a [`WalFormat`] comes from each segment's long page header, and there is one struct for each record of all
+//! majors. Input is hostile: damage is an [`Error`] with its place, what was expected and what was found, and the end of the WAL is
+//! a verdict, [`End`], not an error.
 
 #[macro_use]
 pub mod wire;
