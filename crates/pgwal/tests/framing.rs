@@ -191,6 +191,20 @@ fn a_start_at_any_page_finds_the_first_record() {
     }
 }
 
+/// The search for the first record asks every page how much is left, and does not trust one that says that it is the last.
+#[test]
+fn a_start_at_a_page_that_seems_to_end_a_record_with_itself() {
+    let mut wal = small_pages();
+    wal.leave(504).record(&record(4000));
+    let next = wal.record(&record(40));
+    let page = Lsn(wal.records()[1].lsn.0 / 1024 * 1024 + 1024);
+    for remaining in [1000, 999, 993] {
+        wal.patch_page(page, |header| header.remaining = remaining);
+        let reading = in_chunks(Decoder::starting_at(page, wal.format()), wal.bytes_from(page), []);
+        assert_eq!((reading.lsns(), reading.stop.is_ok()), (vec![next], true), "{remaining}");
+    }
+}
+
 #[test]
 fn a_start_at_any_record() {
     let mut wal = small_pages();
