@@ -12,8 +12,7 @@ use crate::error::{Error, ErrorKind, Location, Result};
 use crate::format::WalFormat;
 use crate::lsn::{Lsn, SegmentName, TimelineId};
 use crate::page::{LONG_HEADER_SIZE, PageHeader, PageInfo, SHORT_HEADER_SIZE};
-use crate::record::{Info, MAX_RECORD_SIZE, RECORD_HEADER_SIZE, RawRecord, RecordHeader, is_rmgr};
-use crate::rmgr::RmgrId;
+use crate::record::{MAX_RECORD_SIZE, RECORD_HEADER_SIZE, RawRecord, RecordHeader, has_right_crc, is_rmgr};
 use crate::wire::Wire;
 
 /// Where the WAL ends, and why the reader thinks so: a verdict, not an error.
@@ -70,10 +69,10 @@ impl fmt::Display for End {
 const JOIN_ROOM: usize = 16 << 10;
 
 /// What a look at the window brought.
-#[derive(Debug)]
-pub(crate) enum Step<'a> {
-    /// A whole, checked record.
-    Record(RawRecord<'a>),
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Step {
+    /// A whole, checked record, which is in the place for it.
+    Record,
     /// The window has been used as far as it goes; call again with what is left of it and more behind.
     NeedMore,
 }
@@ -85,6 +84,8 @@ pub(crate) struct Framer {
     /// LSN of the first byte of the window.
     next: Lsn,
     state: State,
+    /// What there is of the record that is joined, in [`State::Joining`]; else memory for the next one.
+    joined: Vec<u8>,
     /// Start of the record before, which `xl_prev` must point to; `None` at the start and after a gap.
     previous: Option<Lsn>,
     /// Timeline of the last page header.
@@ -93,10 +94,12 @@ pub(crate) struct Framer {
     overwritten: Option<Lsn>,
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 enum State {
     /// A record starts at `next`, or a page header that it follows.
     Record,
+    /// A record starts at `next`, inside a page whose header has not been read.
+    InsidePage,
     /// Looking for the first record: `next` is a page header, behind which an earlier record may go on.
     FindFirst,
     /// Everything before this LSN is skipped: padding, the rest of an earlier record, the rest of a switched segment.
@@ -107,26 +110,18 @@ enum State {
     Joining(Joining),
 }
 
-#[derive(Clone, Debug)]
+#[derive(Clone, Copy, Debug)]
 struct Joining {
     start: Lsn,
-    bytes: Vec<u8>,
     total: u32,
     header: Option<RecordHeader>,
-}
-
-impl Joining {
-    /// Bytes still to come.
-    fn missing(&self) -> u64 {
-        u64::from(self.total).saturating_sub(self.bytes.len() as u64)
-    }
 }
 
 impl Framer {
     /// A framer whose first window starts at `start`: a page, whose first record is looked for, or a record.
     pub(crate) fn new(fmt: WalFormat, start: Lsn) -> Framer {
-        let state = if fmt.page_offset(start) == 0 { State::FindFirst } else { State::Record };
-        Framer { fmt, next: start, state, previous: None, timeline: None, overwritten: None }
+        let state = if fmt.page_offset(start) == 0 { State::FindFirst } else { State::InsidePage };
+        Framer { fmt, next: start, state, joined: Vec::new(), previous: None, timeline: None, overwritten: None }
     }
 
     /// Format of the WAL.
@@ -142,7 +137,7 @@ impl Framer {
     /// Where the next record starts, if it does not join on to another: behind the page header, where a page starts.
     pub(crate) fn next_record(&self) -> Option<Lsn> {
         let at = match self.state {
-            State::Record => self.next,
+            State::Record | State::InsidePage => self.next,
             State::Skip(to) => to,
             State::FindFirst | State::SkipPage(_) | State::Joining(_) => return None,
         };
@@ -159,18 +154,23 @@ impl Framer {
         self.timeline
     }
 
+    /// Bytes still to come of the record that is joined.
+    fn missing(&self, joining: Joining) -> u64 {
+        u64::from(joining.total).saturating_sub(self.joined.len() as u64)
+    }
+
     /// The verdict where no more input comes.
     pub(crate) fn finish(&self, window: &[u8]) -> End {
         // At the start of a page the window has at most a piece of its header, and nothing of a record.
         let here = if self.fmt.page_offset(self.next) == 0 { &[][..] } else { window };
         let missing = |of: u64| of.saturating_sub(here.len() as u64);
-        match &self.state {
-            State::Joining(j) => End { lsn: j.start, reason: EndReason::Unfinished { missing: Some(missing(j.missing())) } },
-            State::Record if here.iter().any(|&b| b != 0) => {
+        match self.state {
+            State::Joining(j) => End { lsn: j.start, reason: EndReason::Unfinished { missing: Some(missing(self.missing(j))) } },
+            State::Record | State::InsidePage if here.iter().any(|&b| b != 0) => {
                 let total = u32::read(here, self.fmt).ok().map(|(_, total)| total);
                 End { lsn: self.next, reason: EndReason::Unfinished { missing: total.map(|total| missing(total.into())) } }
             }
-            State::Skip(to) | State::SkipPage(to) => End { lsn: *to, reason: EndReason::NoMoreInput },
+            State::Skip(to) | State::SkipPage(to) => End { lsn: to, reason: EndReason::NoMoreInput },
             _ => End { lsn: self.next, reason: EndReason::NoMoreInput },
         }
     }
@@ -191,16 +191,58 @@ impl Framer {
             ErrorKind::PageAddress { expected, found } if found < expected => EndReason::Recycled { page: found },
             _ => return None,
         };
-        Some(match &self.state {
-            State::Joining(j) => End { lsn: j.start, reason: EndReason::Unfinished { missing: Some(j.missing()) } },
+        Some(match self.state {
+            State::Joining(j) => End { lsn: j.start, reason: EndReason::Unfinished { missing: Some(self.missing(j)) } },
             _ => End { lsn: self.next, reason },
         })
     }
 
-    /// Takes from the front of `window` what can be used; see [`Step`].
+    /// Takes from the front of `window` what can be used; a record is put into `raw`, see [`Step`].
     ///
     /// After an error the framer stays where it was, so that [`Framer::verdict`] can look at it.
-    pub(crate) fn step<'a>(&mut self, window: &mut &'a [u8]) -> Result<Step<'a>> {
+    #[inline]
+    pub(crate) fn step<'a>(&mut self, window: &mut &'a [u8], raw: &mut RawRecord<'a>) -> Result<Step> {
+        if self.step_inside_page(window, raw) { Ok(Step::Record) } else { self.step_anywhere(window, raw) }
+    }
+
+    /// Takes a record that nothing is unusual about: whole, inside a page, behind another one. Most are, and every pass over the
+    /// WAL looks at all of them, so this way has no errors to make and moves nothing. Whatever it does not take, it leaves.
+    #[inline]
+    fn step_inside_page<'a>(&mut self, window: &mut &'a [u8], raw: &mut RawRecord<'a>) -> bool {
+        if let State::Skip(to) = self.state
+            && let Some(rest) = window.get(usize::try_from(to - self.next).unwrap_or(usize::MAX)..)
+        {
+            (*window, self.next, self.state) = (rest, to, State::Record);
+        }
+        let (State::Record, Some(previous), Some(head)) = (self.state, self.previous, window.first_chunk()) else { return false };
+        let header = RecordHeader::from_bytes(head);
+        let len = header.tot_len as usize;
+        let is_usual = self.fmt.page_offset(self.next) != 0
+            && len <= self.page_left()
+            && len >= RECORD_HEADER_SIZE
+            && header.prev == previous
+            && is_rmgr(header.rmid, self.fmt)
+            && !header.is_switch()
+            && self.overwritten.is_none();
+        let Some(bytes) = window.get(..len).filter(|bytes| is_usual && has_right_crc(bytes)) else { return false };
+        let start = self.next;
+        let end = (start + len as u64).align();
+        match window.get((end - start) as usize..) {
+            Some(rest) => (*window, self.next) = (rest, end),
+            None => {
+                self.take(window, len);
+                self.state = State::Skip(end);
+            }
+        }
+        self.previous = Some(start);
+        (raw.lsn, raw.end, raw.timeline) = (start, end, self.timeline.unwrap_or_default());
+        (raw.overwritten, raw.header, raw.bytes, raw.fmt) = (None, header, Cow::Borrowed(bytes), self.fmt);
+        true
+    }
+
+    /// [`Framer::step`] for whatever may come.
+    #[inline(never)]
+    fn step_anywhere<'a>(&mut self, window: &mut &'a [u8], raw: &mut RawRecord<'a>) -> Result<Step> {
         loop {
             if let State::Skip(to) | State::SkipPage(to) = self.state {
                 self.take(window, usize::try_from(to - self.next).unwrap_or(usize::MAX));
@@ -215,9 +257,9 @@ impl Framer {
                     Some(step) => return Ok(step),
                 }
             }
-            let step = match std::mem::replace(&mut self.state, State::Record) {
-                State::Joining(joining) => self.join(joining, window)?,
-                _ => self.record_start(window)?,
+            let step = match self.state {
+                State::Joining(joining) => self.join(joining, window, raw)?,
+                _ => self.record_start(window, raw)?,
             };
             if let Some(step) = step {
                 return Ok(step);
@@ -226,7 +268,7 @@ impl Framer {
     }
 
     /// Takes the page header at the front of the window. `None`: done, go on.
-    fn page_start<'a>(&mut self, window: &mut &'a [u8]) -> Result<Option<Step<'a>>> {
+    fn page_start(&mut self, window: &mut &[u8]) -> Result<Option<Step>> {
         let page = self.next;
         let header = match PageHeader::read(window) {
             // A long header is promised by a flag, so a page that is too short for its header needs more bytes either way.
@@ -235,7 +277,7 @@ impl Framer {
         };
         header.check(self.fmt, page, self.timeline).map_err(|kind| self.error(kind, page))?;
         let continues = header.info.contains(PageInfo::XLP_FIRST_IS_CONTRECORD);
-        match &self.state {
+        match self.state {
             State::Joining(j) if header.overwrites_contrecord(self.fmt) => {
                 if continues {
                     return Err(self.error(ErrorKind::ContinuationAtStart, page));
@@ -244,7 +286,7 @@ impl Framer {
                 self.state = State::Record;
             }
             State::Joining(j) => {
-                let expected = j.missing();
+                let expected = self.missing(j);
                 if !continues {
                     return Err(self.error(ErrorKind::NoContinuation, page));
                 }
@@ -274,12 +316,10 @@ impl Framer {
     }
 
     /// Takes the record, or its first piece, from the front of the window.
-    #[inline]
-    fn record_start<'a>(&mut self, window: &mut &'a [u8]) -> Result<Option<Step<'a>>> {
+    fn record_start<'a>(&mut self, window: &mut &'a [u8], raw: &mut RawRecord<'a>) -> Result<Option<Step>> {
         let start = self.next;
         let page_left = self.page_left();
-        if self.timeline.is_none() {
-            // No page header has been read yet: the reader was told to start here.
+        if matches!(self.state, State::InsidePage) {
             let header = self.fmt.page_header_size(Lsn(start.0.saturating_sub(self.fmt.page_offset(start))));
             if self.fmt.page_offset(start) < header {
                 return Err(self.error(ErrorKind::InsidePageHeader { header: header as u32 }, start));
@@ -310,35 +350,40 @@ impl Framer {
                     return Ok(Some(Step::NeedMore));
                 };
                 self.take(window, len);
-                self.finish_record(start, header, Cow::Borrowed(bytes)).map(Some)
+                self.finish_record(start, header, Cow::Borrowed(bytes), raw).map(Some)
             }
             header => {
                 let Some(piece) = window.get(..page_left) else {
                     return Ok(Some(Step::NeedMore));
                 };
                 self.take(window, page_left);
+                // The memory of the record before, if that was joined too.
+                if let Cow::Owned(bytes) = std::mem::take(&mut raw.bytes) {
+                    self.joined = bytes;
+                }
+                self.joined.clear();
                 // Room for what most records come to; a length that lies costs no more than that.
-                let mut bytes = Vec::with_capacity(len.min(JOIN_ROOM).max(page_left));
-                bytes.extend_from_slice(piece);
-                self.state = State::Joining(Joining { start, bytes, total, header });
+                self.joined.reserve(len.min(JOIN_ROOM).max(page_left));
+                self.joined.extend_from_slice(piece);
+                self.state = State::Joining(Joining { start, total, header });
                 Ok(None)
             }
         }
     }
 
     /// Takes a further piece of a record, behind a page header.
-    fn join<'a>(&mut self, mut joining: Joining, window: &mut &'a [u8]) -> Result<Option<Step<'a>>> {
-        let page_left = self.page_left();
-        let missing = usize::try_from(joining.missing()).unwrap_or(usize::MAX);
-        let Some(piece) = window.get(..missing.min(page_left)) else {
-            self.state = State::Joining(joining);
+    fn join<'a>(&mut self, joining: Joining, window: &mut &'a [u8], raw: &mut RawRecord<'a>) -> Result<Option<Step>> {
+        let missing = usize::try_from(self.missing(joining)).unwrap_or(usize::MAX);
+        let Some(piece) = window.get(..missing.min(self.page_left())) else {
             return Ok(Some(Step::NeedMore));
         };
-        joining.bytes.extend_from_slice(piece);
+        self.joined.extend_from_slice(piece);
         self.take(window, piece.len());
+        // Whatever is wrong from here on is the record's fault, not that of its rest.
+        self.state = State::Record;
         let header = match joining.header {
             Some(header) => header,
-            None => match RecordHeader::read(&joining.bytes, self.fmt) {
+            None => match RecordHeader::read(&self.joined, self.fmt) {
                 Ok((_, header)) => {
                     self.check_header(joining.start, &header)?;
                     header
@@ -347,21 +392,21 @@ impl Framer {
                 Err(_) => return Err(self.record_error(ErrorKind::RecordLength { found: joining.total }, joining.start)),
             },
         };
-        if joining.bytes.len() < joining.total as usize {
-            joining.header = Some(header);
-            self.state = State::Joining(joining);
+        if self.joined.len() < joining.total as usize {
+            self.state = State::Joining(Joining { header: Some(header), ..joining });
             return Ok(None);
         }
-        self.finish_record(joining.start, header, Cow::Owned(joining.bytes)).map(Some)
+        let bytes = std::mem::take(&mut self.joined);
+        self.finish_record(joining.start, header, Cow::Owned(bytes), raw).map(Some)
     }
 
     /// Bytes from here to the end of the page.
+    #[inline]
     fn page_left(&self) -> usize {
         self.fmt.wal_page_size as usize - self.fmt.page_offset(self.next) as usize // a remainder of the page size
     }
 
     /// Checks what the record header alone can show. C: `ValidXLogRecordHeader`.
-    #[inline]
     fn check_header(&self, start: Lsn, header: &RecordHeader) -> Result<()> {
         let kind = if (header.tot_len as usize) < RECORD_HEADER_SIZE {
             ErrorKind::RecordLength { found: header.tot_len }
@@ -376,29 +421,22 @@ impl Framer {
     }
 
     /// Checks the CRC of a whole record and moves on behind it.
-    #[inline]
-    fn finish_record<'a>(&mut self, start: Lsn, header: RecordHeader, bytes: Cow<'a, [u8]>) -> Result<Step<'a>> {
-        let crc = crate::record::crc(&bytes);
-        if crc != header.crc {
-            return Err(self.record_error(ErrorKind::Crc { expected: crc, found: header.crc }, start));
+    fn finish_record<'a>(&mut self, start: Lsn, header: RecordHeader, bytes: Cow<'a, [u8]>, raw: &mut RawRecord<'a>) -> Result<Step> {
+        if !has_right_crc(&bytes) {
+            let expected = crate::record::crc(&bytes);
+            return Err(self.record_error(ErrorKind::Crc { expected, found: header.crc }, start));
         }
         let mut end = self.next.align();
-        if header.rmid == RmgrId::XLOG && header.info.opcode() == Info::XLOG_SWITCH {
+        if header.is_switch() {
             // The rest of the segment is unused. Like the server, a switch record that fills the segment skips nothing.
             let size = u64::from(self.fmt.segment_size);
             end = Lsn(end.0.checked_next_multiple_of(size).unwrap_or(u64::MAX));
         }
         self.state = State::Skip(end);
         self.previous = Some(start);
-        Ok(Step::Record(RawRecord {
-            lsn: start,
-            end,
-            timeline: self.timeline.unwrap_or_default(),
-            overwritten: self.overwritten.take(),
-            header,
-            bytes,
-            fmt: self.fmt,
-        }))
+        let (timeline, overwritten) = (self.timeline.unwrap_or_default(), self.overwritten.take());
+        *raw = RawRecord { lsn: start, end, timeline, overwritten, header, bytes, fmt: self.fmt };
+        Ok(Step::Record)
     }
 
     /// Skips to where the next byte is looked at, if that lies behind `fed`.
@@ -412,6 +450,7 @@ impl Framer {
         }
     }
 
+    #[inline]
     fn take(&mut self, window: &mut &[u8], len: usize) {
         let len = len.min(window.len());
         *window = window.get(len..).unwrap_or_default();
@@ -421,7 +460,7 @@ impl Framer {
     /// An error at `lsn`, a page header, or where a record was looked for.
     #[cold]
     fn error(&self, kind: ErrorKind, lsn: Lsn) -> Error {
-        let record = match &self.state {
+        let record = match self.state {
             State::Joining(j) => Some(j.start),
             _ => None,
         };
@@ -547,10 +586,11 @@ impl Decoder {
                 }
             }
         };
-        let step = framer.step(&mut window);
+        let mut raw = RawRecord::vacant(framer.fmt);
+        let step = framer.step(&mut window, &mut raw);
         self.used = self.buffer.len() - window.len();
         match step {
-            Ok(Step::Record(record)) => Ok(Some(record)),
+            Ok(Step::Record) => Ok(Some(raw)),
             Ok(Step::NeedMore) => Ok(None),
             Err(error) => match framer.verdict(&error, window).filter(|_| !self.strict) {
                 Some(end) => {

@@ -5,16 +5,16 @@
 //! the way. Where two extents meet, the state of the reader before must be exactly what the worker behind assumed: where it is
 //! not, the extent is read again from that state. So what comes out is what one thread would have read.
 
+use std::collections::VecDeque;
 use std::ops::ControlFlow;
-
-use rayon::prelude::*;
+use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::error::Error;
 use crate::frame::{End, EndReason, Framer, Step};
 use crate::lsn::{Lsn, SegmentName};
 use crate::page::PageHeader;
 use crate::record::RawRecord;
-use crate::source::{Extent, SourceError, SourceProblem, Wal, judge};
+use crate::source::{Extent, Extents, SourceError, SourceProblem, Wal, judge};
 
 /// What is done with each record.
 pub trait Work: Sync {
@@ -81,93 +81,141 @@ const MAX_THREADS: usize = 64;
 /// Reads `wal` and gives the parts to `sink`, in order.
 pub fn scan<W: Work>(wal: &Wal, options: Options, work: &W, mut sink: impl FnMut(W::Part) -> ControlFlow<()>) -> Summary {
     let threads = options.threads.clamp(1, MAX_THREADS);
-    let batch_len = if threads == 1 { 1 } else { threads * 2 };
+    let window = 2 * threads + 1;
     let pool = (threads > 1).then(|| rayon::ThreadPoolBuilder::new().num_threads(threads).build().ok()).flatten();
-    let mut extents = wal.extents_from(options.start.unwrap_or_default(), (IN_FLIGHT / batch_len).min(EXTENT));
+    let extents = wal.extents_from(options.start.unwrap_or_default(), (IN_FLIGHT / window).min(EXTENT));
+    let feed = Feed::new(extents, options.start, if pool.is_some() { window } else { 0 });
     let mut reader = Reader { options, work, framer: None, first: None };
-    // One extent more than the workers take: how the WAL goes on tells damage from its end.
-    let mut batch = Vec::with_capacity(batch_len + 1);
-    let stop = loop {
-        let mut failed = None;
-        while batch.len() <= batch_len && failed.is_none() {
-            match extents.next() {
-                None => break,
-                Some(Ok(extent)) if options.start.is_some_and(|start| extent.end() <= start) => {}
-                Some(Ok(extent)) => batch.push(extent),
-                Some(Err(error)) => failed = Some(error),
+    let stop = match &pool {
+        Some(pool) => pool.in_place_scope(|scope| {
+            for _ in 0..threads {
+                scope.spawn(|_| feed.work(|extent| Ahead::read(options, work, extent)));
             }
-        }
-        if batch.is_empty() {
-            break match (failed, &reader.framer) {
-                (Some(error), _) => Stop::Source(error),
-                (None, Some(framer)) => Stop::End(framer.finish(&[])),
-                (None, None) => match options.start {
-                    Some(start) => Stop::Source(SourceError::new(wal.last_input(), SourceProblem::NoStart { start })),
-                    None => Stop::End(End { lsn: Lsn::INVALID, reason: EndReason::NoMoreInput }),
-                },
-            };
-        }
-        let work_len = if batch.len() > batch_len { batch_len } else { batch.len() };
-        let in_work = batch.get(..work_len).unwrap_or_default();
-        let ahead: Vec<Option<Ahead<W>>> = match &pool {
-            // The first extent of all is read by the reader in order.
-            Some(pool) => {
-                let known = reader.framer.is_some();
-                let ahead = |(at, extent)| (known || at > 0).then(|| reader.ahead(extent));
-                pool.install(|| in_work.par_iter().enumerate().map(ahead).collect())
-            }
-            None => in_work.iter().map(|_| None).collect(),
-        };
-        let mut stop = None;
-        for (at, (extent, ahead)) in in_work.iter().zip(ahead).enumerate() {
-            let after = batch.get(at + 1).filter(|after| after.start == extent.end()).map_or(&[][..], Extent::bytes);
-            stop = reader.read(extent, ahead, after, &mut sink);
-            if stop.is_some() {
-                break;
-            }
-        }
-        if let Some((mut stop, error)) = stop {
-            if let (Stop::End(_), Some(error)) = (&stop, error)
-                && goes_on_later(batch.iter().map(Ok).chain(extents.by_ref().map(Err)), reader.framer.as_ref())
-            {
-                stop = Stop::Damage(error);
-            }
-            // The records go on to the last byte: it is not the server that stopped there.
-            if let (Stop::End(end), Some(_)) = (&stop, &failed)
-                && matches!(end.reason, EndReason::NoMoreInput | EndReason::Unfinished { .. })
-                && reader.framer.as_ref().zip(batch.last()).is_some_and(|(framer, last)| framer.position() >= last.last_page())
-            {
-                break failed.map_or(stop, Stop::Source);
-            }
-            break stop;
-        }
-        if let Some(error) = failed {
-            break Stop::Source(error);
-        }
-        batch.drain(..work_len);
+            reader.run(wal, &feed, &mut sink)
+        }),
+        None => reader.run(wal, &feed, &mut sink),
     };
     let last = reader.framer.as_ref().and_then(Framer::previous);
     Summary { stop, first: reader.first, last, position: reader.framer.as_ref().map(Framer::position) }
 }
 
-/// Whether the next segment starts with a page of this WAL: then it did not end before.
-fn goes_on_later<'e>(extents: impl Iterator<Item = Result<&'e Extent, Result<Extent, SourceError>>>, framer: Option<&Framer>) -> bool {
-    let Some(framer) = framer else { return false };
-    let fmt = framer.format();
-    let is_next = |extent: &Extent| extent.start > framer.position() && extent.start.segment_offset(fmt.segment_size) == 0;
-    let carries_on = |extent: &Extent| {
-        let header = PageHeader::read(extent.bytes());
-        header.is_ok_and(|(_, header)| header.check(fmt, extent.start, framer.timeline()).is_ok())
-    };
-    for extent in extents {
-        match &extent {
-            Ok(extent) if is_next(extent) => return carries_on(extent),
-            Err(Ok(extent)) if is_next(extent) => return carries_on(extent),
-            Ok(_) | Err(Ok(_)) => {}
-            Err(Err(_)) => return false,
+/// An extent in its turn, with what a worker made of it; or why there is none.
+type Item<W> = Result<(Extent, Option<Ahead<W>>), SourceError>;
+
+/// The extents in order. Workers take them from here and bring them back, worked on, in any order.
+struct Feed<'w, W: Work> {
+    /// Where extents come from. Taken before `queue` where both are: unpacking takes its time, and results come in meanwhile.
+    source: Mutex<Extents<'w>>,
+    /// Nothing that ends before this is wanted.
+    from: Option<Lsn>,
+    /// Extents that may be in the queue; zero: no workers.
+    window: usize,
+    queue: Mutex<Queue<W>>,
+    /// The first item of the queue is there, or there will be none.
+    ready: Condvar,
+    /// The queue has room, or needs none any more.
+    room: Condvar,
+}
+
+struct Queue<W: Work> {
+    /// Items in order; `None`: in work.
+    items: VecDeque<Option<Item<W>>>,
+    /// Items taken from the queue so far.
+    given: usize,
+    /// There are no more extents.
+    exhausted: bool,
+    /// No more work is wanted.
+    closed: bool,
+}
+
+impl<'w, W: Work> Feed<'w, W> {
+    fn new(extents: Extents<'w>, from: Option<Lsn>, window: usize) -> Feed<'w, W> {
+        let queue = Queue { items: VecDeque::with_capacity(window), given: 0, exhausted: false, closed: window == 0 };
+        let (queue, source) = (Mutex::new(queue), Mutex::new(extents));
+        Feed { source, from, window, queue, ready: Condvar::new(), room: Condvar::new() }
+    }
+
+    /// The next extent that is wanted, from the source.
+    fn draw(&self, source: &mut Extents<'w>) -> Option<Result<Extent, SourceError>> {
+        source.find(|extent| match extent {
+            Ok(extent) => self.from.is_none_or(|from| extent.end() > from),
+            Err(_) => true,
+        })
+    }
+
+    /// What a worker does until there is nothing left to do. The first extent of all is left to the reader in order.
+    fn work(&self, ahead: impl Fn(&Extent) -> Ahead<W>) {
+        loop {
+            let mut source = lock(&self.source);
+            let full = |queue: &mut Queue<W>| queue.items.len() >= self.window && !queue.closed && !queue.exhausted;
+            let queue = self.room.wait_while(lock(&self.queue), full).unwrap_or_else(PoisonError::into_inner);
+            if queue.closed || queue.exhausted {
+                return;
+            }
+            drop(queue);
+            let drawn = self.draw(&mut source);
+            let mut queue = lock(&self.queue);
+            let at = queue.given + queue.items.len();
+            let extent = match drawn {
+                Some(Ok(extent)) => extent,
+                Some(Err(error)) => {
+                    queue.items.push_back(Some(Err(error)));
+                    self.ready.notify_one();
+                    continue;
+                }
+                None => {
+                    queue.exhausted = true;
+                    self.ready.notify_one();
+                    return;
+                }
+            };
+            queue.items.push_back(None);
+            drop(queue);
+            drop(source);
+            let ahead = (at > 0).then(|| ahead(&extent));
+            let mut queue = lock(&self.queue);
+            let place = at - queue.given; // items are given in order, and this one was not there
+            if let Some(item) = queue.items.get_mut(place) {
+                *item = Some(Ok((extent, ahead)));
+            }
+            if place == 0 {
+                self.ready.notify_one();
+            }
         }
     }
-    false
+
+    /// The next item in order; `None` after the last.
+    fn next(&self) -> Option<Item<W>> {
+        let in_work = |queue: &mut Queue<W>| match queue.items.front() {
+            Some(item) => item.is_none(),
+            None => !queue.exhausted && !queue.closed,
+        };
+        let mut queue = self.ready.wait_while(lock(&self.queue), in_work).unwrap_or_else(PoisonError::into_inner);
+        if let Some(item) = queue.items.pop_front() {
+            queue.given += 1;
+            drop(queue);
+            self.room.notify_one();
+            return item;
+        }
+        let exhausted = queue.exhausted;
+        drop(queue);
+        if exhausted {
+            return None;
+        }
+        let drawn = self.draw(&mut lock(&self.source))?;
+        Some(drawn.map(|extent| (extent, None)))
+    }
+
+    /// Sends the workers home; what they have not begun comes from [`Feed::next`] as it is.
+    fn close(&self) {
+        lock(&self.queue).closed = true;
+        self.room.notify_all();
+    }
+}
+
+/// Whatever a thread did that held the lock before: the state is whole, as nothing panics halfway through a change of it.
+fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The reader in order; its framer is the state of truth.
@@ -186,24 +234,25 @@ struct Ahead<W: Work> {
     part: W::Part,
 }
 
-impl<W: Work> Reader<'_, W> {
-    /// The bytes of `extent` that are to be read, up to the end asked for.
-    fn window<'e>(&self, extent: &'e Extent) -> &'e [u8] {
-        let bytes = extent.bytes();
-        let len = self.options.end.map_or(bytes.len(), |end| usize::try_from(end - extent.start).unwrap_or(usize::MAX));
-        bytes.get(..len).unwrap_or(bytes)
-    }
+/// The bytes of `extent` that are to be read, up to the end asked for.
+fn window(options: Options, extent: &Extent) -> &[u8] {
+    let bytes = extent.bytes();
+    let len = options.end.map_or(bytes.len(), |end| usize::try_from(end - extent.start).unwrap_or(usize::MAX));
+    bytes.get(..len).unwrap_or(bytes)
+}
 
+impl<W: Work> Ahead<W> {
     /// Reads an extent that others come before. Gives up, and leaves it to the reader in order, at anything unusual.
-    fn ahead(&self, extent: &Extent) -> Ahead<W> {
-        let mut ahead = Ahead { first: None, framer: Framer::new(extent.fmt, extent.start), part: self.work.part() };
+    fn read(options: Options, work: &W, extent: &Extent) -> Ahead<W> {
+        let mut ahead = Ahead { first: None, framer: Framer::new(extent.fmt, extent.start), part: work.part() };
         let mut first = None;
-        let mut window = self.window(extent);
+        let mut window = window(options, extent);
+        let mut raw = RawRecord::vacant(extent.fmt);
         loop {
-            match ahead.framer.step(&mut window) {
-                Ok(Step::Record(raw)) => {
-                    let unusual = raw.overwritten.is_some() || self.options.start.is_some_and(|start| raw.lsn < start);
-                    if unusual || self.work.record(&raw, &mut ahead.part).is_err() {
+            match ahead.framer.step(&mut window, &mut raw) {
+                Ok(Step::Record) => {
+                    let unusual = raw.overwritten.is_some() || options.start.is_some_and(|start| raw.lsn < start);
+                    if unusual || work.record(&raw, &mut ahead.part).is_err() {
                         return ahead;
                     }
                     first.get_or_insert((raw.lsn, raw.header.prev));
@@ -212,33 +261,59 @@ impl<W: Work> Reader<'_, W> {
                 Ok(Step::NeedMore) | Err(_) => return ahead,
             }
         }
-        if self.options.end.is_none_or(|end| end > extent.end()) {
+        if options.end.is_none_or(|end| end > extent.end()) {
             ahead.first = first;
         }
         ahead
     }
+}
 
-    /// Reads an extent in order, or takes over what a worker made of it. `after` are the bytes that follow, as far as known.
+impl<W: Work> Reader<'_, W> {
+    /// Reads all that `feed` brings.
+    fn run(&mut self, wal: &Wal, feed: &Feed<'_, W>, sink: &mut impl FnMut(W::Part) -> ControlFlow<()>) -> Stop {
+        let stop = loop {
+            match feed.next() {
+                Some(Ok((extent, ahead))) => {
+                    if let Some(stop) = self.read(&extent, ahead, feed, sink) {
+                        break stop;
+                    }
+                }
+                Some(Err(error)) => break Stop::Source(error),
+                None => {
+                    break match (&self.framer, self.options.start) {
+                        (Some(framer), _) => Stop::End(framer.finish(&[])),
+                        (None, Some(start)) => Stop::Source(SourceError::new(wal.last_input(), SourceProblem::NoStart { start })),
+                        (None, None) => Stop::End(End { lsn: Lsn::INVALID, reason: EndReason::NoMoreInput }),
+                    };
+                }
+            }
+        };
+        feed.close();
+        stop
+    }
+
+    /// Reads an extent in order, or takes over what a worker made of it. What `feed` brings next tells damage from
+    /// the end of the WAL.
     fn read(
         &mut self,
         extent: &Extent,
         mut ahead: Option<Ahead<W>>,
-        after: &[u8],
+        feed: &Feed<'_, W>,
         sink: &mut impl FnMut(W::Part) -> ControlFlow<()>,
-    ) -> Option<(Stop, Option<Error>)> {
+    ) -> Option<Stop> {
         let mut part = self.work.part();
-        let mut window = self.window(extent);
+        let mut window = window(self.options, extent);
         let framer = match &mut self.framer {
             Some(framer) if framer.position() == extent.start => framer,
             Some(framer) => {
                 let problem = SourceProblem::NotNext { expected: framer.position(), found: extent.start };
-                return Some((Stop::Source(SourceError::new(&extent.input, problem)), None));
+                return Some(Stop::Source(SourceError::new(&extent.input, problem)));
             }
             None => {
                 if let Some(start) = self.options.start.filter(|&start| start < extent.start) {
                     let timeline = PageHeader::read(extent.bytes()).map(|(_, header)| header.timeline).unwrap_or_default();
                     let missing = SegmentName::of(timeline, start, extent.fmt.segment_size);
-                    return Some((Stop::Source(SourceError::new(missing, SourceProblem::Missing)), None));
+                    return Some(Stop::Source(SourceError::new(missing, SourceProblem::Missing)));
                 }
                 let start = self.options.start.filter(|&start| start > extent.start).unwrap_or(extent.start);
                 let page = Lsn(start.0 - extent.fmt.page_offset(start));
@@ -248,6 +323,7 @@ impl<W: Work> Reader<'_, W> {
         };
         let timeline = PageHeader::read(extent.bytes()).ok().map(|(_, header)| header.timeline);
         let mut stop = None;
+        let mut raw = RawRecord::vacant(extent.fmt);
         loop {
             // The seam: this reader stands where the worker found its first record, and in the state that it assumed.
             let meets = |ahead: &mut Ahead<W>| match ahead.first {
@@ -259,28 +335,22 @@ impl<W: Work> Reader<'_, W> {
             };
             if let Some(ahead) = ahead.take_if(meets) {
                 *framer = ahead.framer;
-                return match sink(part).is_break() || sink(ahead.part).is_break() {
-                    true => Some((Stop::Enough, None)),
-                    false => None,
-                };
+                return (sink(part).is_break() || sink(ahead.part).is_break()).then_some(Stop::Enough);
             }
-            match framer.step(&mut window) {
-                Ok(Step::Record(raw)) => {
+            match framer.step(&mut window, &mut raw) {
+                Ok(Step::Record) => {
                     if self.options.start.is_some_and(|start| raw.lsn < start) {
                         continue;
                     }
                     self.first.get_or_insert(raw.lsn);
                     if let Err(error) = self.work.record(&raw, &mut part) {
-                        stop = Some((Stop::Damage(error), None));
+                        stop = Some(Stop::Damage(error));
                         break;
                     }
                 }
                 Ok(Step::NeedMore) => break,
                 Err(error) => {
-                    stop = Some(match judge(framer, &error, window, after) {
-                        Some(end) => (Stop::End(end), Some(error)),
-                        None => (Stop::Damage(error), None),
-                    });
+                    stop = Some(stopped(framer, error, window, extent, feed));
                     break;
                 }
             }
@@ -288,10 +358,53 @@ impl<W: Work> Reader<'_, W> {
         let enough = sink(part).is_break();
         if stop.is_none() && !window.is_empty() && self.options.end.is_none_or(|end| end > extent.end()) {
             // The segment is cut short inside a page.
-            stop = Some((Stop::End(framer.finish(window)), None));
+            stop = Some(ended(framer, framer.finish(window), extent, feed.next()));
         }
-        let reached = self.options.end.filter(|&end| end <= extent.end()).map(|end| (Stop::Reached(end), None));
+        let reached = self.options.end.filter(|&end| end <= extent.end()).map(Stop::Reached);
         // Who has had enough does not want to know what comes behind.
-        enough.then_some((Stop::Enough, None)).or(stop).or(reached)
+        enough.then_some(Stop::Enough).or(stop).or(reached)
     }
+}
+
+/// What `error`, where the reader stopped in `extent`, means: damage, or the end of the WAL.
+fn stopped<W: Work>(framer: &Framer, error: Error, window: &[u8], extent: &Extent, feed: &Feed<'_, W>) -> Stop {
+    feed.close();
+    let next = feed.next();
+    let after = match &next {
+        Some(Ok((after, _))) if after.start == extent.end() => after.bytes(),
+        _ => &[],
+    };
+    let Some(end) = judge(framer, &error, window, after) else { return Stop::Damage(error) };
+    if let Some(Ok((next, _))) = &next
+        && goes_on(framer, next).unwrap_or_else(|| goes_on_later(framer, feed))
+    {
+        return Stop::Damage(error);
+    }
+    ended(framer, end, extent, next)
+}
+
+/// The end of the WAL in `extent`, unless the records go on to its last byte and the `next` extent is missing: then it is not
+/// the server that stopped there.
+fn ended<W: Work>(framer: &Framer, end: End, extent: &Extent, next: Option<Item<W>>) -> Stop {
+    match (next, end.reason) {
+        (Some(Err(missing)), EndReason::NoMoreInput | EndReason::Unfinished { .. }) if framer.position() >= extent.last_page() => {
+            Stop::Source(missing)
+        }
+        _ => Stop::End(end),
+    }
+}
+
+/// Whether the next segment, which `feed` has still to bring, starts with a page of this WAL: then it did not end before.
+fn goes_on_later<W: Work>(framer: &Framer, feed: &Feed<'_, W>) -> bool {
+    std::iter::from_fn(|| feed.next()).find_map(|item| item.map_or(Some(false), |(extent, _)| goes_on(framer, &extent))) == Some(true)
+}
+
+/// Whether `extent` starts with a page of this WAL, if it is the start of a segment.
+fn goes_on(framer: &Framer, extent: &Extent) -> Option<bool> {
+    let fmt = framer.format();
+    let is_next = extent.start > framer.position() && extent.start.segment_offset(fmt.segment_size) == 0;
+    is_next.then(|| {
+        let header = PageHeader::read(extent.bytes());
+        header.is_ok_and(|(_, header)| header.check(fmt, extent.start, framer.timeline()).is_ok())
+    })
 }

@@ -92,6 +92,7 @@ impl Opts {
         let in_order = limit.is_some() || saved.is_some();
         let mut work = Records {
             filter: self.filter.filter(),
+            is_filtered: !self.filter.filter().is_empty(),
             zone: Zone::local(),
             show: match (self.quiet, self.stats, self.format) {
                 (true, ..) => Show::Nothing,
@@ -105,6 +106,7 @@ impl Opts {
             timelines: BTreeMap::new(),
             failed: OnceLock::new(),
             asked_to_stop,
+            spare: Mutex::default(),
         };
         let all_cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
         // What is counted or saved, is in the order of the WAL.
@@ -117,8 +119,10 @@ impl Opts {
             work.timelines = selection.wal.names().map(|name| ((name.log, name.seg), name.timeline)).collect();
             let options = scan::Options { start: start.or(selection.start), end: selection.end, threads };
             let mut written = Ok(());
-            let summary = scan(&selection.wal, options, &work, |part| {
-                written = totals.take(part, out);
+            let summary = scan(&selection.wal, options, &work, |mut part| {
+                written = totals.take(&mut part, out);
+                part.clear();
+                work.spare.lock().unwrap_or_else(PoisonError::into_inner).push(part);
                 if written.is_err() || work.is_full() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             });
             written?;
@@ -212,6 +216,8 @@ fn conclude(summary: &Summary, partial: bool, bad_payloads: u64) -> ExitCode {
 /// What is made of each record.
 struct Records {
     filter: Filter,
+    /// Whether the filter has any condition.
+    is_filtered: bool,
     zone: Zone,
     show: Show,
     limit: Option<u64>,
@@ -225,6 +231,8 @@ struct Records {
     failed: OnceLock<FullPageError>,
     /// Set by a signal.
     asked_to_stop: Arc<AtomicBool>,
+    /// Parts that have been written: fresh memory for each would cost more than filling it.
+    spare: Mutex<Vec<Part>>,
 }
 
 #[derive(Clone, Copy)]
@@ -264,10 +272,24 @@ struct Part {
     bad: Vec<pgwal::Error>,
 }
 
+impl Part {
+    /// Forgets everything and keeps the memory.
+    fn clear(&mut self) {
+        self.text.clear();
+        self.json.clear();
+        self.stats = Stats::default();
+        self.first = None;
+        self.bad.clear();
+    }
+}
+
 impl Work for Records {
     type Part = Part;
 
     fn part(&self) -> Part {
+        if let Some(part) = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop() {
+            return part;
+        }
         // The format is set with the first record.
         let text = Text::new(WalFormat::new(0), self.zone.clone());
         Part { text, json: Vec::new(), stats: Stats::default(), first: None, bad: Vec::new() }
@@ -282,8 +304,9 @@ impl Work for Records {
         if self.limit.is_some() && self.is_full() {
             return Ok(());
         }
-        let record = raw.decode()?;
-        if !self.filter.matches(&record) {
+        let mut record = Record::unread(raw);
+        record.read()?;
+        if self.is_filtered && !self.filter.matches(&record) {
             return Ok(());
         }
         if self.limit.is_some() {
@@ -322,7 +345,7 @@ struct Totals {
 }
 
 impl Totals {
-    fn take(&mut self, part: Part, out: &mut impl Write) -> io::Result<()> {
+    fn take(&mut self, part: &mut Part, out: &mut impl Write) -> io::Result<()> {
         if let (None, Some((fmt, first))) = (self.fmt, part.first) {
             (self.fmt, self.first) = (Some(fmt), Some(first));
             self.say_skipped(fmt, first, out)?;
@@ -330,7 +353,7 @@ impl Totals {
         out.write_all(part.text.as_bytes())?;
         out.write_all(&part.json)?;
         self.stats.merge(&part.stats);
-        for error in part.bad {
+        for error in part.bad.drain(..) {
             self.bad_payloads += 1;
             eprintln!("pgwal: {error}");
         }

@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::read;
+use super::{Refusal, read};
 use crate::error::ErrorKind;
 use crate::format::WalFormat;
 
@@ -95,8 +95,8 @@ impl std::fmt::Debug for Image<'_> {
 
 impl<'r> Image<'r> {
     /// Reads the image's header; its data comes later in the record.
-    pub(super) fn read_header(i: &[u8], fmt: WalFormat) -> Result<(&[u8], Image<'r>), (ErrorKind, usize)> {
-        let at = i.len();
+    pub(super) fn read_header(i: &[u8], fmt: WalFormat) -> Result<(&[u8], Image<'r>), Refusal> {
+        let left = i.len();
         let (i, len) = read::<u16>(i, fmt, "XLogRecordBlockImageHeader.length")?;
         let (i, hole_offset) = read::<u16>(i, fmt, "XLogRecordBlockImageHeader.hole_offset")?;
         let (mut i, bits) = read::<u8>(i, fmt, "XLogRecordBlockImageHeader.bimg_info")?;
@@ -123,7 +123,7 @@ impl<'r> Image<'r> {
         } else {
             return Ok((i, Image { data: &[], len, hole_offset, hole_length, info }));
         };
-        Err((kind, at))
+        Err(Refusal { kind, left })
     }
 
     /// Whether replay restores the page from it. C: `XLogRecBlockImageApply`.

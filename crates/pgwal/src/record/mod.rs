@@ -13,8 +13,8 @@ use crate::error::{Error, ErrorKind, Location, Result};
 use crate::format::WalFormat;
 use crate::lsn::{Lsn, SegmentName, TimelineId};
 use crate::rmgr::{self, Payload, RmgrId};
-use crate::types::{BlockNumber, ForkNumber, RelFileLocator, RepOriginId, Xid};
-use crate::wire::{Parsed, Problem, Wire, WireError, bytes};
+use crate::types::{BlockNumber, ForkNumber, Oid, RelFileLocator, RepOriginId, Xid};
+use crate::wire::{Parsed, Problem, Wire, WireError};
 
 /// Bytes of a record header. C: `SizeOfXLogRecord`.
 pub const RECORD_HEADER_SIZE: usize = 24;
@@ -72,24 +72,36 @@ pub struct RecordHeader {
     pub crc: u32,
 }
 
-impl Wire<'_> for RecordHeader {
+impl RecordHeader {
+    /// The header that `bytes` are. One bounds check for all of it: it is read for every record of every pass.
     #[inline]
-    fn read(input: &[u8], _: WalFormat) -> Parsed<'_, Self> {
-        // One bounds check for the whole header: it is read for every record of every pass.
-        let Some((head, rest)) = input.split_first_chunk::<RECORD_HEADER_SIZE>() else {
-            return Err(WireError::truncated(input, "XLogRecord", RECORD_HEADER_SIZE));
-        };
-        let u32_at = |at: usize| u32::from_le_bytes([head[at], head[at + 1], head[at + 2], head[at + 3]]); // at + 3 < 24
-        let header = RecordHeader {
+    pub(crate) fn from_bytes(bytes: &[u8; RECORD_HEADER_SIZE]) -> RecordHeader {
+        let u32_at = |at: usize| u32::from_le_bytes([bytes[at], bytes[at + 1], bytes[at + 2], bytes[at + 3]]); // at + 3 < 24
+        RecordHeader {
             tot_len: u32_at(0),
             xid: Xid(u32_at(4)),
             prev: Lsn(u64::from(u32_at(12)) << 32 | u64::from(u32_at(8))),
-            info: Info(head[16]),
-            rmid: RmgrId(head[17]),
-            padding: u16::from_le_bytes([head[18], head[19]]),
+            info: Info(bytes[16]),
+            rmid: RmgrId(bytes[17]),
+            padding: u16::from_le_bytes([bytes[18], bytes[19]]),
             crc: u32_at(20),
-        };
-        Ok((rest, header))
+        }
+    }
+
+    /// Whether the rest of the segment behind the record is unused. C: `XLOG_SWITCH`.
+    #[inline]
+    pub(crate) fn is_switch(&self) -> bool {
+        self.rmid == RmgrId::XLOG && self.info.opcode() == Info::XLOG_SWITCH
+    }
+}
+
+impl Wire<'_> for RecordHeader {
+    #[inline]
+    fn read(input: &[u8], _: WalFormat) -> Parsed<'_, Self> {
+        match input.split_first_chunk() {
+            Some((head, rest)) => Ok((rest, RecordHeader::from_bytes(head))),
+            None => Err(WireError::truncated(input, "XLogRecord", RECORD_HEADER_SIZE)),
+        }
     }
 
     fn write(&self, fmt: WalFormat, out: &mut Vec<u8>) {
@@ -108,6 +120,18 @@ pub fn crc(record: &[u8]) -> u32 {
     match (record.get(RECORD_HEADER_SIZE..), record.get(..RECORD_HEADER_SIZE - 4)) {
         (Some(data), Some(header)) => crc32c::crc32c_append(crc32c::crc32c(data), header),
         _ => 0,
+    }
+}
+
+/// Whether the CRC in the record's header is right.
+#[inline]
+pub(crate) fn has_right_crc(record: &[u8]) -> bool {
+    /// What the CRC-32C of bytes comes to with their own CRC-32C behind them, whatever they are.
+    const RESIDUE: u32 = 0x4867_4BC7;
+    match record.split_first_chunk::<RECORD_HEADER_SIZE>() {
+        // The header with its last field is three words of eight bytes, which is less work than what comes before that field.
+        Some((header, data)) => crc32c::crc32c_append(crc32c::crc32c(data), header) == RESIDUE,
+        None => false,
     }
 }
 
@@ -136,6 +160,13 @@ pub struct RawRecord<'a> {
 }
 
 impl<'a> RawRecord<'a> {
+    /// A place for a record, for the reader to fill.
+    pub(crate) fn vacant(fmt: WalFormat) -> RawRecord<'a> {
+        let header = RecordHeader::from_bytes(&[0; RECORD_HEADER_SIZE]);
+        let (lsn, end, timeline) = (Lsn::INVALID, Lsn::INVALID, TimelineId::default());
+        RawRecord { lsn, end, timeline, overwritten: None, header, bytes: Cow::Borrowed(&[]), fmt }
+    }
+
     /// Checks the length and the CRC of one record's bytes, for WAL that comes record by record.
     ///
     /// `lsn` is where the record stands in the WAL; it is used for messages only.
@@ -196,38 +227,41 @@ impl<'a> RawRecord<'a> {
     ///
     /// # Errors
     /// The parts contradict each other, or do not add up to the record's length. C: `DecodeXLogRecord`.
-    #[inline(always)]
     pub fn decode(&self) -> Result<Record<'_>> {
-        // Filled in place: a record is too big to be moved around.
-        let mut record = Record { raw: self, blocks: SmallVec::new(), origin: None, toplevel_xid: None, main: &[] };
-        match self.read_parts(&mut record) {
-            Ok(()) => Ok(record),
-            Err((kind, left)) => Err(Error::new(kind, self.location(self.bytes.len().saturating_sub(left)))),
-        }
+        let mut record = Record::unread(self);
+        record.read()?;
+        Ok(record)
     }
 
-    /// The work of [`RawRecord::decode`]; an error comes with the number of bytes left behind it.
-    fn read_parts<'r>(&'r self, record: &mut Record<'r>) -> std::result::Result<(), (ErrorKind, usize)> {
+    /// The work of [`Record::read`].
+    fn try_parts<'r>(&'r self, record: &mut Record<'r>) -> std::result::Result<(), Refusal> {
         let fmt = self.fmt;
         let mut input = self.bytes.get(RECORD_HEADER_SIZE..).unwrap_or_default();
         // Bytes of data (images, block data, main data) that the headers read so far speak of.
-        let mut data_total = 0u64;
+        let mut data_total = 0;
         let mut main_len = 0;
-        while input.len() as u64 > data_total {
-            let (i, id) = read::<u8>(input, fmt, "block_id")?;
+        while input.len() > data_total {
             let at = input;
-            input = i;
+            let Some((&id, rest)) = input.split_first() else { break };
+            input = rest;
             match id {
                 ID_DATA_SHORT => {
                     let (i, len) = read::<u8>(input, fmt, "XLogRecordDataHeaderShort.data_length")?;
                     (input, main_len) = (i, usize::from(len));
-                    data_total += u64::from(len);
+                    data_total += main_len;
                     break; // by convention, the main data fragment is always last
+                }
+                0..=MAX_BLOCK_ID => {
+                    let previous = record.blocks.last().map(|block| (block.id, block.rel));
+                    let (i, block) = BlockRef::read(id, previous, at, fmt)?;
+                    input = i;
+                    data_total += usize::from(block.data_len) + block.image.map_or(0, |image| usize::from(image.len));
+                    record.blocks.push(block);
                 }
                 ID_DATA_LONG => {
                     let (i, len) = read::<u32>(input, fmt, "XLogRecordDataHeaderLong.data_length")?;
                     (input, main_len) = (i, len as usize);
-                    data_total += u64::from(len);
+                    data_total = data_total.saturating_add(main_len);
                     break;
                 }
                 ID_ORIGIN => {
@@ -238,41 +272,39 @@ impl<'a> RawRecord<'a> {
                     let (i, xid) = read::<Xid>(input, fmt, "toplevel_xid")?;
                     (input, record.toplevel_xid) = (i, Some(xid));
                 }
-                0..=MAX_BLOCK_ID => {
-                    let previous = record.blocks.last().map(|block| (block.id, block.rel));
-                    let (i, block) = BlockRef::read(id, previous, at, input, fmt)?;
-                    input = i;
-                    data_total += u64::from(block.data_len) + block.image.map_or(0, |image| u64::from(image.len));
-                    record.blocks.push(block);
-                }
-                found => return Err((ErrorKind::BlockId { found }, at.len())),
+                found => return Err(Refusal { kind: ErrorKind::BlockId { found }, left: at.len() }),
             }
         }
-        if input.len() as u64 != data_total {
-            let (needed, left) = (data_total, input.len() as u64);
-            return Err((ErrorKind::RecordLayout { field: "record data", needed, left }, input.len()));
+        if input.len() != data_total {
+            let (needed, left) = (data_total as u64, input.len() as u64);
+            return Err(Refusal { kind: ErrorKind::RecordLayout { field: "record data", needed, left }, left: input.len() });
         }
         // The lengths add up to what is there, so none of these reads can fail.
         for block in &mut record.blocks {
             if let Some(image) = &mut block.image {
-                let (i, data) = bytes(input, image.len.into(), "block image").map_err(|e| (e.into(), e.left))?;
-                (input, image.data) = (i, data);
+                (image.data, input) = input.split_at_checked(image.len.into()).unwrap_or_default();
             }
-            let (i, data) = bytes(input, block.data_len.into(), "block data").map_err(|e| (e.into(), e.left))?;
-            (input, block.data) = (i, data);
+            (block.data, input) = input.split_at_checked(block.data_len.into()).unwrap_or_default();
         }
         record.main = input.get(..main_len).unwrap_or_default();
         Ok(())
     }
 }
 
-fn read<'a, T: Wire<'a>>(input: &'a [u8], fmt: WalFormat, field: &'static str) -> std::result::Result<(&'a [u8], T), (ErrorKind, usize)> {
+/// Why the parts of a record cannot be read, and how many of its bytes were left there.
+struct Refusal {
+    kind: ErrorKind,
+    left: usize,
+}
+
+fn read<'a, T: Wire<'a>>(input: &'a [u8], fmt: WalFormat, field: &'static str) -> std::result::Result<(&'a [u8], T), Refusal> {
     T::read(input, fmt).map_err(|e| {
         let needed = match e.problem {
             Problem::Truncated { needed } => needed,
             Problem::Invalid { .. } => 0,
         };
-        (ErrorKind::RecordLayout { field, needed: (input.len() + needed) as u64, left: input.len() as u64 }, input.len())
+        let left = input.len();
+        Refusal { kind: ErrorKind::RecordLayout { field, needed: (left + needed) as u64, left: left as u64 }, left }
     })
 }
 
@@ -311,23 +343,50 @@ pub struct BlockRef<'r> {
 }
 
 impl<'r> BlockRef<'r> {
-    /// Reads the header of block reference `id`; images and data come later. `at` is where the header starts.
+    /// Reads the header of block reference `id`, whose first byte `at` starts with; images and data come later.
+    #[inline]
     fn read(
         id: u8,
         previous: Option<(u8, RelFileLocator)>,
-        at: &[u8],
-        i: &'r [u8],
+        at: &'r [u8],
         fmt: WalFormat,
-    ) -> std::result::Result<(&'r [u8], BlockRef<'r>), (ErrorKind, usize)> {
+    ) -> std::result::Result<(&'r [u8], BlockRef<'r>), Refusal> {
+        // Most have no image and name their relation: twenty bytes, each in its place.
+        if let Some((&[_, fork_flags, len0, len1, s0, s1, s2, s3, d0, d1, d2, d3, r0, r1, r2, r3, b0, b1, b2, b3], rest)) =
+            at.split_first_chunk::<20>()
+            && fork_flags & (BlockFlags::BKPBLOCK_HAS_IMAGE.0 | BlockFlags::BKPBLOCK_SAME_REL.0) == 0
+            && previous.is_none_or(|(after, _)| id > after)
+        {
+            let data_len = u16::from_le_bytes([len0, len1]);
+            if (fork_flags & BlockFlags::BKPBLOCK_HAS_DATA.0 != 0) == (data_len > 0) {
+                let oid = |bytes| Oid(u32::from_le_bytes(bytes));
+                let rel = RelFileLocator { spc: oid([s0, s1, s2, s3]), db: oid([d0, d1, d2, d3]), rel: oid([r0, r1, r2, r3]) };
+                let (fork, flags) = (ForkNumber(fork_flags & 0x0F), BlockFlags(fork_flags & 0xF0));
+                let block = BlockNumber(u32::from_le_bytes([b0, b1, b2, b3]));
+                return Ok((rest, BlockRef { id, rel, fork, block, flags, image: None, data: &[], data_len }));
+            }
+        }
+        BlockRef::read_any(id, previous, at, fmt)
+    }
+
+    /// [`BlockRef::read`] for whatever may come.
+    fn read_any(
+        id: u8,
+        previous: Option<(u8, RelFileLocator)>,
+        at: &'r [u8],
+        fmt: WalFormat,
+    ) -> std::result::Result<(&'r [u8], BlockRef<'r>), Refusal> {
+        let refuse = |kind| Refusal { kind, left: at.len() };
+        let i = at.get(1..).unwrap_or_default();
         if let Some((after, _)) = previous.filter(|&(after, _)| id <= after) {
-            return Err((ErrorKind::BlockOrder { id, after }, at.len()));
+            return Err(refuse(ErrorKind::BlockOrder { id, after }));
         }
         let (i, fork_flags) = read::<u8>(i, fmt, "XLogRecordBlockHeader.fork_flags")?;
         let flags = BlockFlags(fork_flags & 0xF0);
         let (mut i, data_len) = read::<u16>(i, fmt, "XLogRecordBlockHeader.data_length")?;
         let has_data = flags.contains(BlockFlags::BKPBLOCK_HAS_DATA);
         if has_data != (data_len > 0) {
-            return Err((ErrorKind::BlockData { id, has_data, len: data_len }, at.len()));
+            return Err(refuse(ErrorKind::BlockData { id, has_data, len: data_len }));
         }
         let mut image = None;
         if flags.contains(BlockFlags::BKPBLOCK_HAS_IMAGE) {
@@ -335,7 +394,7 @@ impl<'r> BlockRef<'r> {
             (i, image) = (rest, Some(header));
         }
         let rel = if flags.contains(BlockFlags::BKPBLOCK_SAME_REL) {
-            previous.ok_or((ErrorKind::NoPreviousRelation { id }, at.len()))?.1
+            previous.ok_or(refuse(ErrorKind::NoPreviousRelation { id }))?.1
         } else {
             let (rest, rel) = read::<RelFileLocator>(i, fmt, "RelFileLocator")?;
             i = rest;
@@ -372,6 +431,26 @@ pub struct Record<'r> {
 }
 
 impl<'r> Record<'r> {
+    /// A record of which nothing but the header has been read: [`Record::read`] comes next.
+    ///
+    /// The two of them are [`RawRecord::decode`] for who reads millions of records: a record is too big to be moved around.
+    #[inline]
+    pub fn unread(raw: &'r RawRecord<'r>) -> Record<'r> {
+        Record { raw, blocks: SmallVec::new(), origin: None, toplevel_xid: None, main: &[] }
+    }
+
+    /// Reads what comes after the header, once; see [`RawRecord::decode`].
+    ///
+    /// # Errors
+    /// Those of [`RawRecord::decode`].
+    #[inline]
+    pub fn read(&mut self) -> Result<()> {
+        self.raw.try_parts(self).map_err(|Refusal { kind, left }| {
+            let at = self.raw.bytes.len().saturating_sub(left);
+            Error::new(kind, self.raw.location(at))
+        })
+    }
+
     /// The record's header.
     pub fn header(&self) -> &'r RecordHeader {
         &self.raw.header

@@ -145,7 +145,7 @@ pub(crate) fn map(file: &File, offset: u64, len: usize) -> io::Result<Data> {
     // SAFETY: the map is private and read-only, and nothing in this process writes to the file. Another process may change
     // bytes under us, as it may while we read them; every byte is checked as hostile input anyway, and no reference to the map
     // is handed out as anything but bytes.
-    match unsafe { MmapOptions::new().offset(offset).len(len).populate().map_copy_read_only(file) } {
+    match unsafe { MmapOptions::new().offset(offset).len(len).map_copy_read_only(file) } {
         Ok(map) => Ok(Data::Mapped(map)),
         Err(_) => read_at(file, offset, len).map(Data::Owned),
     }
@@ -263,8 +263,9 @@ impl<'a> Iterator for Records<'a> {
     fn next(&mut self) -> Option<Self::Item> {
         while self.end.is_none() && !self.failed {
             if let Some(framer) = &mut self.framer {
-                match framer.step(&mut self.window) {
-                    Ok(Step::Record(record)) => return Some(Ok(record)),
+                let mut raw = RawRecord::vacant(framer.format());
+                match framer.step(&mut self.window, &mut raw) {
+                    Ok(Step::Record) => return Some(Ok(raw)),
                     Ok(Step::NeedMore) => {}
                     Err(error) => {
                         let after = self.left.first().map_or(&[][..], Segment::bytes);
