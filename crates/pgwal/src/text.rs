@@ -24,6 +24,8 @@ pub struct Text {
     relations: Vec<Relation>,
     /// The last transaction id written in a column, and the column.
     xid: Option<(Xid, [u8; 10])>,
+    /// The last upper half of an LSN written with a slash behind it, its text and the bytes of that that count.
+    upper: Option<(u32, [u8; 9], usize)>,
 }
 
 /// Relations that are remembered.
@@ -54,7 +56,7 @@ struct Minute {
 impl Text {
     /// An empty buffer for WAL of format `fmt`, with timestamps in `zone`.
     pub fn new(fmt: WalFormat, zone: Zone) -> Text {
-        Text { buf: Vec::new(), pad_lsn: fmt.since(19), zone, minute: None, relations: Vec::new(), xid: None }
+        Text { buf: Vec::new(), pad_lsn: fmt.since(19), zone, minute: None, relations: Vec::new(), xid: None, upper: None }
     }
 
     /// Continues with WAL of another format.
@@ -110,6 +112,16 @@ impl Text {
         let end = self.buf.len() + len.min(N);
         self.buf.extend_from_slice(bytes);
         self.buf.truncate(end);
+    }
+
+    /// Appends `form`, in which `values` then fills the gaps.
+    // In place: to put the pieces together first and to copy them then would make the copy wait for the pieces.
+    #[inline(always)]
+    pub(crate) fn fill<const N: usize>(&mut self, form: &[u8; N], values: impl FnOnce(&mut [u8; N])) {
+        self.push(form);
+        if let Some(form) = self.buf.last_chunk_mut() {
+            values(form);
+        }
     }
 
     /// Appends a name: bytes that are few, but how many is not known where it is written.
@@ -185,6 +197,20 @@ impl Text {
         }
         self.decimal(xid.0.into(), 10);
         self.xid = self.buf.last_chunk().map(|column| (xid, *column)); // ten digits hold any u32
+    }
+
+    /// Appends the upper half of an LSN and the slash.
+    #[cold]
+    fn upper_half(&mut self, upper: u32) {
+        let start = self.buf.len();
+        self.hexadecimal(upper.into(), 1, Letters::Upper);
+        self.push(b"/");
+        let mut text = [0; 9];
+        let len = self.buf.get(start..).map_or(0, |written| {
+            text[..written.len()].copy_from_slice(written); // up to eight digits and the slash
+            written.len()
+        });
+        self.upper = Some((upper, text, len));
     }
 
     /// Appends `spc/db/rel`. WAL names the same few relations again and again, so their text is remembered.
@@ -294,6 +320,15 @@ fn eight_digits(value: u32) -> u64 {
     let quarters = hundreds | (halves - hundreds * 100) << 16;
     let tens = (quarters * 103) >> 10 & 0x000F_000F_000F_000F;
     tens | (quarters - tens * 10) << 8
+}
+
+/// A number below 1,000,000 in six columns. C: `%6u`.
+#[inline]
+pub(crate) fn six_columns(value: u32) -> [u8; 6] {
+    let digits = eight_digits(value);
+    let blanks = (1 << (digits.trailing_zeros() / 8 * 8).min(56)) - 1; // zero has one digit
+    let [_, _, columns @ ..] = ((digits | ZEROES) ^ (blanks & (ZEROES ^ BLANKS))).to_le_bytes();
+    columns
 }
 
 /// "00" to "99".
@@ -491,7 +526,12 @@ pub struct Padded(pub Lsn);
 impl Put for Padded {
     #[inline]
     fn put(&self, out: &mut Text) {
-        put!(out, hex(self.0.high()), "/", hex8(self.0.low()));
+        // The upper half stays the same for 4 GB of WAL.
+        match out.upper {
+            Some((upper, text, len)) if upper == self.0.high() => out.push_part(&text, len),
+            _ => out.upper_half(self.0.high()),
+        }
+        out.push(&Letters::Upper.digits(self.0.low()).to_be_bytes());
     }
 }
 

@@ -2,7 +2,7 @@
 
 use crate::record::Record;
 use crate::rmgr::{self, RMGRS};
-use crate::text::{Padded, Text, lower_hex, right};
+use crate::text::{Padded, Text, lower_hex, right, six_columns};
 use crate::types::ForkNumber;
 
 /// Appends the line of `record`, and with `details` (pg_waldump's `-b`) a line for each block reference.
@@ -14,14 +14,20 @@ pub fn write_record(record: &Record<'_>, details: bool, out: &mut Text) -> crate
     let (header, fmt) = (record.header(), record.fmt());
     let rmid = record.rmid();
     let image_len = record.image_len();
-    put!(out, "rmgr: ");
-    match (COLUMNS.get(usize::from(rmid.0)), rmid.builtin()) {
-        (Some(Some(column)), _) => out.push(column),
-        (_, Some(rmgr)) => put!(out, rmgr.name),
-        (_, None) => put!(out, format!("{:<11}", rmid.name()).as_str()),
+    let record_len = header.tot_len.saturating_sub(image_len);
+    match COLUMNS.get(usize::from(rmid.0)) {
+        // Nearly every record: columns of known width, so that one piece of text takes them all.
+        Some(Some(name)) if header.tot_len < 1_000_000 => out.fill(HEAD, |head| {
+            head[6..17].copy_from_slice(name);
+            head[33..39].copy_from_slice(&six_columns(record_len));
+            head[40..46].copy_from_slice(&six_columns(header.tot_len));
+        }),
+        _ => {
+            let name = rmid.name();
+            put!(out, "rmgr: ", format!("{name:<11}").as_str(), " len (rec/tot): ", right(record_len, 6), "/", right(header.tot_len, 6));
+            put!(out, ", tx: ");
+        }
     }
-    put!(out, " len (rec/tot): ", right(header.tot_len.saturating_sub(image_len), 6), "/", right(header.tot_len, 6));
-    put!(out, ", tx: ");
     out.xid_column(header.xid);
     put!(out, ", lsn: ", Padded(record.raw.lsn), ", prev ", Padded(header.prev), ", desc: ");
     match rmgr::identify(rmid, header.info, fmt) {
@@ -51,6 +57,9 @@ pub fn write_record(record: &Record<'_>, details: bool, out: &mut Text) -> crate
     }
     described
 }
+
+/// Text of a record up to its transaction id, with blanks where values go.
+const HEAD: &[u8; 52] = b"rmgr:             len (rec/tot):       /      , tx: ";
 
 /// The column of the resource manager's name, filled with blanks; `None` for a name that is longer. C: `%-11s`.
 static COLUMNS: [Option<[u8; 11]>; RMGRS.len()] = {
