@@ -26,6 +26,7 @@ pub mod index_tuple;
 pub mod inval;
 pub mod json;
 pub mod lsn;
+pub mod names;
 pub mod page;
 pub mod record;
 pub mod rmgr;
