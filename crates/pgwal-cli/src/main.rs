@@ -3,6 +3,7 @@
 mod args;
 mod cmd;
 mod fullpage;
+mod live;
 mod waldump;
 
 use std::ffi::OsString;
@@ -22,6 +23,7 @@ struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     Dump(cmd::dump::Opts),
+    Names(cmd::names::Opts),
 }
 
 fn main() -> ExitCode {
@@ -33,6 +35,7 @@ fn main() -> ExitCode {
     let mut out = io::stdout().lock();
     let result = match cli.command {
         Command::Dump(opts) => opts.run(&mut out),
+        Command::Names(opts) => opts.run(&mut out),
     };
     match result.and_then(|code| out.flush().map(|()| code).map_err(Into::into)) {
         Ok(code) => code,

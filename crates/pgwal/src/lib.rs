@@ -17,6 +17,7 @@
 pub mod wire;
 #[macro_use]
 pub mod text;
+pub mod datadir;
 pub mod error;
 pub mod filter;
 pub mod format;

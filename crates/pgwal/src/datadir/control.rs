@@ -1,0 +1,153 @@
+//! `global/pg_control`. C: `ControlFileData`, catalog/pg_control.h.
+
+use super::Problem;
+use crate::format::WalFormat;
+use crate::types::Float8;
+use crate::wire::{Pad, Since, Wire};
+
+/// What of `pg_control` matters to a reader of the directory. C: `ControlFileData`, catalog/pg_control.h.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ControlFile {
+    /// The cluster, as in `xlp_sysid`. C: `system_identifier`.
+    pub system_identifier: u64,
+    /// Version number of the system catalogs; part of folder names in tablespaces. C: `catalog_version_no`.
+    pub catalog_version: u32,
+    /// What the server was doing when the file was last written.
+    pub state: DbState,
+    /// Bytes of a block. C: `blcksz`.
+    pub block_size: u32,
+    /// Blocks in a file of a relation. C: `relseg_size`.
+    pub blocks_per_file: u32,
+    /// Pages in a file of the commit log and its like; 32 before 19, where it became a setting of the build. C: `slru_pages_per_segment`.
+    pub slru_pages_per_segment: u32,
+    /// Bytes of a WAL page. C: `xlog_blcksz`.
+    pub wal_page_size: u32,
+    /// Bytes of a WAL segment. C: `xlog_seg_size`.
+    pub segment_size: u32,
+    /// Bytes of a `name`. C: `nameDataLen`.
+    pub name_data_len: u32,
+    /// Whether pages have checksums. C: `data_checksum_version`.
+    pub data_checksums: bool,
+}
+
+/// C: `DBState`, catalog/pg_control.h.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct DbState(pub u32);
+
+impl DbState {
+    /// Whether the server was shut down, so that all it had is on disk. C: `DB_SHUTDOWNED`, `DB_SHUTDOWNED_IN_RECOVERY`.
+    pub const fn is_shut_down(self) -> bool {
+        matches!(self.0, 1 | 2)
+    }
+}
+
+/// Where a version of `pg_control` has what is read here.
+struct Layout {
+    /// C: `PG_CONTROL_VERSION`.
+    version: u32,
+    /// Offset of [`Build`]. C: `maxAlign`.
+    build: usize,
+    /// Offset of the checksum. C: `crc`.
+    crc: usize,
+    majors: std::ops::RangeInclusive<u8>,
+}
+
+/// 19's is that of its first release candidate.
+const LAYOUTS: &[Layout] = &[
+    Layout { version: 1002, build: 200, crc: 288, majors: 10..=10 },
+    Layout { version: 1100, build: 192, crc: 280, majors: 11..=11 },
+    Layout { version: 1201, build: 200, crc: 288, majors: 12..=12 },
+    Layout { version: 1300, build: 200, crc: 288, majors: 13..=16 },
+    Layout { version: 1700, build: 200, crc: 288, majors: 17..=17 },
+    Layout { version: 1800, build: 200, crc: 292, majors: 18..=18 },
+    Layout { version: 1905, build: 208, crc: 308, majors: 19..=19 },
+];
+
+wire_struct! {
+    /// How the server was built, the end of `pg_control`.
+    pub struct Build("ControlFileData") {
+        max_align: u32,
+        #[serde(skip)]
+        pad: Pad<4>,
+        float_format: Float8,
+        blcksz: u32,
+        relseg_size: u32,
+        slru_pages_per_segment: Since<19, u32>,
+        xlog_blcksz: u32,
+        xlog_seg_size: u32,
+        name_data_len: u32,
+        index_max_keys: u32,
+        toast_max_chunk_size: u32,
+        loblksize: u32,
+        /// One `bool` from 13 on, two before.
+        #[serde(skip)]
+        pass_by_value: Pad<4>,
+        data_checksum_version: u32,
+    }
+}
+
+impl ControlFile {
+    /// Bytes that the file has at most. C: `PG_CONTROL_FILE_SIZE`.
+    pub(super) const MAX_SIZE: u64 = 8192;
+
+    /// Reads the file of `major`.
+    ///
+    /// # Errors
+    /// It is not of that major, its checksum is wrong, or a value in it is impossible.
+    pub fn read(bytes: &[u8], major: u8) -> Result<ControlFile, Problem> {
+        let fmt = WalFormat::new(major);
+        let bad = |field, expected, found: u64| Err(Problem::Value { field, expected, found });
+        let (i, system_identifier) = u64::read(bytes, fmt).map_err(|e| e.in_field("ControlFileData.system_identifier"))?;
+        let (i, version) = u32::read(i, fmt).map_err(|e| e.in_field("ControlFileData.pg_control_version"))?;
+        let (i, catalog_version) = u32::read(i, fmt).map_err(|e| e.in_field("ControlFileData.catalog_version_no"))?;
+        let (_, state) = u32::read(i, fmt).map_err(|e| e.in_field("ControlFileData.state"))?;
+        let Some(layout) = LAYOUTS.iter().find(|layout| layout.version == version && layout.majors.contains(&major)) else {
+            return bad("ControlFileData.pg_control_version", "that of the major in PG_VERSION", version.into());
+        };
+        let covered = bytes.get(..layout.crc).unwrap_or(bytes);
+        let at_crc = bytes.get(layout.crc..).unwrap_or_default();
+        let (_, found) = u32::read(at_crc, fmt).map_err(|e| e.in_field("ControlFileData.crc"))?;
+        let expected = crc32c::crc32c(covered);
+        if expected != found {
+            return Err(Problem::Checksum { field: "ControlFileData.crc", expected, found });
+        }
+        let (_, build) = Build::read(covered.get(layout.build..).unwrap_or_default(), fmt)?;
+        // Right bytes can still be those of a server whose numbers this program cannot read.
+        if build.float_format.value() != 1_234_567.0 {
+            return bad("ControlFileData.floatFormat", "1234567.0 as this machine writes it", build.float_format.0);
+        }
+        let power_of_two = |value: u32, least: u32, most: u32| value.is_power_of_two() && (least..=most).contains(&value);
+        if !power_of_two(build.blcksz, 1024, 32768) {
+            return bad("ControlFileData.blcksz", "a power of two from 1024 to 32768", build.blcksz.into());
+        }
+        if build.relseg_size == 0 {
+            return bad("ControlFileData.relseg_size", "at least 1", 0);
+        }
+        if !power_of_two(build.xlog_blcksz, 1024, 65536) {
+            return bad("ControlFileData.xlog_blcksz", "a power of two from 1024 to 65536", build.xlog_blcksz.into());
+        }
+        if !power_of_two(build.xlog_seg_size, 1 << 20, 1 << 30) {
+            return bad("ControlFileData.xlog_seg_size", "a power of two from 1 MB to 1 GB", build.xlog_seg_size.into());
+        }
+        if !(8..=1024).contains(&build.name_data_len) {
+            return bad("ControlFileData.nameDataLen", "from 8 to 1024", build.name_data_len.into());
+        }
+        let slru_pages_per_segment = build.slru_pages_per_segment.unwrap_or(32);
+        if slru_pages_per_segment == 0 {
+            return bad("ControlFileData.slru_pages_per_segment", "at least 1", 0);
+        }
+        Ok(ControlFile {
+            system_identifier,
+            catalog_version,
+            state: DbState(state),
+            block_size: build.blcksz,
+            blocks_per_file: build.relseg_size,
+            slru_pages_per_segment,
+            wal_page_size: build.xlog_blcksz,
+            segment_size: build.xlog_seg_size,
+            name_data_len: build.name_data_len,
+            // 19 has further values for the time while they are switched on or off, when some pages are without.
+            data_checksums: build.data_checksum_version == 1,
+        })
+    }
+}
