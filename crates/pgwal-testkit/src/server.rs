@@ -18,15 +18,18 @@ impl Postgres {
     /// Finds an installation with a server and pg_waldump: in `PATH`, then where Debian puts them; of `major`, or the newest.
     pub fn find(major: Option<u8>) -> Option<Postgres> {
         let path = std::env::var_os("PATH").unwrap_or_default();
-        let debian = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|entry| entry.path().join("bin"));
-        let mut found: Vec<Postgres> = std::env::split_paths(&path)
-            .chain(debian)
-            .filter(|bin| ["postgres", "initdb", "pg_ctl", "pg_waldump"].iter().all(|program| bin.join(program).is_file()))
-            .filter_map(|bin| Some(Postgres { major: version(&bin)?, bin }))
-            .filter(|postgres| major.is_none_or(|major| major == postgres.major))
-            .collect();
-        found.sort_by_key(|postgres| postgres.major);
-        found.pop()
+        let found = installed(std::env::split_paths(&path), &["pg_waldump"]);
+        found.into_iter().rfind(|postgres| major.is_none_or(|major| major == postgres.major))
+    }
+
+    /// The server of every major that is found, with or without its other programs: in the folders of `PGWAL_TEST_SERVERS`, then in
+    /// those of [`Postgres::find`].
+    pub fn all() -> Vec<Postgres> {
+        let list = |name| std::env::var_os(name).unwrap_or_default();
+        let (servers, path) = (list("PGWAL_TEST_SERVERS"), list("PATH"));
+        let mut found = installed(std::env::split_paths(&servers).chain(std::env::split_paths(&path)), &[]);
+        found.dedup_by_key(|postgres| postgres.major);
+        found
     }
 
     /// As [`Postgres::find`]; where there is none, says so by the test's name, and fails where `CI` is `true`.
@@ -93,6 +96,11 @@ impl Server {
         &self.data
     }
 
+    /// The folder of its socket.
+    pub fn socket(&self) -> &Path {
+        self.dir.path()
+    }
+
     /// Its pg_wal.
     pub fn wal(&self) -> PathBuf {
         self.data.join("pg_wal")
@@ -144,8 +152,22 @@ fn run(command: &mut Command) -> io::Result<Output> {
     Err(io::Error::other(format!("{command:?}: {}: {}", output.status, String::from_utf8_lossy(&output.stderr))))
 }
 
+/// The installations in `folders` and where Debian puts them that have a server and the programs of `besides`, by major; of one
+/// major the first found comes first.
+fn installed(folders: impl Iterator<Item = PathBuf>, besides: &[&str]) -> Vec<Postgres> {
+    let debian = fs::read_dir("/usr/lib/postgresql").into_iter().flatten().flatten().map(|entry| entry.path().join("bin"));
+    let programs = ["postgres", "initdb", "pg_ctl"];
+    let mut found: Vec<Postgres> = folders
+        .chain(debian)
+        .filter(|bin| programs.iter().chain(besides).all(|program| bin.join(program).is_file()))
+        .filter_map(|bin| Some(Postgres { major: version(&bin)?, bin }))
+        .collect();
+    found.sort_by_key(|postgres| postgres.major);
+    found
+}
+
 fn version(bin: &Path) -> Option<u8> {
-    let output = Command::new(bin.join("pg_waldump")).arg("--version").output().ok()?;
+    let output = Command::new(bin.join("postgres")).arg("--version").output().ok()?;
     let text = String::from_utf8_lossy(&output.stdout).into_owned();
     text.split_whitespace().nth(2)?.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
 }
