@@ -161,6 +161,27 @@ fn relations(names: &Names) -> BTreeMap<RelFileLocator, Relation> {
 }
 
 #[test]
+fn data_directory_of_the_fixtures() {
+    let dir = pgwal_testkit::fixtures::root().join("names");
+    let names = written(&["-D", dir.join("data").to_str().unwrap()], "");
+    let kind = |kind| match kind {
+        Some(RelKind::Table) => "r",
+        Some(RelKind::Index) => "i",
+        Some(RelKind::Sequence) => "S",
+        Some(RelKind::Toast) => "t",
+        Some(RelKind::MaterializedView) => "m",
+        None => "?",
+    };
+    let line = |(rel, relation): (_, Relation)| (format!("{rel} {relation} {}", kind(relation.kind)), ());
+    let expected = fs::read_to_string(dir.join("names.txt")).unwrap();
+    let expected: BTreeMap<String, ()> = expected.lines().map(|line| (line.to_owned(), ())).collect();
+    same("fixtures/names", &relations(&names).into_iter().map(line).collect(), &expected);
+    assert!(expected.len() > 400);
+    let databases: Vec<&str> = names.databases().map(|(_, name)| name).collect();
+    assert_eq!((databases, names.major), (vec!["template1", "template0", "postgres"], Some(17)));
+}
+
+#[test]
 fn equal_to_pg_class_of_every_major() {
     let test = "names::equal_to_pg_class_of_every_major";
     let servers = Postgres::all();
@@ -256,4 +277,52 @@ fn equal_to_pg_class(postgres: &Postgres) {
     same(&format!("{major}, without pg_control"), &relations(&dir.names(|warning| panic!("{warning}")).unwrap()), &expected);
     assert!(warnings.len() == 1 && warnings[0].contains("global/pg_control: "), "{warnings:?}");
     fs::rename(server.data().join("global/hidden"), server.data().join("global/pg_control")).unwrap();
+}
+
+#[test]
+fn what_cannot_be_read() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = |file: &str| dir.path().join(file).to_str().unwrap().to_owned();
+    let said = |output: &Output| String::from_utf8_lossy(&output.stderr).into_owned();
+    // Wrong options: one source, and only one.
+    for args in [&[][..], &["-D", ".", "-d", "postgres"], &["."]] {
+        let output = pgwal(args);
+        assert_eq!((output.status.code(), &output.stdout[..]), (Some(2), &b""[..]), "{args:?}: {}", said(&output));
+    }
+    // Nothing was read: an old file stays.
+    let (data, old) = (path("data"), path("names.json"));
+    fs::write(&old, "old").unwrap();
+    let output = pgwal(&["-D", &data, "-o", &old]);
+    assert_eq!(output.status.code(), Some(1));
+    assert_eq!(said(&output), format!("pgwal: {data}/PG_VERSION: No such file or directory (os error 2)\n"));
+    assert_eq!(fs::read_to_string(&old).unwrap(), "old");
+    // No server there.
+    for conninfo in [format!("host={data} user=nobody"), format!("postgresql://nobody@/?host={data}")] {
+        let output = pgwal(&["-d", &conninfo]);
+        assert_eq!((output.status.code(), &output.stdout[..]), (Some(1), &b""[..]), "{}", said(&output));
+        assert!(said(&output).contains("No such file or directory"), "{}", said(&output));
+    }
+    let output = pgwal(&["-d", "hostt=x"]);
+    assert!(output.status.code() == Some(1) && said(&output).contains("hostt"), "{}", said(&output));
+}
+
+#[test]
+fn damage_is_told_and_the_rest_written() {
+    let Some(postgres) = Postgres::find_or_skip(None, "names::damage_is_told_and_the_rest_written") else { return };
+    let server = postgres.start(&["--data-checksums"], SETTINGS).unwrap();
+    let path = connect(&server, "postgres").query_one("SELECT pg_relation_filepath('pg_class')", &[]).unwrap().get::<_, String>(0);
+    server.control("stop -m fast").unwrap();
+    let data = server.data().to_str().unwrap().to_owned();
+    let whole = relations(&written(&["-D", &data], ""));
+    let file = server.data().join(&path);
+    let mut bytes = fs::read(&file).unwrap();
+    bytes[8192 * 2 + 5000] ^= 0x10;
+    fs::write(&file, bytes).unwrap();
+    let output = pgwal(&["-D", &data]);
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    let place = format!("pgwal: {}, block 2: PageHeaderData.pd_checksum: ", file.display());
+    assert!(output.status.code() == Some(1) && stderr.starts_with(&place) && stderr.lines().count() == 1, "{stderr}");
+    let found = relations(&Names::read(&output.stdout[..]).unwrap());
+    assert!(found.len() > 400 && found.len() < whole.len(), "{} of {}", found.len(), whole.len());
+    assert!(found.iter().all(|(rel, relation)| whole.get(rel) == Some(relation)));
 }

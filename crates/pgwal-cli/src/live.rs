@@ -14,9 +14,9 @@ use postgres::{Client, Config, NoTls};
 /// What one database refuses goes to `warn`, and the others go on.
 pub fn names(conninfo: &str, mut warn: impl FnMut(String)) -> Result<Names, Box<dyn Error>> {
     let config = config(conninfo)?;
-    let mut client = connect(&config)?;
+    let mut client = connect(&config).map_err(|e| reason(&e))?;
     let mut names = Names::default();
-    // A role without the right to read pg_control's values still sees the names.
+    // Where this is forbidden, the names are still there to see.
     let identifier = client.query_one("SELECT system_identifier FROM pg_catalog.pg_control_system()", &[]);
     match identifier {
         Ok(row) => names.system_identifier = Some(row.try_get::<_, i64>(0)? as u64),
@@ -39,7 +39,7 @@ pub fn names(conninfo: &str, mut warn: impl FnMut(String)) -> Result<Names, Box<
     Ok(names)
 }
 
-/// The relations with storage. Those of other sessions' temporary tables have file names, not WAL.
+/// The relations with storage; temporary ones have no WAL.
 const RELATIONS: &str = "
 SELECT c.oid, n.nspname, c.relname, c.relkind::pg_catalog.text, c.relisshared,
        coalesce(nullif(c.reltablespace, 0), d.dattablespace), pg_catalog.pg_relation_filenode(c.oid)

@@ -17,10 +17,9 @@ use crate::live;
 #[command(
     group = ArgGroup::new("source").required(true),
     after_help = "\
-Examples:
-  pgwal names --data-dir /var/lib/postgresql/17/main -o names.json
-  pgwal names --dbname \"host=/var/run/postgresql user=postgres\" -o names.json
-  pgwal names --dbname postgresql://backup@db1:5433/postgres -o names.json
+Example: pgwal names --data-dir fixtures/names/data
+
+With a server: pgwal names --dbname \"host=/var/run/postgresql user=postgres\" -o names.json
 
 Exit status: 0 everything was read; 1 something could not be read, what could is written; 2 wrong options."
 )]

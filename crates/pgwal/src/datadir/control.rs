@@ -42,18 +42,18 @@ impl DbState {
 }
 
 /// Where a version of `pg_control` has what is read here.
-struct Layout {
+pub(super) struct Layout {
     /// C: `PG_CONTROL_VERSION`.
-    version: u32,
+    pub version: u32,
     /// Offset of [`Build`]. C: `maxAlign`.
-    build: usize,
+    pub build: usize,
     /// Offset of the checksum. C: `crc`.
-    crc: usize,
-    majors: std::ops::RangeInclusive<u8>,
+    pub crc: usize,
+    pub majors: std::ops::RangeInclusive<u8>,
 }
 
 /// 19's is that of its first release candidate.
-const LAYOUTS: &[Layout] = &[
+pub(super) const LAYOUTS: &[Layout] = &[
     Layout { version: 1002, build: 200, crc: 288, majors: 10..=10 },
     Layout { version: 1100, build: 192, crc: 280, majors: 11..=11 },
     Layout { version: 1201, build: 200, crc: 288, majors: 12..=12 },

@@ -5,7 +5,7 @@
 //!
 //! What is trusted: the major is what `PG_VERSION` says. Block size, blocks in a file, length of names and whether pages have checksums
 //! are what `pg_control` says, if its own checksum is right; without it they are what almost every server is built with, and pages are
-//! not checked.
+//! not checked. A page whose checksum or header is wrong is left out, and so is a row whose tuple is.
 //!
 //! A server may be running on the directory. Then what it has not written yet, at most what came after its last checkpoint, is
 //! missing, and [`DataDir::is_live`] says so. Names are expected in UTF-8; bytes that are not are replaced.
@@ -14,6 +14,8 @@ mod catalog;
 mod control;
 mod heap;
 mod slru;
+#[cfg(test)]
+mod tests;
 mod xact;
 
 use std::fmt;
