@@ -84,7 +84,7 @@ const OPEN: &[&str] = &[
 
 fn connect(server: &Server, database: &str) -> Client {
     let mut config = Config::new();
-    config.host_path(server.socket()).user("postgres").dbname(database);
+    config.host(server.socket().to_str().unwrap()).user("postgres").dbname(database);
     let mut client = config.connect(NoTls).unwrap_or_else(|e| panic!("{database}: {e}: {:?}", std::error::Error::source(&e)));
     // A test that waits for a lock waits for itself.
     client.batch_execute("SET lock_timeout = '20s'").unwrap();

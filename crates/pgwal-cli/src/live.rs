@@ -96,10 +96,10 @@ fn config(conninfo: &str) -> Result<Config, Box<dyn Error>> {
     let variable = |name| env::var(name).ok().filter(|value| !value.is_empty());
     if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
         // libpq's own default is the folder of its build; this is Debian's and Red Hat's.
-        let socket = Path::new("/var/run/postgresql");
+        let socket = "/var/run/postgresql";
         match variable("PGHOST") {
             Some(host) => config.host(&host),
-            None if socket.is_dir() => config.host_path(socket),
+            None if Path::new(socket).is_dir() => config.host(socket),
             None => config.host("localhost"),
         };
     }

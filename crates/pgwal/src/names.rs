@@ -1,7 +1,8 @@
 //! Names instead of numbers: which database, tablespace and relation the object ids in WAL mean.
 //!
 //! WAL has numbers only. What they mean is in the catalogs of the cluster, and changes: a relation gets a new file number whenever it is
-//! rewritten (`VACUUM FULL`, `TRUNCATE`, `REINDEX`, …). A mapping is what held when it was made.
+//! rewritten (`VACUUM FULL`, `TRUNCATE`, `REINDEX`, …). A mapping is what held when it was made; [`crate::datadir`] makes one
+//! from a data directory.
 //!
 //! # The file
 //! A JSON object, which [`Names::write`] lays out with one relation on a line so that it can be searched and edited by hand:

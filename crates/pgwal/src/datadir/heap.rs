@@ -2,10 +2,9 @@
 
 use std::fs::File;
 use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::{Path, PathBuf};
 
-use super::{DataDir, DataDirError, Problem};
+use super::{DataDir, DataDirError, Problem, read_at};
 use crate::format::WalFormat;
 use crate::heap_tuple::{Infomask, Infomask2};
 use crate::lsn::Lsn;
@@ -113,7 +112,7 @@ impl Blocks {
             checksums: dir.control().is_some_and(|control| control.data_checksums),
             file: Some((0, file)),
             next: BlockNumber(0),
-            page: vec![0; dir.format().block_size as usize],
+            page: Vec::new(),
         })
     }
 
@@ -173,17 +172,12 @@ impl Blocks {
         }
         let Some((_, file)) = &self.file else { return Ok(false) };
         let start = u64::from(within) * u64::from(self.fmt.block_size);
-        let mut filled = 0;
-        while let Some(rest) = self.page.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            match file.read_at(rest, start.saturating_add(filled as u64)) {
-                Ok(0) if filled == 0 => return Ok(false),
-                Ok(0) => return Err(Problem::PartialBlock { len: filled }),
-                Ok(read) => filled += read, // at most the page
-                Err(e) if e.kind() == io::ErrorKind::Interrupted => {}
-                Err(e) => return Err(Problem::Io(e)),
-            }
+        read_at(file, start, self.fmt.block_size, &mut self.page).map_err(Problem::Io)?;
+        match self.page.len() {
+            0 => Ok(false),
+            len if len < self.fmt.block_size as usize => Err(Problem::PartialBlock { len }),
+            _ => Ok(true),
         }
-        Ok(true)
     }
 }
 

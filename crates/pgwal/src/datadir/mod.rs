@@ -20,7 +20,7 @@ mod xact;
 
 use std::fmt;
 use std::fs::File;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
 pub use control::{ControlFile, DbState};
@@ -304,4 +304,12 @@ fn read_start(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
     File::open(path)?.take(limit).read_to_end(&mut bytes)?;
     Ok(bytes)
+}
+
+/// Puts the `len` bytes at `offset`, or what there is of them, into `bytes`.
+fn read_at(mut file: &File, offset: u64, len: u32, bytes: &mut Vec<u8>) -> io::Result<()> {
+    bytes.clear();
+    file.seek(SeekFrom::Start(offset))?;
+    file.take(len.into()).read_to_end(bytes)?;
+    Ok(())
 }

@@ -2,11 +2,9 @@
 
 use std::collections::{HashMap, HashSet};
 use std::fs::File;
-use std::io;
-use std::os::unix::fs::FileExt;
 use std::path::PathBuf;
 
-use super::DataDir;
+use super::{DataDir, read_at};
 
 /// A folder of such files.
 pub(super) struct Slru {
@@ -56,12 +54,13 @@ impl Slru {
     fn read(&self, page: u64) -> (PathBuf, Result<Vec<u8>, String>) {
         let (file, page) = (page / u64::from(self.pages_per_file), page % u64::from(self.pages_per_file)); // at least 1
         let path = self.folder.join(format!("{file:0digits$X}", digits = self.digits));
-        let mut bytes = vec![0; self.page_size as usize];
-        let read = File::open(&path).and_then(|file| file.read_exact_at(&mut bytes, page * u64::from(self.page_size))); // below 2^64: both fit 32 bits
-        let read = read.map(|()| bytes).map_err(|e| match e.kind() {
-            io::ErrorKind::UnexpectedEof => format!("the file ends before page {page} does"),
-            _ => e.to_string(),
-        });
+        let mut bytes = Vec::new();
+        let start = page * u64::from(self.page_size); // below 2^64: both fit 32 bits
+        let read = match File::open(&path).and_then(|file| read_at(&file, start, self.page_size, &mut bytes)) {
+            Ok(()) if bytes.len() == self.page_size as usize => Ok(bytes),
+            Ok(()) => Err(format!("the file ends before page {page} does")),
+            Err(e) => Err(e.to_string()),
+        };
         (path, read)
     }
 }
