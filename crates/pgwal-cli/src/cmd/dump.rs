@@ -28,7 +28,7 @@ use crate::fullpage::{FullPageError, FullPages};
 #[command(
     args_override_self = true,
     after_help = "\
-Example: pgwal dump --rmgr Heap --limit 3 fixtures/v17/pgbench/000000010000000000000025
+Example: pgwal dump --rmgr Heap --limit 3 fixtures/v17/pgbench/00000001000000000000000B
 
 Exit status: 0 the WAL was read to its end, or to the end asked for; 1 damage, or an input that cannot be read; 2 wrong options."
 )]
