@@ -44,7 +44,7 @@ const UNREACHED: &[Unreached] = &[
         info: 0xC0,
         name: "FPI_MULTI",
         majors: 10..=11,
-        why: "these majors know its name and never write it: their FPI takes any number of pages",
+        why: "only log_newpage_range writes it, which nothing in these servers calls",
         main: &[],
         block: Some(&[]),
         text: &[(10, "")],
