@@ -155,7 +155,7 @@ fn timeline(text: &str) -> Result<TimelineId, String> {
 /// Which records to show; all conditions must hold.
 #[derive(Args, Debug)]
 pub struct FilterArgs {
-    /// Only records of this resource manager; may be repeated; `list` prints the names
+    /// Only records of this resource manager; repeated, of all of these; `list` prints the names
     #[arg(short, long, value_name = "RMGR", value_parser = rmgr)]
     pub rmgr: Vec<RmgrArg>,
     /// Only records of this transaction

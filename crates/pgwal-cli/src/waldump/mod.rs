@@ -75,7 +75,7 @@ Options:
                          (default: ., ./pg_wal, $PGDATA/pg_wal)
   -q, --quiet            print errors only
   -r, --rmgr=RMGR        only records of this resource manager, or list the names with
-                         --rmgr=list; may be repeated
+                         --rmgr=list; repeated, of all of these (of the last one up to 14)
   -R, --relation=T/D/R   only records that change a block of the relation with these OIDs of
                          tablespace and database and this filenode
   -s, --start=LSN        start at LSN
