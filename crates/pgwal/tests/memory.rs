@@ -130,3 +130,21 @@ fn images_that_promise_more_than_a_page() {
         assert!(used < 512 * KIB, "{method:?}: {used}");
     }
 }
+
+/// A compressed segment is as long as its header says, and what is no segment a page.
+#[test]
+fn files_that_unpack_to_more_than_a_segment() {
+    let _turn = TURN.lock().unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("segment");
+    let mut wal = Wal::new(WalFormat { segment_size: MIB, ..WalFormat::new(17) });
+    wal.record(&RecordBuilder::filler(100));
+    for (front, is_segment) in [(wal.bytes(), true), (&[][..], false)] {
+        let mut bytes = front.to_vec();
+        bytes.resize(256 << 20, 0);
+        std::fs::write(&path, zstd::encode_all(&bytes[..], 1).unwrap()).unwrap();
+        let (segment, used) = peak(|| pgwal::Segment::open(&path));
+        assert_eq!(segment.map(|segment| segment.bytes().len()).ok(), is_segment.then_some(MIB as usize));
+        assert!(used < 4 << 20, "{used}");
+    }
+}

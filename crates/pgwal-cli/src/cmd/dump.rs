@@ -20,7 +20,7 @@ use pgwal::stats::Stats;
 use pgwal::text::{Text, Zone};
 use pgwal::{EndReason, Lsn, RawRecord, Record, SegmentName, TimelineId, WalFormat, json, put, waldump};
 
-use crate::args::{FilterArgs, RmgrArg, SegmentArgs};
+use crate::args::{FilterArgs, RmgrArg, SegmentArgs, Selection};
 use crate::fullpage::{FullPageError, FullPages};
 
 /// Print records: as that major's own pg_waldump does, or as JSON Lines
@@ -114,7 +114,7 @@ impl Opts {
         let mut totals = Totals { asked: self.segments.start(), plain: self.format == Form::Text, ..Totals::default() };
         let mut start = self.segments.start();
         let mut patience = Patience::default();
-        let (summary, partial) = loop {
+        let (summary, selection) = loop {
             let selection = self.segments.open(self.follow)?;
             work.timelines = selection.wal.names().map(|name| ((name.log, name.seg), name.timeline)).collect();
             let options = scan::Options { start: start.or(selection.start), end: selection.end, threads };
@@ -130,7 +130,7 @@ impl Opts {
                 return Err(error.into());
             }
             if work.is_full() || !self.follow || !patience.allows(&summary) {
-                break (summary, selection.partial);
+                break (summary, selection);
             }
             out.flush()?;
             start = resume_at(&summary).or(start);
@@ -151,7 +151,7 @@ impl Opts {
             }
         }
         out.flush()?;
-        Ok(conclude(&summary, partial, totals.bad_payloads))
+        Ok(conclude(&summary, &selection, totals.bad_payloads))
     }
 }
 
@@ -191,14 +191,16 @@ fn resume_at(summary: &Summary) -> Option<Lsn> {
 }
 
 /// Says on standard error why the reading stopped, where that is worth saying.
-fn conclude(summary: &Summary, partial: bool, bad_payloads: u64) -> ExitCode {
+fn conclude(summary: &Summary, selection: &Selection, bad_payloads: u64) -> ExitCode {
+    // An archive that is damaged may have had more.
+    let is_broken = || selection.wal.broken().inspect(|error| eprintln!("pgwal: {error}")).count() > 0;
     let good = match &summary.stop {
         // The segments asked for were read; their last record may go on in the next one.
-        Stop::End(end) if partial && matches!(end.reason, EndReason::NoMoreInput | EndReason::Unfinished { .. }) => true,
+        Stop::End(end) if selection.partial && matches!(end.reason, EndReason::NoMoreInput | EndReason::Unfinished { .. }) => true,
         Stop::End(end) => {
             eprintln!("pgwal: {end}");
             // A segment that is kept for later use is no WAL yet.
-            summary.first.is_some() || !matches!(end.reason, EndReason::Recycled { .. } | EndReason::ZeroPage)
+            !is_broken() && (summary.first.is_some() || !matches!(end.reason, EndReason::Recycled { .. } | EndReason::ZeroPage))
         }
         Stop::Damage(error) => {
             eprintln!("pgwal: {error}");
@@ -206,6 +208,9 @@ fn conclude(summary: &Summary, partial: bool, bad_payloads: u64) -> ExitCode {
         }
         Stop::Source(error) => {
             eprintln!("pgwal: {error}");
+            if !matches!(error.problem, SourceProblem::Unpack(_)) {
+                is_broken();
+            }
             false
         }
         Stop::Reached(_) | Stop::Enough => true,

@@ -7,7 +7,8 @@ use std::slice;
 use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::kind::{Kind, Packing, first_page};
+use super::archive::Tar;
+use super::kind::{FIRST_PAGE, Kind, Packing, first_page};
 use super::plan::{Entry, Place};
 use super::{Data, SourceError, SourceProblem, map, unpack};
 use crate::format::WalFormat;
@@ -102,6 +103,9 @@ impl<'w> Extents<'w> {
             (Err(_), Some((_, fmt)), Some(name)) if !front.is_empty() => (fmt, name.start(fmt.segment_size)),
             (Err(what), ..) => return Err(fail(SourceProblem::NotWal(what))),
         };
+        if entry.name.is_some() {
+            bytes = bytes.up_to(fmt.segment_size);
+        }
         self.before = Some((entry.name, fmt));
         let next = start + bytes.skip((self.from - start) / LARGEST_PAGE as u64 * LARGEST_PAGE as u64);
         let partial = entry.input.contains(".partial");
@@ -127,6 +131,7 @@ impl<'w> Extents<'w> {
             }
             Place::Packed { archive, packing, member } => self.open_member(archive, *packing, member).map_err(fail)?,
             Place::Stdin => stdin_stream().map_err(fail)?,
+            Place::Broken { why } => return Err(SourceError::new(&entry.input, SourceProblem::Unpack(why.clone()))),
         };
         Bytes::stream(stream).unpacked().map_err(fail)
     }
@@ -224,6 +229,19 @@ impl Bytes {
         }
     }
 
+    /// The first `len` bytes: what stands behind them is no part of the segment.
+    fn up_to(self, len: u32) -> Bytes {
+        let len = u64::from(len);
+        match self {
+            Bytes::File { file, offset, left } => Bytes::File { file, offset, left: left.min(len) },
+            // The front is not longer than the smallest segment.
+            Bytes::Stream { front, stream, failed } => {
+                let stream = Box::new(stream.take(len.saturating_sub(front.len() as u64)));
+                Bytes::Stream { front, stream, failed }
+            }
+        }
+    }
+
     /// The bytes inside, where these are compressed.
     fn unpacked(mut self) -> io::Result<Bytes> {
         let front = self.front()?;
@@ -234,11 +252,10 @@ impl Bytes {
     /// The first bytes, without taking them.
     fn front(&mut self) -> io::Result<Vec<u8>> {
         match self {
-            // Zeroes tell an empty segment from a damaged header, so a page is looked at.
-            Bytes::File { file, offset, left } => Ok(map(file, *offset, (*left).min(8192) as usize)?.to_vec()),
+            Bytes::File { file, offset, left } => Ok(map(file, *offset, (*left).min(FIRST_PAGE as u64) as usize)?.to_vec()),
             Bytes::Stream { front, stream, failed } => {
                 let have = front.len();
-                front.resize(have.max(8192), 0);
+                front.resize(have.max(FIRST_PAGE), 0);
                 let (filled, error) = unpack::fill_to_error(stream, front.get_mut(have..).unwrap_or_default());
                 front.truncate(have + filled);
                 match error {
@@ -357,30 +374,29 @@ impl PackedTar {
         let stream = unpack::stream(packing, io::BufReader::new(File::open(path)?))?;
         // A few parts ahead: unpacking goes on while records are read.
         let (sender, receiver) = sync_channel(4);
+        // A receiver that has gone away wants no more; there is nobody to tell.
+        let nobody = |_| io::Error::other("nobody reads");
         std::thread::spawn(move || {
             let work = || -> io::Result<()> {
-                for member in tar::Archive::new(stream).entries()? {
-                    let mut member = member?;
-                    // A receiver that has gone away wants no more; there is nobody to tell.
-                    if sender.send(Part::Member(member.path()?.into_owned())).is_err() {
-                        return Ok(());
-                    }
+                Tar::new(stream).segments(|mut member| {
+                    sender.send(Part::Member(member.path.clone())).map_err(nobody)?;
+                    let mut left = member.len;
                     loop {
-                        let mut bytes = vec![0; 1 << 20];
+                        let mut bytes = vec![0; left.min(1 << 20) as usize];
                         let (len, error) = unpack::fill_to_error(&mut member, &mut bytes);
                         bytes.truncate(len);
-                        if len > 0 && sender.send(Part::Bytes(bytes)).is_err() {
-                            return Ok(());
+                        left -= len as u64; // not more than was asked for
+                        if len > 0 {
+                            sender.send(Part::Bytes(bytes)).map_err(nobody)?;
                         }
                         if let Some(e) = error {
                             return Err(e);
                         }
                         if len == 0 {
-                            break;
+                            return Ok(());
                         }
                     }
-                }
-                Ok(())
+                })
             };
             if let Err(e) = work() {
                 let _ = sender.send(Part::Failed(e)); // as above

@@ -28,6 +28,9 @@ pub enum Packing {
     Zstd,
 }
 
+/// Bytes that tell whether a segment starts here, and what not: zeroes tell an empty segment from a damaged header, so a page is looked at.
+pub(super) const FIRST_PAGE: usize = 8192;
+
 impl Kind {
     /// Bytes from the front that [`Kind::of`] looks at.
     pub const LOOK: usize = 512;
@@ -100,7 +103,7 @@ pub(crate) fn first_page(bytes: &[u8]) -> Result<(WalFormat, PageHeader), NotWal
     };
     match header.format() {
         Ok(fmt) => Ok((fmt, header)),
-        Err(_) if bytes.iter().take(8192).all(|&b| b == 0) => Err(NotWal::Zeroed),
+        Err(_) if bytes.iter().take(FIRST_PAGE).all(|&b| b == 0) => Err(NotWal::Zeroed),
         Err(kind) => Err(NotWal::Header(kind)),
     }
 }

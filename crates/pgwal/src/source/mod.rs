@@ -3,6 +3,7 @@
 //! [`Segment`] maps one segment and [`records`] iterates over a few of them. [`Wal`] is a plan over any number of inputs;
 //! its [`Extents`] come a few megabytes at a time, so that memory stays bounded however large the input.
 
+mod archive;
 mod extent;
 mod kind;
 mod plan;
@@ -80,6 +81,10 @@ impl SourceError {
 
     pub(crate) fn io(input: impl fmt::Display) -> impl FnOnce(io::Error) -> SourceError {
         move |e| SourceError::new(input, SourceProblem::Io(e))
+    }
+
+    pub(crate) fn unpack(input: impl fmt::Display) -> impl FnOnce(io::Error) -> SourceError {
+        move |e| SourceError::new(input, SourceProblem::Unpack(e.to_string()))
     }
 }
 

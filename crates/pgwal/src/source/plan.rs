@@ -2,14 +2,15 @@
 
 use std::collections::BTreeMap;
 use std::fs::{self, File};
-use std::io::{self, Read};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use tempfile::TempDir;
 
+use super::archive::{Member, Tar};
 use super::extent::Extents;
-use super::kind::{Kind, Packing};
+use super::kind::{FIRST_PAGE, Kind, Packing};
 use super::{SourceError, SourceProblem, unpack};
 use crate::lsn::{Lsn, SegmentName, TimelineId};
 
@@ -41,6 +42,14 @@ pub(super) enum Place {
     Packed { archive: PathBuf, packing: Packing, member: PathBuf },
     /// Standard input.
     Stdin,
+    /// The rest of an archive that cannot be read.
+    Broken { why: String },
+}
+
+impl Entry {
+    fn of_member(archive: &str, member: &Member<'_>, place: Place) -> Entry {
+        Entry { input: format!("{archive}:{}", member.path.display()), name: Some(member.name), place }
+    }
 }
 
 /// The segment that a file name tells: `000000010000000000000001`, also with `.partial`, a compression's suffix, or the
@@ -62,14 +71,16 @@ impl Wal {
     /// file comes before a `.partial` one. Behind a segment of a newer timeline, those of older ones are what that timeline left.
     ///
     /// # Errors
-    /// An input that cannot be read, or a directory or archive without any segment.
+    /// An input that cannot be read, or a directory or archive without any segment. An archive that is damaged behind a segment is read
+    /// up to there: see [`Wal::broken`].
     pub fn open<P: AsRef<Path>>(inputs: &[P], timeline: Option<TimelineId>) -> Result<Wal, SourceError> {
         let mut wal = Wal { entries: Vec::new(), _spilled: Vec::new() };
         let mut named = BTreeMap::new();
+        let mut broken = Vec::new();
         for input in inputs {
             for entry in wal.find(input.as_ref())? {
                 let Some(name) = entry.name else {
-                    wal.entries.push(entry);
+                    if matches!(entry.place, Place::Broken { .. }) { &mut broken } else { &mut wal.entries }.push(entry);
                     continue;
                 };
                 if timeline.is_some_and(|newest| name.timeline > newest) {
@@ -90,8 +101,11 @@ impl Wal {
                 wal.entries.push(entry);
             }
         }
+        // What can be read comes before what cannot.
+        let is_empty = wal.entries.is_empty();
+        wal.entries.append(&mut broken);
         match inputs {
-            [one] if wal.entries.is_empty() => Err(SourceError::new(one.as_ref().display(), SourceProblem::NoSegments)),
+            [one] if is_empty => Err(SourceError::new(one.as_ref().display(), SourceProblem::NoSegments)),
             _ => Ok(wal),
         }
     }
@@ -109,6 +123,14 @@ impl Wal {
                 first.is_none_or(|first| place(first) <= place(name)) && last.is_none_or(|last| place(name) <= place(last))
             })
         });
+    }
+
+    /// What stands behind the segments of archives that are damaged or cut short.
+    pub fn broken(&self) -> impl Iterator<Item = SourceError> {
+        self.entries.iter().filter_map(|entry| match &entry.place {
+            Place::Broken { why } => Some(SourceError::new(&entry.input, SourceProblem::Unpack(why.clone()))),
+            _ => None,
+        })
     }
 
     /// What the last input is known by.
@@ -142,11 +164,10 @@ impl Wal {
         let name = segment_of_file_name(&file_name(input));
         let single = Entry { input: input.display().to_string(), name, place: Place::File(input.to_owned()) };
         match kind {
-            Kind::Tar => find_in_tar(input),
+            Kind::Tar => self.find_in_tar(input),
             Kind::Packed(packing) => {
-                let broken = |e: io::Error| SourceError::new(input.display(), SourceProblem::Unpack(e.to_string()));
-                let mut inside = unpack::stream(packing, &mut rest).map_err(broken)?;
-                match look(&mut inside).map_err(broken)?.0 {
+                let mut inside = unpack::stream(packing, &mut rest).map_err(SourceError::unpack(input.display()))?;
+                match look(&mut inside).map_err(SourceError::unpack(input.display()))?.0 {
                     Kind::Tar => self.find_in_packed_tar(input, packing),
                     _ => Ok(vec![single]),
                 }
@@ -155,54 +176,62 @@ impl Wal {
         }
     }
 
+    /// Members of a plain tar are parts of the file, in whatever order they stand.
+    fn find_in_tar(&mut self, path: &Path) -> Result<Vec<Entry>, SourceError> {
+        let input = path.display().to_string();
+        let open = || File::open(path).map_err(SourceError::io(&input));
+        let archive_len = path.metadata().map_err(SourceError::io(&input))?.len();
+        let (mut entries, mut has_holes) = (Vec::new(), false);
+        let walked = Tar::new(open()?).segments_by_seeking(archive_len, |member| {
+            let place = Place::Range { file: path.to_owned(), offset: member.offset, len: member.len };
+            entries.push(Entry::of_member(&input, &member, place));
+            has_holes |= member.is_sparse;
+            Ok(())
+        });
+        if has_holes { self.spill(&input, open()?) } else { segments_of(&input, entries, walked) }
+    }
+
     /// A compressed tar is read in its order where that is the order of the WAL; otherwise its segments are unpacked first.
     fn find_in_packed_tar(&mut self, archive: &Path, packing: Packing) -> Result<Vec<Entry>, SourceError> {
-        let broken = |e: io::Error| SourceError::new(archive.display(), SourceProblem::Unpack(e.to_string()));
+        let input = archive.display().to_string();
         let open = || -> io::Result<_> { unpack::stream(packing, io::BufReader::new(File::open(archive)?)) };
-        let mut tar = tar::Archive::new(open().map_err(broken)?);
+        let stream = open().map_err(SourceError::unpack(&input))?;
         let mut entries = Vec::new();
-        for member in tar.entries().map_err(broken)? {
-            let member = member.map_err(broken)?;
-            let path = member.path().map_err(broken)?.into_owned();
-            if let Some(name) = segment_of_file_name(&file_name(&path)) {
-                entries.push(Entry {
-                    input: format!("{}:{}", archive.display(), path.display()),
-                    name: Some(name),
-                    place: Place::Packed { archive: archive.to_owned(), packing, member: path },
-                });
-            }
-        }
+        let walked = Tar::new(stream).segments(|member| {
+            let place = Place::Packed { archive: archive.to_owned(), packing, member: member.path.clone() };
+            entries.push(Entry::of_member(&input, &member, place));
+            Ok(())
+        });
         let place = |entry: &Entry| entry.name.map(|name| (name.log, name.seg));
-        if entries.is_empty() {
-            return Err(SourceError::new(archive.display(), SourceProblem::NoSegments));
-        }
         if entries.is_sorted_by(|a, b| place(a) < place(b)) {
-            return Ok(entries);
+            return segments_of(&input, entries, walked);
         }
-        self.spill(&archive.display().to_string(), open().map_err(broken)?)
+        self.spill(&input, open().map_err(SourceError::unpack(&input))?)
     }
 
     /// Unpacks the segments of a tar stream into a temporary directory.
     fn spill(&mut self, input: &str, stream: impl Read) -> Result<Vec<Entry>, SourceError> {
-        let broken = |e: io::Error| SourceError::new(input, SourceProblem::Unpack(e.to_string()));
-        let dir = Arc::new(TempDir::with_prefix("pgwal-").map_err(broken)?);
+        let dir = Arc::new(TempDir::with_prefix("pgwal-").map_err(SourceError::unpack(input))?);
         let mut entries = Vec::new();
-        for member in tar::Archive::new(stream).entries().map_err(broken)? {
-            let mut member = member.map_err(broken)?;
-            let path = member.path().map_err(broken)?.into_owned();
-            let file_name = file_name(&path);
-            let Some(name) = segment_of_file_name(&file_name) else { continue };
-            let spilled = dir.path().join(format!("{}-{file_name}", entries.len()));
-            io::copy(&mut member, &mut File::create(&spilled).map_err(broken)?).map_err(broken)?;
-            entries.push(Entry { input: format!("{input}:{}", path.display()), name: Some(name), place: Place::File(spilled) });
-        }
+        let walked = Tar::new(stream).segments(|mut member| {
+            let path = dir.path().join(format!("{}-{}", entries.len(), file_name(&member.path)));
+            let mut spilled = File::create(&path)?;
+            entries.push(Entry::of_member(input, &member, Place::File(path)));
+            let mut front = vec![0; FIRST_PAGE];
+            let len = unpack::fill(&mut member, &mut front)?;
+            front.truncate(len);
+            spilled.write_all(&front)?;
+            let rest = unpack::largest(&front) - len as u64; // the front is no longer than the smallest segment
+            io::copy(&mut member.take(rest), &mut spilled)?;
+            Ok(())
+        });
         self._spilled.push(dir);
-        if entries.is_empty() { Err(SourceError::new(input, SourceProblem::NoSegments)) } else { Ok(entries) }
+        segments_of(input, entries, walked)
     }
 
     /// Standard input is read as it comes, unless it is a tar, whose members may stand in any order.
     fn find_in_stdin(&mut self) -> Result<Vec<Entry>, SourceError> {
-        let broken = |e: io::Error| SourceError::new("standard input", SourceProblem::Unpack(e.to_string()));
+        let broken = |e| SourceError::unpack("standard input")(e);
         let mut kind = Kind::of(&super::extent::stdin_front(Kind::LOOK).map_err(broken)?);
         if let Kind::Packed(packing) = kind {
             // Only the front is here; the decoder gives what it can before it misses the rest. A block of LZ4 may have 4 MB.
@@ -251,24 +280,18 @@ fn find_in_directory(dir: &Path) -> Result<Vec<Entry>, SourceError> {
     if entries.is_empty() { Err(SourceError::new(dir.display(), SourceProblem::NoSegments)) } else { Ok(entries) }
 }
 
-/// Members of a plain tar are parts of the file, in whatever order they stand.
-fn find_in_tar(path: &Path) -> Result<Vec<Entry>, SourceError> {
-    let broken = |e: io::Error| SourceError::new(path.display(), SourceProblem::Unpack(e.to_string()));
-    let mut archive = tar::Archive::new(File::open(path).map_err(SourceError::io(path.display()))?);
-    let mut entries = Vec::new();
-    for member in archive.entries_with_seek().map_err(broken)? {
-        let member = member.map_err(broken)?;
-        let member_path = member.path().map_err(broken)?.into_owned();
-        if let Some(name) = segment_of_file_name(&file_name(&member_path)) {
-            let (offset, len) = (member.raw_file_position(), member.size());
-            let place = Place::Range { file: path.to_owned(), offset, len };
-            entries.push(Entry { input: format!("{}:{}", path.display(), member_path.display()), name: Some(name), place });
-        }
+/// What an archive that could be read as far as `walked` says has of the WAL. Damage comes after the segments before it.
+fn segments_of(input: &str, mut entries: Vec<Entry>, walked: io::Result<()>) -> Result<Vec<Entry>, SourceError> {
+    match walked {
+        Ok(()) if entries.is_empty() => return Err(SourceError::new(input, SourceProblem::NoSegments)),
+        Err(e) if entries.is_empty() => return Err(SourceError::unpack(input)(e)),
+        Ok(()) => {}
+        Err(e) => entries.push(Entry { input: input.to_owned(), name: None, place: Place::Broken { why: e.to_string() } }),
     }
-    if entries.is_empty() { Err(SourceError::new(path.display(), SourceProblem::NoSegments)) } else { Ok(entries) }
+    Ok(entries)
 }
 
-fn file_name(path: &Path) -> String {
+pub(super) fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 

@@ -4,7 +4,7 @@
 
 use std::io::{self, Read};
 
-use super::kind::Packing;
+use super::kind::{FIRST_PAGE, Packing, first_page};
 
 /// The bytes inside `packed`, as a stream.
 pub(super) fn stream<'a>(packing: Packing, packed: impl Read + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
@@ -15,11 +15,22 @@ pub(super) fn stream<'a>(packing: Packing, packed: impl Read + Send + 'a) -> io:
     })
 }
 
-/// A whole segment: at most 1 GB comes out, whatever goes in.
+/// A whole segment: no more comes out than it has by its header, whatever goes in; only a first page, where it is none.
 pub(super) fn whole(packing: Packing, packed: &[u8]) -> io::Result<Vec<u8>> {
-    let mut bytes = Vec::new();
-    stream(packing, packed)?.take(1 << 30).read_to_end(&mut bytes)?;
+    let mut stream = stream(packing, packed)?;
+    let mut bytes = vec![0; FIRST_PAGE];
+    let len = fill(&mut stream, &mut bytes)?;
+    bytes.truncate(len);
+    if let Ok((fmt, _)) = first_page(&bytes) {
+        // The smallest segment is larger than a page.
+        stream.take(u64::from(fmt.segment_size) - len as u64).read_to_end(&mut bytes)?;
+    }
     Ok(bytes)
+}
+
+/// Bytes that a segment whose file starts with `front` can have: by its header, where it has one.
+pub(super) fn largest(front: &[u8]) -> u64 {
+    first_page(front).map_or(1 << 30, |(fmt, _)| u64::from(fmt.segment_size))
 }
 
 /// Reads until `buffer` is full or the stream ends; the number of bytes read.
