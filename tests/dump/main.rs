@@ -2,6 +2,7 @@
 
 mod exits;
 mod fixtures;
+mod hostile;
 mod inputs;
 mod json;
 mod live;

@@ -3,7 +3,7 @@
 
 use std::fs;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Child, ExitStatus, Stdio};
 use std::time::Duration;
 
 use pgwal::{Decoder, Lsn, TimelineId, WalFormat};
@@ -13,8 +13,8 @@ use pgwal_testkit::wal::{RecordBuilder, Wal, refresh_crc};
 use crate::dump;
 
 const SEGMENT: u32 = 16 << 20;
-/// What `pgwal dump` may take for 10 GB of WAL, in kB.
-const LIMIT: u64 = 256 << 10;
+/// What `pgwal dump` may take, in kB, for 10 GB of WAL and for anything else.
+pub const LIMIT: u64 = 256 << 10;
 
 /// Records of a real server.
 fn records() -> Vec<Vec<u8>> {
@@ -54,9 +54,8 @@ fn write_wal(dir: &Path, count: u64) {
     }
 }
 
-/// Highest resident size of a run, in kB.
-fn peak(dir: &Path, args: &[&str]) -> u64 {
-    let mut child = dump(dir, args).stdout(Stdio::null()).spawn().unwrap();
+/// Waits for the end of a run; its highest resident size, in kB.
+pub fn peak(child: &mut Child) -> (ExitStatus, u64) {
     let status = format!("/proc/{}/status", child.id());
     let mut peak = 0;
     loop {
@@ -64,8 +63,7 @@ fn peak(dir: &Path, args: &[&str]) -> u64 {
         let line = text.lines().find_map(|line| line.strip_prefix("VmHWM:"));
         peak = line.and_then(|line| line.trim().trim_end_matches(" kB").parse().ok()).unwrap_or(0).max(peak);
         if let Some(status) = child.try_wait().unwrap() {
-            assert!(status.success(), "{args:?}: {status}");
-            return peak;
+            return (status, peak);
         }
         std::thread::sleep(Duration::from_millis(5));
     }
@@ -82,7 +80,8 @@ fn stays_bounded() {
             let mut args = args.to_vec();
             args.extend(threads.into_iter().flat_map(|threads| ["--threads", threads]));
             args.push(".");
-            let peak = peak(dir.path(), &args);
+            let (status, peak) = peak(&mut dump(dir.path(), &args).stdout(Stdio::null()).spawn().unwrap());
+            assert!(status.success(), "{args:?}: {status}");
             eprintln!("{megabytes} MB of WAL, {}: {} MiB", args.join(" "), peak >> 10);
             assert!(peak > 0 && peak < LIMIT, "{args:?}: {peak} kB");
         }
