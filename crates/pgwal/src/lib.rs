@@ -13,6 +13,8 @@
 //! majors. Input is hostile: damage is an [`Error`] with its place, what was expected and what was found, and the end of the WAL is
 //! a verdict, [`End`], not an error.
 
+#![deny(missing_docs)]
+
 #[macro_use]
 pub mod wire;
 #[macro_use]
