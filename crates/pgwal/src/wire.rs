@@ -324,6 +324,29 @@ impl Serialize for Str<'_> {
     }
 }
 
+/// Reads a part that is there only where `present` says so.
+///
+/// # Errors
+/// What `read` says.
+#[inline]
+pub fn optional<'a, T>(input: &'a [u8], present: bool, read: impl FnOnce(&'a [u8]) -> Parsed<'a, T>) -> Parsed<'a, Option<T>> {
+    if !present {
+        return Ok((input, None));
+    }
+    read(input).map(|(input, value)| (input, Some(value)))
+}
+
+/// The first `count` values in `left`. One that its type refuses ends them: a [`List`] has none, and [`array`] is used with types that
+/// accept every bit pattern.
+#[inline]
+fn values<'a, T: Wire<'a>>(mut left: &'a [u8], count: usize, fmt: WalFormat) -> impl Iterator<Item = T> + use<'a, T> {
+    (0..count).map_while(move |_| {
+        let (rest, value) = T::read(left, fmt).ok()?;
+        left = rest;
+        Some(value)
+    })
+}
+
 /// An array of fixed-size values, borrowed as bytes and read on demand: a count from disk costs nothing until its bytes are there.
 #[derive(Clone, Copy)]
 pub struct Array<'a, T> {
@@ -362,13 +385,7 @@ impl<'a, T: Wire<'a> + FixedSize> Array<'a, T> {
 
     /// The values in order.
     pub fn iter(&self) -> impl Iterator<Item = T> + use<'a, T> {
-        let (mut left, fmt) = (self.raw, self.fmt);
-        // A value that its type refuses ends the iteration; `array` is used with types that accept every bit pattern.
-        (0..self.count).map_while(move |_| {
-            let (rest, value) = T::read(left, fmt).ok()?;
-            left = rest;
-            Some(value)
-        })
+        values(self.raw, self.count, self.fmt)
     }
 
     /// Value number `index`.
@@ -473,12 +490,7 @@ impl<'a, T: Wire<'a>> List<'a, T> {
 
     /// The values in order.
     pub fn iter(&self) -> impl Iterator<Item = T> + use<'a, T> {
-        let (mut left, fmt) = (self.raw, self.fmt);
-        (0..self.count).map_while(move |_| {
-            let (rest, value) = T::read(left, fmt).ok()?;
-            left = rest;
-            Some(value)
-        })
+        values(self.raw, self.count, self.fmt)
     }
 
     /// The bytes on disk.

@@ -3,7 +3,7 @@
 use serde::Serialize;
 use serde::ser::{SerializeStruct, Serializer};
 
-use super::{Body, Describe, Opcode, op};
+use super::{Body, Describe, Opcode, letter, op};
 use crate::error::Result;
 use crate::format::{Majors, WalFormat};
 use crate::index_tuple::IndexTuple;
@@ -652,8 +652,8 @@ impl Describe for Op<'_> {
 
 impl Describe for Insert<'_> {
     fn describe(&self, rec: &Record<'_>, fmt: WalFormat, out: &mut Text) {
-        put!(out, "isdata: ", t_or_f(self.flags.contains(GinFlags::GIN_INSERT_ISDATA)));
-        put!(out, " isleaf: ", t_or_f(self.flags.contains(GinFlags::GIN_INSERT_ISLEAF)));
+        put!(out, "isdata: ", letter(self.flags.contains(GinFlags::GIN_INSERT_ISDATA)));
+        put!(out, " isleaf: ", letter(self.flags.contains(GinFlags::GIN_INSERT_ISLEAF)));
         if let Some(children) = &self.children {
             put!(out, " children: ", children.left.0, "/", children.right.0);
         }
@@ -662,7 +662,7 @@ impl Describe for Insert<'_> {
         }
         match &self.change {
             None => {}
-            Some(Change::Entry(entry)) => put!(out, " isdelete: ", t_or_f(entry.head.is_delete.get())),
+            Some(Change::Entry(entry)) => put!(out, " isdelete: ", letter(entry.head.is_delete.get())),
             Some(Change::Recompress(data)) => data.describe(rec, fmt, out),
             Some(Change::Downlink(data)) => {
                 let item = &data.new_item;
@@ -674,9 +674,9 @@ impl Describe for Insert<'_> {
 
 impl Describe for Split {
     fn describe(&self, _: &Record<'_>, fmt: WalFormat, out: &mut Text) {
-        put!(out, "isrootsplit: ", t_or_f(self.flags.contains(GinFlags::GIN_SPLIT_ROOT)));
-        put!(out, " isdata: ", t_or_f(self.flags.contains(GinFlags::GIN_INSERT_ISDATA)));
-        put!(out, " isleaf: ", t_or_f(self.flags.contains(GinFlags::GIN_INSERT_ISLEAF)));
+        put!(out, "isrootsplit: ", letter(self.flags.contains(GinFlags::GIN_SPLIT_ROOT)));
+        put!(out, " isdata: ", letter(self.flags.contains(GinFlags::GIN_INSERT_ISDATA)));
+        put!(out, " isleaf: ", letter(self.flags.contains(GinFlags::GIN_INSERT_ISLEAF)));
         if fmt.since(19) && self.left_child != BlockNumber::INVALID {
             put!(out, " children: ", self.left_child, "/", self.right_child);
         }
@@ -744,10 +744,6 @@ fn describe_image(rec: &Record<'_>, fmt: WalFormat, out: &mut Text) -> bool {
         put!(out, if image.apply() { " (full page image)" } else { " (full page image, for WAL verification)" });
     }
     true
-}
-
-fn t_or_f(yes: bool) -> &'static str {
-    if yes { "T" } else { "F" }
 }
 
 #[cfg(test)]

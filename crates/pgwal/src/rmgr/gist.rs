@@ -2,7 +2,7 @@
 
 use serde::Serialize;
 
-use super::{Body, Describe, Opcode, op};
+use super::{Body, Describe, Opcode, letter, op};
 use crate::error::Result;
 use crate::format::{Majors, WalFormat};
 use crate::index_tuple::IndexTuple;
@@ -320,7 +320,7 @@ impl Describe for PageReuse {
 /// 16 has the field and does not show it.
 fn describe_catalog_rel(is_catalog_rel: Option<CBool>, fmt: WalFormat, out: &mut Text) {
     if let Some(is_catalog_rel) = is_catalog_rel.filter(|_| fmt.since(17)) {
-        put!(out, ", isCatalogRel ", if is_catalog_rel.get() { "T" } else { "F" });
+        put!(out, ", isCatalogRel ", letter(is_catalog_rel.get()));
     }
 }
 

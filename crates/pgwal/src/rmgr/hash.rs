@@ -4,7 +4,7 @@ use std::fmt::Write as _;
 
 use serde::Serialize;
 
-use super::{Body, Describe, Opcode, op};
+use super::{Body, Describe, Opcode, letter, op};
 use crate::error::Result;
 use crate::format::{Majors, WalFormat};
 use crate::index_tuple::IndexTuple;
@@ -589,10 +589,6 @@ impl Describe for Op<'_> {
             }
         }
     }
-}
-
-const fn letter(flag: bool) -> &'static str {
-    if flag { "T" } else { "F" }
 }
 
 /// C's `%g`: six significant digits without zeroes at the end, in scientific form where the exponent is below -4 or above 5.

@@ -11,7 +11,7 @@ use crate::record::Record;
 use crate::text::{Text, hex2};
 use crate::heap_tuple::HeapTuple;
 use crate::types::{Oid, OffsetNumber, Xid};
-use crate::wire::{Array, Bytes, CBool, Pad, Parsed, Since, Wire, array, rest};
+use crate::wire::{Array, Bytes, CBool, Pad, Since, Wire, array, optional, rest};
 
 /// Record types. `+INIT`: replay starts with an empty page (`XLOG_HEAP_INIT_PAGE`).
 pub const OPCODES: &[Opcode] = &[
@@ -132,7 +132,7 @@ wire_struct! {
     pub struct InsertHead("xl_heap_insert") {
         /// Line pointer of the new tuple.
         offnum: OffsetNumber,
-        /// Circumstances.
+        /// What becomes of the page, and what the record carries.
         flags: InsertFlags,
     }
 }
@@ -155,7 +155,7 @@ wire_struct! {
         offnum: OffsetNumber,
         /// What xmax means.
         infobits: Infobits,
-        /// Circumstances.
+        /// How the tuple goes, and what the record carries.
         flags: DeleteFlags,
     }
 }
@@ -178,7 +178,7 @@ wire_struct! {
         old_offnum: OffsetNumber,
         /// What the old version's xmax means.
         old_infobits: Infobits,
-        /// Circumstances.
+        /// What becomes of the pages, and what the record carries.
         flags: UpdateFlags,
         /// xmax of the new version: zero, or lockers that stay.
         new_xmax: Xid,
@@ -251,7 +251,7 @@ wire_struct! {
         offnum: OffsetNumber,
         /// What xmax means.
         infobits: Infobits,
-        /// Circumstances.
+        /// What becomes of the page.
         flags: LockFlags,
     }
 }
@@ -326,7 +326,7 @@ pub fn parse<'r>(rec: &Record<'r>, fmt: WalFormat) -> Result<Option<Op<'r>>> {
         }),
         0x10 => Op::Delete(rec.parse_all("xl_heap_delete", rec.main, |i| {
             let (i, head) = DeleteHead::read(i, fmt)?;
-            let (i, old_tuple) = old_tuple(head.flags.intersects(DeleteFlags::CONTAINS_OLD), i, fmt)?;
+            let (i, old_tuple) = optional(i, head.flags.intersects(DeleteFlags::CONTAINS_OLD), |i| HeapTuple::read(i, fmt))?;
             Ok((i, Delete { head, old_tuple }))
         })?),
         0x20 => Op::Update(parse_update(rec, fmt)?),
@@ -359,34 +359,17 @@ pub fn parse<'r>(rec: &Record<'r>, fmt: WalFormat) -> Result<Option<Op<'r>>> {
 fn parse_update<'r>(rec: &Record<'r>, fmt: WalFormat) -> Result<Update<'r>> {
     let (head, old_tuple) = rec.parse_all("xl_heap_update", rec.main, |i| {
         let (i, head) = UpdateHead::read(i, fmt)?;
-        let (i, old_tuple) = old_tuple(head.flags.intersects(UpdateFlags::CONTAINS_OLD), i, fmt)?;
+        let (i, old_tuple) = optional(i, head.flags.intersects(UpdateFlags::CONTAINS_OLD), |i| HeapTuple::read(i, fmt))?;
         Ok((i, (head, old_tuple)))
     })?;
     let new_tuple = rec.parse_block_or_image("xl_heap_header", 0, |i| {
-        let (i, prefix_len) = len_if(head.flags.contains(UpdateFlags::XLH_UPDATE_PREFIX_FROM_OLD), i, fmt, "prefixlen")?;
-        let (i, suffix_len) = len_if(head.flags.contains(UpdateFlags::XLH_UPDATE_SUFFIX_FROM_OLD), i, fmt, "suffixlen")?;
+        let len_if = |i, flag, field| optional(i, head.flags.contains(flag), |i| u16::read(i, fmt).map_err(|e| e.in_field(field)));
+        let (i, prefix_len) = len_if(i, UpdateFlags::XLH_UPDATE_PREFIX_FROM_OLD, "prefixlen")?;
+        let (i, suffix_len) = len_if(i, UpdateFlags::XLH_UPDATE_SUFFIX_FROM_OLD, "suffixlen")?;
         let (i, tuple) = HeapTuple::read(i, fmt)?;
         Ok((i, NewTuple { prefix_len, suffix_len, tuple }))
     })?;
     Ok(Update { head, new_tuple, old_tuple })
-}
-
-/// The old tuple at the end of the main data, where the flags say that it is there.
-fn old_tuple(present: bool, input: &[u8], fmt: WalFormat) -> Parsed<'_, Option<HeapTuple<'_>>> {
-    if !present {
-        return Ok((input, None));
-    }
-    let (input, tuple) = HeapTuple::read(input, fmt)?;
-    Ok((input, Some(tuple)))
-}
-
-/// A length that is there only where a flag says so.
-fn len_if<'a>(present: bool, input: &'a [u8], fmt: WalFormat, field: &'static str) -> Parsed<'a, Option<u16>> {
-    if !present {
-        return Ok((input, None));
-    }
-    let (input, len) = u16::read(input, fmt).map_err(|e| e.in_field(field))?;
-    Ok((input, Some(len)))
 }
 
 impl Op<'_> {

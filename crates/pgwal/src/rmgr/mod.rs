@@ -50,6 +50,11 @@ pub trait Describe {
     fn describe(&self, rec: &Record<'_>, fmt: WalFormat, out: &mut Text);
 }
 
+/// Yes or no, as most descriptions show it.
+const fn letter(yes: bool) -> &'static str {
+    if yes { "T" } else { "F" }
+}
+
 /// Main data and block data of a record that is being written.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Body {

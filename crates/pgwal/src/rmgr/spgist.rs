@@ -4,7 +4,7 @@
 
 use serde::Serialize;
 
-use super::{Body, Describe, Opcode, op};
+use super::{Body, Describe, Opcode, letter, op};
 use crate::error::Result;
 use crate::format::{Majors, WalFormat};
 use crate::index_tuple::IndexTuple;
@@ -691,7 +691,7 @@ impl Describe for VacuumRedirectHead {
         put!(out, self.snapshot_conflict_horizon);
         // 16 has the field and does not show it.
         if let Some(is_catalog_rel) = self.is_catalog_rel.filter(|_| fmt.since(17)) {
-            put!(out, ", isCatalogRel: ", if is_catalog_rel.get() { "T" } else { "F" });
+            put!(out, ", isCatalogRel: ", letter(is_catalog_rel.get()));
         }
     }
 }

@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::format::WalFormat;
 use crate::record::Record;
 use crate::rmgr::list::{plain, put_elements, put_list};
-use crate::rmgr::{Body, Describe};
+use crate::rmgr::{Body, Describe, letter};
 use crate::text::Text;
 use crate::types::{BlockNumber, OffsetNumber, RelFileLocator, Xid};
 use crate::wire::{Array, CBool, FixedSize, List, Parsed, Since, Until, Wire, array, list};
@@ -258,7 +258,7 @@ impl Describe for Delete<'_> {
         put!(out, "snapshotConflictHorizon: ", horizon, ", ndeleted: ", ndeleted, ", nupdated: ", nupdated.unwrap_or(0));
         // 16 has the flag, and does not show it.
         if let Some(catalog) = is_catalog_rel.filter(|_| fmt.since(17)) {
-            put!(out, ", isCatalogRel: ", if catalog.get() { "T" } else { "F" });
+            put!(out, ", isCatalogRel: ", letter(catalog.get()));
         }
         if let Some(items) = &self.items {
             items.describe(out);

@@ -15,7 +15,7 @@ use crate::record::Record;
 use crate::text::Text;
 use crate::index_tuple::IndexTuple;
 use crate::types::OffsetNumber;
-use crate::wire::{List, Parsed, Since, Wire, list_all};
+use crate::wire::{List, Since, Wire, list_all, optional};
 
 /// Record types.
 pub const OPCODES: &[Opcode] = &[
@@ -238,16 +238,9 @@ impl<'r> Split<'r> {
         let with_new_item = onleft || head.postingoff.is_some_and(|off| off != 0);
         // Up to 11 the high key of a leaf page is the right page's first tuple, unless that has more attributes than a key.
         let with_high_key = with_high_key || fmt.since(12) || head.level > 0;
-        let tuple_if = |present: bool, i: &'r [u8]| -> Parsed<'r, Option<IndexTuple<'r>>> {
-            if !present {
-                return Ok((i, None));
-            }
-            let (i, tuple) = IndexTuple::read(i, fmt)?;
-            Ok((i, Some(tuple)))
-        };
         let left = rec.parse_block_or_image("IndexTupleData", 0, |i| {
-            let (i, new_item) = tuple_if(with_new_item, i)?;
-            let (i, high_key) = tuple_if(with_high_key, i)?;
+            let (i, new_item) = optional(i, with_new_item, |i| IndexTuple::read(i, fmt))?;
+            let (i, high_key) = optional(i, with_high_key, |i| IndexTuple::read(i, fmt))?;
             Ok((i, SplitLeft { new_item, high_key }))
         })?;
         // Replay builds the right page from its tuples, whether it has an image or not. There is at least one.

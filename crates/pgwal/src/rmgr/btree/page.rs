@@ -5,7 +5,7 @@ use serde::Serialize;
 use crate::error::Result;
 use crate::format::WalFormat;
 use crate::record::Record;
-use crate::rmgr::{Body, Describe};
+use crate::rmgr::{Body, Describe, letter};
 use crate::text::Text;
 use crate::index_tuple::IndexTuple;
 use crate::types::{BlockNumber, Float8, FullXid, OffsetNumber, RelFileLocator, Xid};
@@ -245,7 +245,7 @@ impl Describe for ReusePage {
             put!(out, "rel: ", self.rel, ", snapshotConflictHorizon: ", horizon);
             // 16 has the flag, and does not show it.
             if let Some(catalog) = self.is_catalog_rel.filter(|_| fmt.since(17)) {
-                put!(out, ", isCatalogRel: ", if catalog.get() { "T" } else { "F" });
+                put!(out, ", isCatalogRel: ", letter(catalog.get()));
             }
         }
     }

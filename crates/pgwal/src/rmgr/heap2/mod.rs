@@ -79,7 +79,7 @@ wire_struct! {
 wire_struct! {
     /// Fixed part of MULTI_INSERT. C: `xl_heap_multi_insert`, 4 bytes with padding.
     pub struct MultiInsertHead("xl_heap_multi_insert") {
-        /// Circumstances.
+        /// What becomes of the page, and what the record carries.
         flags: InsertFlags,
         /// Padding.
         #[serde(skip)]
@@ -116,7 +116,7 @@ wire_struct! {
         offnum: OffsetNumber,
         /// What xmax means.
         infobits: Infobits,
-        /// Circumstances.
+        /// What becomes of the page.
         flags: LockFlags,
     }
 }

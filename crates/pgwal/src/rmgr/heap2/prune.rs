@@ -6,7 +6,7 @@ use crate::error::Result;
 use crate::format::WalFormat;
 use crate::record::Record;
 use crate::rmgr::list::{plain, put_elements, put_list};
-use crate::rmgr::{Body, Describe};
+use crate::rmgr::{Body, Describe, letter};
 use crate::text::{Text, hex2};
 use crate::heap_tuple::{Infomask, Infomask2};
 use crate::types::{OffsetNumber, Xid};
@@ -459,7 +459,7 @@ impl Describe for PruneFreeze<'_> {
         if let Some(horizon) = self.snapshot_conflict_horizon {
             put!(out, "snapshotConflictHorizon: ", horizon);
         }
-        put!(out, ", isCatalogRel: ", if self.flags.contains(PruneFlags::XLHP_IS_CATALOG_REL) { "T" } else { "F" });
+        put!(out, ", isCatalogRel: ", letter(self.flags.contains(PruneFlags::XLHP_IS_CATALOG_REL)));
         if fmt.since(19) && self.flags.contains(PruneFlags::XLHP_VM_ALL_VISIBLE) {
             // VISIBILITYMAP_ALL_VISIBLE, and VISIBILITYMAP_ALL_FROZEN.
             let bits = if self.flags.contains(PruneFlags::XLHP_VM_ALL_FROZEN) { 0x03u8 } else { 0x01 };

@@ -17,7 +17,7 @@ use crate::lsn::Lsn;
 use crate::record::Record;
 use crate::text::{Put, Text};
 use crate::types::{ForkNumber, Oid, RelFileLocator, RepOriginId, TimestampTz, Xid};
-use crate::wire::{Array, Bytes, FixedSize, Parsed, Str, Wire, array, c_string};
+use crate::wire::{Array, Bytes, FixedSize, Parsed, Str, Wire, array, c_string, optional};
 
 /// Bits of the info byte that tell the record types apart. C: `XLOG_XACT_OPMASK`.
 pub const OPMASK: u8 = 0x70;
@@ -231,7 +231,8 @@ pub fn parse<'r>(rec: &Record<'r>, fmt: WalFormat) -> Result<Option<Op<'r>>> {
 
 impl<'a> End<'a> {
     fn read(i: &'a [u8], is_commit: bool, has_info: bool, fmt: WalFormat) -> Parsed<'a, End<'a>> {
-        let (i, time) = TimestampTz::read(i, fmt).map_err(|e| e.in_field("xl_xact_commit.xact_time"))?;
+        let field = if is_commit { "xl_xact_commit.xact_time" } else { "xl_xact_abort.xact_time" };
+        let (i, time) = TimestampTz::read(i, fmt).map_err(|e| e.in_field(field))?;
         let (i, xinfo) = optional(i, has_info, |i| XactInfo::read(i, fmt).map_err(|e| e.in_field("xl_xact_xinfo.xinfo")))?;
         let flags = xinfo.unwrap_or_default();
         let has = |flag| flags.contains(flag);
@@ -275,14 +276,6 @@ impl<'a> End<'a> {
         }
         self.origin.iter().for_each(|origin| origin.write(fmt, out));
     }
-}
-
-/// Reads a part that is there only if `present`.
-fn optional<'a, T>(i: &'a [u8], present: bool, read: impl FnOnce(&'a [u8]) -> Parsed<'a, T>) -> Parsed<'a, Option<T>> {
-    if !present {
-        return Ok((i, None));
-    }
-    read(i).map(|(i, value)| (i, Some(value)))
 }
 
 /// Reads a count of four bytes and so many values.
