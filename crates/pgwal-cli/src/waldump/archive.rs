@@ -1,6 +1,7 @@
 //! WAL in a tar archive, plain or compressed, as pg_waldump of 19 and later reads it: from front to back, once; segments that
 //! come before their turn wait in a temporary directory.
 
+use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
 use std::io::{self, BufReader, Read};
@@ -53,7 +54,7 @@ pub struct Archive {
 struct Spilled {
     dir: TempDir,
     /// With their lengths.
-    names: Vec<(SegmentName, u64)>,
+    names: BTreeMap<SegmentName, u64>,
     segments: Segments,
 }
 
@@ -97,7 +98,7 @@ impl Archive {
             if self.tar.member.as_ref().is_some_and(|member| member.segment == Some(wanted)) {
                 return Ok(false);
             }
-            if let Some((_, len)) = self.tar.short.iter().find(|(name, _)| *name == wanted) {
+            if let Some(len) = self.tar.short.get(&wanted) {
                 let archive = &self.name;
                 return Err(fatal(format!("WAL segment \"{wanted}\" in archive \"{archive}\" is too short: read {len} of 8192 bytes")));
             }
@@ -140,7 +141,7 @@ impl Archive {
             let read = self.tar.read_member(&mut part).map_err(|broken| broken.failure(&self.name))?;
             len += read as u64;
             let Some(bytes) = part.get(..read).filter(|bytes| !bytes.is_empty()) else {
-                spilled.names.push((name, len));
+                spilled.names.insert(name, len);
                 return Ok(());
             };
             io::Write::write_all(&mut file, bytes).map_err(|e| at("write to", &e))?;
@@ -160,11 +161,11 @@ impl Spilled {
             fatal(format!("could not create directory \"{}\": {}", parent.join("waldump_tmp-XXXXXX").display(), Errno(&e)))
         })?;
         let segments = Segments::new(dir.path().to_owned(), timeline, fmt, wording);
-        Ok(Spilled { dir, names: Vec::new(), segments })
+        Ok(Spilled { dir, names: BTreeMap::new(), segments })
     }
 
     fn has(&self, name: SegmentName) -> bool {
-        self.names.iter().any(|(spilled, _)| *spilled == name)
+        self.names.contains_key(&name)
     }
 }
 
@@ -178,7 +179,7 @@ impl PageSource for Archive {
             fatal(format!("WAL segment \"{wanted}\" in archive \"{archive}\" is too short: read {read} of {least} bytes"))
         };
         if let (Some(spilled), true) = (&mut self.spilled, waits) {
-            let there = spilled.names.iter().find(|(name, _)| *name == wanted).map_or(0, |(_, len)| len.saturating_sub(offset));
+            let there = spilled.names.get(&wanted).map_or(0, |len| len.saturating_sub(offset));
             if there < least as u64 {
                 return Err(short(there as usize));
             }
@@ -261,7 +262,7 @@ struct Tar {
     /// Bytes of the member that have been looked at, and not taken.
     front: Vec<u8>,
     /// Segments before the first that has a page header, with the bytes that they have.
-    short: Vec<(SegmentName, u64)>,
+    short: BTreeMap<SegmentName, u64>,
 }
 
 struct Member {
@@ -292,7 +293,7 @@ impl Tar {
         };
         let (waits, block, failed) = (ends(b".zst"), Vec::new(), (is_empty && !is_plain).then_some(Broken::Empty));
         let stream = Stream { stream, is_plain, waits, block, following: None, used: 0, failed, position: 0, next_header: 0 };
-        Ok(Tar { stream, member: None, front: Vec::new(), short: Vec::new() })
+        Ok(Tar { stream, member: None, front: Vec::new(), short: BTreeMap::new() })
     }
 
     /// Goes to the first segment that is long enough for a page header, and shows its first bytes.
@@ -300,7 +301,7 @@ impl Tar {
         while self.next_member()? {
             let Some((Some(name), left)) = self.member.as_ref().map(|member| (member.segment, member.left)) else { continue };
             if left < LONG_HEADER_SIZE as u64 {
-                self.short.push((name, left));
+                self.short.entry(name).or_insert(left);
                 continue;
             }
             let mut front = vec![0; LONG_HEADER_SIZE];
