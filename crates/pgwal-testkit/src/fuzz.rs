@@ -7,12 +7,13 @@ use std::collections::HashSet;
 use std::fmt;
 use std::ops::Range;
 
+use pgwal::json::{self, Json};
 use pgwal::rmgr::Body;
 use pgwal::scan::Options;
 use pgwal::source::Kind;
 use pgwal::stats::Stats;
 use pgwal::text::{Text, Zone};
-use pgwal::{Decoder, ErrorKind, Lsn, RawRecord, Record, RmgrId, Segment, WalFormat, WalMagic, json, waldump};
+use pgwal::{Decoder, ErrorKind, Lsn, RawRecord, Record, RmgrId, Segment, WalFormat, WalMagic, waldump};
 
 use serde::de::{Deserialize, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
@@ -325,9 +326,9 @@ fn look_at(raw: &RawRecord<'_>) {
         let _ = waldump::write_record(&record, details, &mut text);
     }
     assert!(text.as_bytes().ends_with(b"\n"));
-    let mut line = Vec::new();
+    let mut line = Json::new();
     let _ = json::write_record(&record, &mut line);
-    let (last, rest) = line.split_last().expect("every record has JSON");
+    let (last, rest) = line.as_bytes().split_last().expect("every record has JSON");
     assert!(*last == b'\n' && !rest.contains(&b'\n'), "one line");
     let json = String::from_utf8_lossy(rest);
     serde_json::from_str::<Unique>(&json).unwrap_or_else(|e| panic!("{e}: {json}"));

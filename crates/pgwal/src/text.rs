@@ -294,7 +294,7 @@ fn minute_text(local: i64) -> Vec<u8> {
 /// Year, month and day of a day counted from 1970-01-01, in the proleptic Gregorian calendar.
 ///
 /// A calendar library stops at year 9999; PostgreSQL's timestamps, and damaged ones, do not.
-fn civil_from_days(days: i64) -> (i64, i64, i64) {
+pub(crate) fn civil_from_days(days: i64) -> (i64, i64, i64) {
     let days = days + 719_468; // from 0000-03-01: leap days come last
     let era = days.div_euclid(146_097);
     let day_of_era = days.rem_euclid(146_097);
@@ -307,13 +307,13 @@ fn civil_from_days(days: i64) -> (i64, i64, i64) {
 }
 
 /// Eight characters '0'.
-const ZEROES: u64 = u64::from_le_bytes([b'0'; 8]);
+pub(crate) const ZEROES: u64 = u64::from_le_bytes([b'0'; 8]);
 /// Eight blanks.
 const BLANKS: u64 = u64::from_le_bytes([b' '; 8]);
 
 /// The eight digits of a number below 100,000,000, one a byte, the first in the least significant one.
 #[inline]
-fn eight_digits(value: u32) -> u64 {
+pub(crate) fn eight_digits(value: u32) -> u64 {
     // Halved three times: all halves of a step are divided at once, by multiplying with the reciprocal.
     let halves = u64::from(value / 10_000) | u64::from(value % 10_000) << 32;
     let hundreds = (halves * 10_486) >> 20 & 0x0000_007F_0000_007F;
@@ -332,7 +332,7 @@ pub(crate) fn six_columns(value: u32) -> [u8; 6] {
 }
 
 /// "00" to "99".
-const PAIRS: [[u8; 2]; 100] = {
+pub(crate) const PAIRS: [[u8; 2]; 100] = {
     let mut pairs = [[0; 2]; 100];
     let mut i = 0;
     while i < 100 {
@@ -439,7 +439,7 @@ impl Put for TimestampTz {
 
 /// Which letters stand for the hexadecimal digits from ten on.
 #[derive(Clone, Copy, Debug)]
-enum Letters {
+pub(crate) enum Letters {
     Upper,
     Lower,
 }
@@ -447,7 +447,7 @@ enum Letters {
 impl Letters {
     /// The eight digits of `value`, one a byte, the first in the most significant one.
     #[inline]
-    fn digits(self, value: u32) -> u64 {
+    pub(crate) fn digits(self, value: u32) -> u64 {
         // Spread the nibbles over the bytes, then turn all of them into characters at once.
         let mut spread = u64::from(value);
         spread = (spread << 16 | spread) & 0x0000_FFFF_0000_FFFF;

@@ -6,7 +6,7 @@ use serde::{Serialize, Serializer};
 
 use crate::format::WalFormat;
 use crate::lsn::{Lsn, TimelineId};
-use crate::text::{Put, Text};
+use crate::text::{Put, Text, civil_from_days};
 use crate::wire::{FixedSize, Parsed, Wire};
 
 wire_newtype! {
@@ -94,6 +94,31 @@ impl TimestampTz {
     pub const fn unix_micros(self) -> i64 {
         self.0.saturating_add(TimestampTz::UNIX_EPOCH_OFFSET)
     }
+
+    /// The text without `core::fmt`, for years from 0 to 9999: every commit has one.
+    fn four_digit_year(self) -> Option<[u8; 27]> {
+        let (seconds, micros) = (self.unix_micros().div_euclid(1_000_000), self.unix_micros().rem_euclid(1_000_000));
+        let (year, month, day) = civil_from_days(seconds.div_euclid(86_400));
+        let year = u32::try_from(year).ok().filter(|&year| year <= 9999)?;
+        let second = seconds.rem_euclid(86_400) as u32; // less than a day
+        let mut text = *b"0000-00-00T00:00:00.000000Z";
+        let mut pair = |at: usize, value: u32| {
+            text[at] = b'0' + (value / 10 % 10) as u8; // at is one of those below, and `text` is longer
+            text[at + 1] = b'0' + (value % 10) as u8;
+        };
+        let micros = micros as u32; // less than a million
+        pair(0, year / 100);
+        pair(2, year);
+        pair(5, month as u32); // 1 to 12
+        pair(8, day as u32); // 1 to 31
+        pair(11, second / 3600);
+        pair(14, second / 60 % 60);
+        pair(17, second % 60);
+        pair(20, micros / 10_000);
+        pair(22, micros / 100);
+        pair(24, micros);
+        Some(text)
+    }
 }
 impl fmt::Display for TimestampTz {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -106,7 +131,10 @@ impl fmt::Display for TimestampTz {
 }
 impl Serialize for TimestampTz {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(self)
+        match self.four_digit_year().as_ref().map(|text| std::str::from_utf8(text)) {
+            Some(Ok(text)) => serializer.serialize_str(text),
+            _ => serializer.collect_str(self),
+        }
     }
 }
 
@@ -239,5 +267,22 @@ impl Wire<'_> for SlruPage {
 impl FixedSize for SlruPage {
     fn size(fmt: WalFormat) -> usize {
         if fmt.since(17) { 8 } else { 4 }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn timestamps_are_the_same_with_and_without_core_fmt() {
+        let day = 86_400_000_000;
+        let years = (-2100..8100).map(|year| TimestampTz(year * 365 * day + year * 12_345_678_901));
+        let edges = [0, -1, 1, 999_999, day - 1, i64::MIN, i64::MAX, 252_455_615_999_999_999, 252_455_616_000_000_000];
+        // Of year 0: its first and its last leap day.
+        let zero = [-63_113_904_000_000_000, -63_113_904_000_000_001, -63_108_806_400_000_000, -63_082_281_600_000_001];
+        for time in years.chain(edges.map(TimestampTz)).chain(zero.map(TimestampTz)) {
+            assert_eq!(serde_json::to_value(time).unwrap(), time.to_string());
+        }
     }
 }

@@ -296,7 +296,8 @@ impl fmt::Debug for Bytes<'_> {
 }
 impl Serialize for Bytes<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
-        serializer.collect_str(&Hex(self.0))
+        // A serializer that takes bytes makes their digits itself: most of the JSON of some records.
+        if serializer.is_human_readable() { serializer.collect_str(&Hex(self.0)) } else { serializer.serialize_bytes(self.0) }
     }
 }
 
@@ -620,7 +621,7 @@ pub fn serialize_flags<S: Serializer>(
     let mut seq = serializer.serialize_seq(None)?;
     for (name, flag) in names {
         if flag != 0 && bits & flag == flag {
-            seq.serialize_element(name)?;
+            seq.serialize_element(&Name(name))?;
             bits &= !flag;
         }
     }
@@ -628,4 +629,13 @@ pub fn serialize_flags<S: Serializer>(
         seq.serialize_element(&format_args!("0x{bits:X}"))?;
     }
     seq.end()
+}
+
+/// A name of ours: unlike any string, it has nothing to escape.
+struct Name(&'static str);
+
+impl Serialize for Name {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.serialize_unit_variant("", 0, self.0)
+    }
 }

@@ -8,17 +8,18 @@ use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
 use clap::ValueEnum;
 use pgwal::filter::Filter;
+use pgwal::json::{self, Json};
 use pgwal::rmgr::RMGRS;
 use pgwal::scan::{self, Stop, Summary, Work, scan};
 use pgwal::source::{SourceError, SourceProblem};
 use pgwal::stats::Stats;
 use pgwal::text::{Text, Zone};
-use pgwal::{EndReason, Lsn, RawRecord, Record, SegmentName, TimelineId, WalFormat, json, put, waldump};
+use pgwal::{EndReason, Lsn, RawRecord, Record, SegmentName, TimelineId, WalFormat, put, waldump};
 
 use crate::args::{FilterArgs, RmgrArg, SegmentArgs, Selection};
 use crate::fullpage::{FullPageError, FullPages};
@@ -119,10 +120,9 @@ impl Opts {
             work.timelines = selection.wal.names().map(|name| ((name.log, name.seg), name.timeline)).collect();
             let options = scan::Options { start: start.or(selection.start), end: selection.end, threads };
             let mut written = Ok(());
-            let summary = scan(&selection.wal, options, &work, |mut part| {
-                written = totals.take(&mut part, out);
-                part.clear();
-                work.spare.lock().unwrap_or_else(PoisonError::into_inner).push(part);
+            let summary = scan(&selection.wal, options, &work, |part| {
+                written = totals.take(&part, out);
+                work.reuse(part);
                 if written.is_err() || work.is_full() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
             });
             written?;
@@ -236,7 +236,7 @@ struct Records {
     failed: OnceLock<FullPageError>,
     /// Set by a signal.
     asked_to_stop: Arc<AtomicBool>,
-    /// Parts that have been written: fresh memory for each would cost more than filling it.
+    /// Parts that are written, to be used again.
     spare: Mutex<Vec<Part>>,
 }
 
@@ -255,6 +255,19 @@ impl Records {
         enough || self.failed.get().is_some() || self.asked_to_stop.load(Ordering::Relaxed)
     }
 
+    /// Keeps the memory of `part`: it is there already, and much of it in the processor's cache.
+    fn reuse(&self, mut part: Part) {
+        part.text.clear();
+        part.json.clear();
+        part.bad.clear();
+        (part.stats, part.first) = (Stats::default(), None);
+        self.spare().push(part);
+    }
+
+    fn spare(&self) -> MutexGuard<'_, Vec<Part>> {
+        self.spare.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
     /// Saves the page images of `record`.
     fn save(&self, record: &Record<'_>, saved: &Mutex<FullPages>) {
         let name = SegmentName::of(record.raw.timeline, record.raw.lsn, record.raw.fmt.segment_size);
@@ -269,7 +282,7 @@ impl Records {
 /// What the records of one extent come to.
 struct Part {
     text: Text,
-    json: Vec<u8>,
+    json: Json,
     stats: Stats,
     /// Format of the WAL and start of the first record, whether it is shown or not.
     first: Option<(WalFormat, Lsn)>,
@@ -277,27 +290,16 @@ struct Part {
     bad: Vec<pgwal::Error>,
 }
 
-impl Part {
-    /// Forgets everything and keeps the memory.
-    fn clear(&mut self) {
-        self.text.clear();
-        self.json.clear();
-        self.stats = Stats::default();
-        self.first = None;
-        self.bad.clear();
-    }
-}
-
 impl Work for Records {
     type Part = Part;
 
     fn part(&self) -> Part {
-        if let Some(part) = self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop() {
+        if let Some(part) = self.spare().pop() {
             return part;
         }
         // The format is set with the first record.
         let text = Text::new(WalFormat::new(0), self.zone.clone());
-        Part { text, json: Vec::new(), stats: Stats::default(), first: None, bad: Vec::new() }
+        Part { text, json: Json::new(), stats: Stats::default(), first: None, bad: Vec::new() }
     }
 
     #[inline]
@@ -350,15 +352,15 @@ struct Totals {
 }
 
 impl Totals {
-    fn take(&mut self, part: &mut Part, out: &mut impl Write) -> io::Result<()> {
+    fn take(&mut self, part: &Part, out: &mut impl Write) -> io::Result<()> {
         if let (None, Some((fmt, first))) = (self.fmt, part.first) {
             (self.fmt, self.first) = (Some(fmt), Some(first));
             self.say_skipped(fmt, first, out)?;
         }
         out.write_all(part.text.as_bytes())?;
-        out.write_all(&part.json)?;
+        out.write_all(part.json.as_bytes())?;
         self.stats.merge(&part.stats);
-        for error in part.bad.drain(..) {
+        for error in &part.bad {
             self.bad_payloads += 1;
             eprintln!("pgwal: {error}");
         }

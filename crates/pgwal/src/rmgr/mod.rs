@@ -118,6 +118,22 @@ macro_rules! rmgrs {
             Ok(())
         }
 
+        /// Serializes the payload of `rec`: what [`parse`] and [`Serialize`] do, without the payload in between. `None`: as [`parse`].
+        ///
+        /// # Errors
+        /// The payload does not parse.
+        #[inline]
+        pub fn serialize<S: Serializer>(
+            rec: &Record<'_>,
+            fmt: WalFormat,
+            serializer: S,
+        ) -> Result<Option<std::result::Result<S::Ok, S::Error>>> {
+            Ok(match rec.rmid().0 {
+                $($id => $module::parse(rec, fmt)?.map(|op| op.serialize(serializer)),)*
+                _ => None,
+            })
+        }
+
         impl Payload<'_> {
             /// Writes main data and block data: the inverse of [`parse`].
             pub fn write(&self, fmt: WalFormat, body: &mut Body) {
