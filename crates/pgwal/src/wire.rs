@@ -604,37 +604,29 @@ macro_rules! wire_flags {
         }
         impl serde::Serialize for $name {
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> ::std::result::Result<S::Ok, S::Error> {
-                $crate::wire::serialize_flags(self.0.into(), Self::NAMES.iter().map(|&(name, bits)| (name, u64::from(bits))), serializer)
+                use serde::ser::SerializeSeq;
+                let mut names = serializer.serialize_seq(None)?;
+                let mut unknown = self.0;
+                // Flag by flag and not in a loop: most records have flags, and each one's name and its length are constants so.
+                $(if $bits != 0 && unknown & $bits == $bits {
+                    names.serialize_element(&$crate::wire::Name(stringify!($flag)))?;
+                    unknown &= !$bits;
+                })*
+                if unknown != 0 {
+                    names.serialize_element(&format_args!("0x{unknown:X}"))?;
+                }
+                names.end()
             }
         }
     };
 }
 
-/// JSON of a [`wire_flags!`] type.
-#[doc(hidden)]
-pub fn serialize_flags<S: Serializer>(
-    mut bits: u64,
-    names: impl Iterator<Item = (&'static str, u64)>,
-    serializer: S,
-) -> Result<S::Ok, S::Error> {
-    use serde::ser::SerializeSeq;
-    let mut seq = serializer.serialize_seq(None)?;
-    for (name, flag) in names {
-        if flag != 0 && bits & flag == flag {
-            seq.serialize_element(&Name(name))?;
-            bits &= !flag;
-        }
-    }
-    if bits != 0 {
-        seq.serialize_element(&format_args!("0x{bits:X}"))?;
-    }
-    seq.end()
-}
-
 /// A name of ours: unlike any string, it has nothing to escape.
-struct Name(&'static str);
+#[doc(hidden)]
+pub struct Name(pub &'static str);
 
 impl Serialize for Name {
+    #[inline(always)]
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.serialize_unit_variant("", 0, self.0)
     }

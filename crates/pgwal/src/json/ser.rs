@@ -191,7 +191,7 @@ impl<'a> Writer<'a> {
     fn string(&mut self, text: &str) {
         self.push(b"\"");
         match text.as_bytes() {
-            short if short.len() <= PIECE && !short.iter().fold(false, |any, &byte| any | needs_escape(byte)) => self.name(text),
+            short if short.len() <= PIECE && is_plain(short) => self.name(text),
             long => self.escaped(long),
         }
         self.push(b"\"");
@@ -249,6 +249,12 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
+    /// Like [`Writer::key`] for a key that is no constant where it is written.
+    #[inline(never)]
+    fn key_of_any_length(&mut self, separator: u8, key: &str) {
+        self.key(separator, key);
+    }
+
     /// Appends `separator`, a key of ours and a colon.
     #[inline(always)]
     fn key(&mut self, separator: u8, key: &str) {
@@ -257,6 +263,25 @@ impl<'a> Writer<'a> {
         self.name(key);
         self.push(b"\":");
     }
+}
+
+/// Whether nothing in `text` needs an escape. Eight bytes at once; the last eight overlap.
+#[inline]
+fn is_plain(text: &[u8]) -> bool {
+    let Some(last) = text.last_chunk::<8>() else { return !text.iter().any(|&byte| needs_escape(byte)) };
+    let (words, _) = text.as_chunks::<8>();
+    words.iter().chain([last]).fold(0, |found, word| found | escapes_in(u64::from_le_bytes(*word))) == 0
+}
+
+/// Not zero where one of eight bytes is a control character, a quote or a backslash.
+#[inline]
+fn escapes_in(word: u64) -> u64 {
+    const ONES: u64 = u64::MAX / 255;
+    // The topmost bit of each byte that is less than `limit`, or of one above such a byte.
+    let less = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word;
+    let quote = word ^ (ONES * b'"' as u64);
+    let backslash = word ^ (ONES * b'\\' as u64);
+    (less(word, 0x20) | less(quote, 1) | less(backslash, 1)) & (ONES * 0x80)
 }
 
 #[inline]
@@ -401,7 +426,7 @@ impl<'a, 'w> Serializer for &'a mut Writer<'w> {
         self.serialize_none()
     }
     /// The variant's name: one of ours.
-    #[inline]
+    #[inline(always)]
     fn serialize_unit_variant(self, _: &'static str, _: u32, variant: &'static str) -> fmt::Result {
         self.push(b"\"");
         self.name(variant);
@@ -530,7 +555,7 @@ impl Serializer for Key<'_, '_, '_> {
 
     #[inline(always)]
     fn serialize_str(self, key: &str) -> fmt::Result {
-        self.0.out.key(self.0.separator, key);
+        self.0.out.key_of_any_length(self.0.separator, key);
         self.0.separator = b',';
         Ok(())
     }
