@@ -94,14 +94,14 @@ wire_struct! {
 }
 
 /// A heap tuple without the 23 bytes that its header has on the page.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct HeapTuple<'a> {
     /// What the WAL keeps of the header.
-    #[serde(flatten)]
     pub header: HeapTupleHeader,
     /// What follows the header on the page: null bitmap, padding, object id (up to 11), attributes.
     pub data: Bytes<'a>,
 }
+json_object!(HeapTuple<'_> { ..header, data });
 
 /// Bytes of a heap tuple's fixed header on the page. C: `SizeofHeapTupleHeader`.
 const HEAP_TUPLE_HEADER: usize = 23;

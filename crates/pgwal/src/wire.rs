@@ -11,6 +11,7 @@ use std::ops::Deref;
 
 use nom::Parser;
 use nom::bytes::complete::take;
+use serde::ser::SerializeStruct;
 use serde::{Serialize, Serializer};
 
 use crate::format::WalFormat;
@@ -68,6 +69,9 @@ impl WireError {
 
 /// A value with a fixed place in the on-disk order.
 pub trait Wire<'a>: Sized {
+    /// Whether the value says nothing, so that JSON leaves it out.
+    const PADDING: bool = false;
+
     /// Reads the value from the front of `input`.
     ///
     /// # Errors
@@ -210,6 +214,8 @@ impl<const N: usize> Default for Pad<N> {
     }
 }
 impl<const N: usize> Wire<'_> for Pad<N> {
+    const PADDING: bool = true;
+
     #[inline]
     fn read(input: &[u8], _: WalFormat) -> Parsed<'_, Self> {
         let (input, taken) = bytes(input, N, "")?;
@@ -219,6 +225,12 @@ impl<const N: usize> Wire<'_> for Pad<N> {
     }
     fn write(&self, _: WalFormat, out: &mut Vec<u8>) {
         out.extend_from_slice(&self.0);
+    }
+}
+/// As hexadecimal digits, where it is shown at all.
+impl<const N: usize> Serialize for Pad<N> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        Bytes(&self.0).serialize(serializer)
     }
 }
 impl<const N: usize> FixedSize for Pad<N> {
@@ -234,6 +246,8 @@ macro_rules! gate {
         pub struct $gate<const MAJOR: u8, T>(pub Option<T>);
 
         impl<'a, const MAJOR: u8, T: Wire<'a>> Wire<'a> for $gate<MAJOR, T> {
+            const PADDING: bool = T::PADDING;
+
             #[inline]
             fn read(input: &'a [u8], fmt: WalFormat) -> Parsed<'a, Self> {
                 let present: fn(u8, u8) -> bool = $present;
@@ -527,8 +541,19 @@ impl<'a, T: Wire<'a> + Serialize> Serialize for List<'a, T> {
 macro_rules! wire_struct {
     ($(#[$meta:meta])* pub struct $name:ident ($c:literal) { $($(#[$fmeta:meta])* $field:ident : $ty:ty),* $(,)? }) => {
         $(#[$meta])*
-        #[derive(Clone, Copy, Debug, PartialEq, Eq, serde::Serialize)]
+        #[derive(Clone, Copy, Debug, PartialEq, Eq)]
         pub struct $name { $($(#[$fmeta])* pub $field: $ty),* }
+
+        impl $crate::wire::Fields for $name {
+            #[inline]
+            fn serialize_fields<S: serde::ser::SerializeStruct>(&self, out: &mut S) -> ::std::result::Result<(), S::Error> {
+                $(if !<$ty as $crate::wire::Wire>::PADDING {
+                    out.serialize_field(stringify!($field), &self.$field)?;
+                })*
+                Ok(())
+            }
+        }
+        $crate::json_object!(@serialize $name);
 
         impl $crate::wire::Wire<'_> for $name {
             #[inline]
@@ -550,6 +575,59 @@ macro_rules! wire_struct {
             }
         }
     };
+}
+
+/// JSON of a struct: its fields, in the place of a field written `..head` those of the struct in it, and for `gid(name)` what the
+/// method `name` gives.
+///
+/// serde's `flatten` does the same through a map, whose keys are strings like any other; here they stay constants.
+#[macro_export]
+macro_rules! json_object {
+    ($name:ident $(<$life:lifetime>)? { $($(..$part:ident)? $($field:ident $(($method:ident))?)?),* }) => {
+        impl $crate::wire::Fields for $name $(<$life>)? {
+            #[inline]
+            fn serialize_fields<S: serde::ser::SerializeStruct>(&self, out: &mut S) -> ::std::result::Result<(), S::Error> {
+                $(
+                    $($crate::wire::Fields::serialize_fields(&self.$part, out)?;)?
+                    $($crate::json_object!(@field out, self, $field $($method)?)?;)?
+                )*
+                Ok(())
+            }
+        }
+        $crate::json_object!(@serialize $name $(<$life>)?);
+    };
+    (@field $out:ident, $self:ident, $field:ident) => {
+        $out.serialize_field(stringify!($field), &$self.$field)
+    };
+    (@field $out:ident, $self:ident, $field:ident $method:ident) => {
+        $out.serialize_field(stringify!($field), &$self.$method())
+    };
+    (@serialize $name:ident $(<$life:lifetime>)?) => {
+        impl serde::Serialize for $name $(<$life>)? {
+            #[inline]
+            fn serialize<S: serde::Serializer>(&self, serializer: S) -> ::std::result::Result<S::Ok, S::Error> {
+                use serde::ser::SerializeStruct;
+                let mut out = serializer.serialize_struct(stringify!($name), 0)?;
+                $crate::wire::Fields::serialize_fields(self, &mut out)?;
+                out.end()
+            }
+        }
+    };
+}
+
+/// What JSON shows as fields: of an object of their own, or among those of another.
+pub trait Fields {
+    /// Writes the fields.
+    ///
+    /// # Errors
+    /// What the serializer says.
+    fn serialize_fields<S: SerializeStruct>(&self, out: &mut S) -> Result<(), S::Error>;
+}
+impl<T: Fields> Fields for Option<T> {
+    #[inline]
+    fn serialize_fields<S: SerializeStruct>(&self, out: &mut S) -> Result<(), S::Error> {
+        self.as_ref().map_or(Ok(()), |fields| fields.serialize_fields(out))
+    }
 }
 
 /// Gives an integer from the WAL a type of its own.

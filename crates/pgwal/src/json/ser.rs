@@ -6,10 +6,7 @@
 
 use std::fmt::{self, Write as _};
 
-use serde::ser::{
-    Impossible, Serialize, SerializeMap, SerializeSeq, SerializeStruct, SerializeStructVariant, SerializeTuple, SerializeTupleStruct,
-    SerializeTupleVariant, Serializer,
-};
+use serde::ser::{Impossible, Serialize, SerializeSeq, SerializeStruct, SerializeTuple, SerializeTupleStruct, Serializer};
 
 use crate::lsn::Lsn;
 use crate::text::{Letters, PAIRS, ZEROES, eight_digits};
@@ -249,12 +246,6 @@ impl<'a> Writer<'a> {
         Ok(())
     }
 
-    /// Like [`Writer::key`] for a key that is no constant where it is written.
-    #[inline(never)]
-    fn key_of_any_length(&mut self, separator: u8, key: &str) {
-        self.key(separator, key);
-    }
-
     /// Appends `separator`, a key of ours and a colon.
     #[inline(always)]
     fn key(&mut self, separator: u8, key: &str) {
@@ -359,6 +350,9 @@ macro_rules! integers {
     };
 }
 
+/// What does not come up.
+type No = Impossible<(), fmt::Error>;
+
 /// Errors have no text: the only ones are those of a type that JSON has no form for.
 impl<'a, 'w> Serializer for &'a mut Writer<'w> {
     type Ok = ();
@@ -366,10 +360,10 @@ impl<'a, 'w> Serializer for &'a mut Writer<'w> {
     type SerializeSeq = Compound<'a, 'w>;
     type SerializeTuple = Compound<'a, 'w>;
     type SerializeTupleStruct = Compound<'a, 'w>;
-    type SerializeTupleVariant = Compound<'a, 'w>;
-    type SerializeMap = Compound<'a, 'w>;
+    type SerializeTupleVariant = No;
+    type SerializeMap = No;
     type SerializeStruct = Compound<'a, 'w>;
-    type SerializeStructVariant = Compound<'a, 'w>;
+    type SerializeStructVariant = No;
 
     integers!(serialize_u8 u8, serialize_u16 u16, serialize_u32 u32, serialize_u64 u64;
         serialize_i8 i8, serialize_i16 i16, serialize_i32 i32, serialize_i64 i64);
@@ -455,19 +449,19 @@ impl<'a, 'w> Serializer for &'a mut Writer<'w> {
         Ok(Compound::new(self, b'['))
     }
     /// Not there: an array inside an object, which none of our types has.
-    fn serialize_tuple_variant(self, _: &'static str, _: u32, _: &'static str, _: usize) -> Result<Compound<'a, 'w>, fmt::Error> {
+    fn serialize_tuple_variant(self, _: &'static str, _: u32, _: &'static str, _: usize) -> Result<No, fmt::Error> {
         Err(fmt::Error)
     }
-    #[inline(always)]
-    fn serialize_map(self, _: Option<usize>) -> Result<Compound<'a, 'w>, fmt::Error> {
-        Ok(Compound::new(self, b'{'))
+    /// Not there: keys that are not known before. Objects are structs, also those with others in them ([`crate::json_object`]).
+    fn serialize_map(self, _: Option<usize>) -> Result<No, fmt::Error> {
+        Err(fmt::Error)
     }
     #[inline(always)]
     fn serialize_struct(self, _: &'static str, _: usize) -> Result<Compound<'a, 'w>, fmt::Error> {
         Ok(Compound::new(self, b'{'))
     }
     /// Not there, as [`Serializer::serialize_tuple_variant`].
-    fn serialize_struct_variant(self, _: &'static str, _: u32, _: &'static str, _: usize) -> Result<Compound<'a, 'w>, fmt::Error> {
+    fn serialize_struct_variant(self, _: &'static str, _: u32, _: &'static str, _: usize) -> Result<No, fmt::Error> {
         Err(fmt::Error)
     }
 }
@@ -488,93 +482,17 @@ macro_rules! arrays {
         }
     )*};
 }
-arrays!(SerializeSeq serialize_element, SerializeTuple serialize_element, SerializeTupleStruct serialize_field,
-    SerializeTupleVariant serialize_field);
+arrays!(SerializeSeq serialize_element, SerializeTuple serialize_element, SerializeTupleStruct serialize_field);
 
-macro_rules! objects {
-    ($($part:ident),*) => {$(
-        impl $part for Compound<'_, '_> {
-            type Ok = ();
-            type Error = fmt::Error;
-            #[inline(always)]
-            fn serialize_field<T: Serialize + ?Sized>(&mut self, key: &'static str, value: &T) -> fmt::Result {
-                self.entry(key, value)
-            }
-            #[inline(always)]
-            fn end(self) -> fmt::Result {
-                self.close(b'}')
-            }
-        }
-    )*};
-}
-objects!(SerializeStruct, SerializeStructVariant);
-
-/// Of objects with flattened parts: the keys are names of fields.
-impl SerializeMap for Compound<'_, '_> {
+impl SerializeStruct for Compound<'_, '_> {
     type Ok = ();
     type Error = fmt::Error;
     #[inline(always)]
-    fn serialize_key<T: Serialize + ?Sized>(&mut self, key: &T) -> fmt::Result {
-        key.serialize(Key(self))
-    }
-    #[inline(always)]
-    fn serialize_value<T: Serialize + ?Sized>(&mut self, value: &T) -> fmt::Result {
-        value.serialize(&mut *self.out)
+    fn serialize_field<T: Serialize + ?Sized>(&mut self, key: &'static str, value: &T) -> fmt::Result {
+        self.entry(key, value)
     }
     #[inline(always)]
     fn end(self) -> fmt::Result {
         self.close(b'}')
-    }
-}
-
-/// A key: a string.
-struct Key<'k, 'a, 'w>(&'k mut Compound<'a, 'w>);
-
-macro_rules! no_key {
-    ($($method:ident($($ty:ty),*) $(-> $part:ty)?;)*) => {$(
-        fn $method(self, $(_: $ty),*) -> Result<no_key!(@ $($part)?), fmt::Error> {
-            Err(fmt::Error)
-        }
-    )*};
-    (@) => { () };
-    (@ $part:ty) => { $part };
-}
-
-type No = Impossible<(), fmt::Error>;
-
-impl Serializer for Key<'_, '_, '_> {
-    type Ok = ();
-    type Error = fmt::Error;
-    type SerializeSeq = No;
-    type SerializeTuple = No;
-    type SerializeTupleStruct = No;
-    type SerializeTupleVariant = No;
-    type SerializeMap = No;
-    type SerializeStruct = No;
-    type SerializeStructVariant = No;
-
-    #[inline(always)]
-    fn serialize_str(self, key: &str) -> fmt::Result {
-        self.0.out.key_of_any_length(self.0.separator, key);
-        self.0.separator = b',';
-        Ok(())
-    }
-    no_key! {
-        serialize_bool(bool); serialize_i8(i8); serialize_i16(i16); serialize_i32(i32); serialize_i64(i64);
-        serialize_u8(u8); serialize_u16(u16); serialize_u32(u32); serialize_u64(u64); serialize_f32(f32); serialize_f64(f64);
-        serialize_char(char); serialize_bytes(&[u8]); serialize_none(); serialize_unit(); serialize_unit_struct(&'static str);
-        serialize_unit_variant(&'static str, u32, &'static str);
-        serialize_seq(Option<usize>) -> No; serialize_tuple(usize) -> No; serialize_tuple_struct(&'static str, usize) -> No;
-        serialize_tuple_variant(&'static str, u32, &'static str, usize) -> No; serialize_map(Option<usize>) -> No;
-        serialize_struct(&'static str, usize) -> No; serialize_struct_variant(&'static str, u32, &'static str, usize) -> No;
-    }
-    fn serialize_some<T: Serialize + ?Sized>(self, _: &T) -> fmt::Result {
-        Err(fmt::Error)
-    }
-    fn serialize_newtype_struct<T: Serialize + ?Sized>(self, _: &'static str, _: &T) -> fmt::Result {
-        Err(fmt::Error)
-    }
-    fn serialize_newtype_variant<T: Serialize + ?Sized>(self, _: &'static str, _: u32, _: &'static str, _: &T) -> fmt::Result {
-        Err(fmt::Error)
     }
 }

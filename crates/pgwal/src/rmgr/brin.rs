@@ -103,14 +103,14 @@ wire_struct! {
 }
 
 /// A summary of a range that had none. Block 0 is its page, block 1 the page of the range map that points there.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Insert<'a> {
     /// Fixed part.
-    #[serde(flatten)]
     pub head: InsertHead,
     /// The tuple, data of block 0; `None` where an image of the page stands for it.
     pub tuple: Option<BrinTuple<'a>>,
 }
+json_object!(Insert<'_> { ..head, tuple });
 
 wire_struct! {
     /// Fixed part of UPDATE. C: `xl_brin_update`, 14 bytes.
@@ -118,7 +118,6 @@ wire_struct! {
         /// Line pointer of the old tuple on the page of block 2. C: `oldOffnum`.
         old_offnum: OffsetNumber,
         /// Padding.
-        #[serde(skip)]
         pad: Pad<2>,
         /// The new tuple's place.
         insert: InsertHead,
@@ -126,14 +125,14 @@ wire_struct! {
 }
 
 /// A summary that moves to another page. Block 0 is the new page, block 1 the page of the range map, block 2 the old page.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Update<'a> {
     /// Fixed part.
-    #[serde(flatten)]
     pub head: UpdateHead,
     /// The tuple, data of block 0; `None` where an image of the page stands for it.
     pub tuple: Option<BrinTuple<'a>>,
 }
+json_object!(Update<'_> { ..head, tuple });
 
 /// A summary that stays where it is, on the page of block 0. C: `xl_brin_samepage_update`, 2 bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]

@@ -32,7 +32,6 @@ wire_struct! {
         /// Replication origin that it came from; zero: this server.
         node: RepOriginId,
         /// Alignment.
-        #[serde(skip)]
         pad: Pad<2>,
         /// The transaction.
         main_xid: Xid,
@@ -40,14 +39,14 @@ wire_struct! {
 }
 
 /// Sets the timestamp of a transaction and its subtransactions. C: `xl_commit_ts_set` and the ids after it, before 14.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SetTs<'a> {
     /// Fixed part.
-    #[serde(flatten)]
     pub head: SetTsHead,
     /// Subtransactions, to the end of the record.
     pub subxids: Array<'a, Xid>,
 }
+json_object!(SetTs<'_> { ..head, subxids });
 
 /// A record of this resource manager.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]

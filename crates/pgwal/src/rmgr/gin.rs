@@ -194,20 +194,19 @@ wire_struct! {
         /// The tuple that is there goes first. C: `isDelete`.
         is_delete: CBool,
         /// Padding.
-        #[serde(skip)]
         pad: Pad<1>,
     }
 }
 
 /// Insertion into the entry tree. C: `ginxlogInsertEntry`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct InsertEntry<'a> {
     /// Where.
-    #[serde(flatten)]
     pub head: InsertEntryHead,
     /// The new tuple: a key with its posting list or the root of its posting tree, or a downlink.
     pub tuple: IndexTuple<'a>,
 }
+json_object!(InsertEntry<'_> { ..head, tuple });
 
 wire_struct! {
     /// Downlink in a posting tree, 10 bytes. C: `PostingItem`.
@@ -340,7 +339,6 @@ wire_struct! {
         /// Kind of the page.
         flags: GinFlags,
         /// Padding.
-        #[serde(skip)]
         pad: Pad<2>,
     }
 }
@@ -358,7 +356,6 @@ wire_struct! {
         /// Item of the parent that led to the page, counted from 1. C: `parentOffset`.
         parent_offset: OffsetNumber,
         /// Padding.
-        #[serde(skip)]
         pad: Pad<2>,
         /// Right link of the page, which its left sibling takes over. C: `rightLink`.
         right_link: BlockNumber,
@@ -366,14 +363,14 @@ wire_struct! {
 }
 
 /// A posting tree's page is deleted. Block 0 is the page, 1 its parent, 2 its left sibling. C: `ginxlogDeletePage`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct DeletePage {
     /// Where.
-    #[serde(flatten)]
     pub head: DeletePageHead,
     /// Newest transaction that could still come to the page; `None` in WAL of 10 before 10.7 and 11 before 11.2. C: `deleteXid`.
     pub delete_xid: Option<Xid>,
 }
+json_object!(DeletePage { ..head, delete_xid });
 
 impl DeletePage {
     fn read(input: &[u8], fmt: WalFormat) -> Parsed<'_, Self> {
@@ -412,14 +409,12 @@ wire_struct! {
         /// Posting trees' pages then. C: `nDataPages`.
         n_data_pages: u32,
         /// Padding.
-        #[serde(skip)]
         pad: Pad<4>,
         /// Keys then. C: `nEntries`.
         n_entries: i64,
         /// Format of the index: 0 and 1 are from before 9.4. C: `ginVersion`.
         gin_version: i32,
         /// Padding.
-        #[serde(skip)]
         pad_end: Pad<4>,
     }
 }
@@ -430,7 +425,6 @@ wire_struct! {
         /// The index. C: `locator`, `node` before 16.
         rel: RelFileLocator,
         /// Padding.
-        #[serde(skip)]
         pad: Pad<4>,
         /// New content of the metapage.
         metadata: MetaPageData,
@@ -441,20 +435,19 @@ wire_struct! {
         /// Tuples added to the last page of the pending list; 0: a list was appended, or only the metapage changes.
         ntuples: i32,
         /// Padding.
-        #[serde(skip)]
         pad_end: Pad<4>,
     }
 }
 
 /// The metapage, block 0, changes, and with it the last page of the pending list, block 1. C: `ginxlogUpdateMeta`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct UpdateMeta<'a> {
     /// Main data.
-    #[serde(flatten)]
     pub head: UpdateMetaHead,
     /// Tuples added to block 1; `None` where there are none, or an image of the page stands for them.
     pub tuples: Option<List<'a, IndexTuple<'a>>>,
 }
+json_object!(UpdateMeta<'_> { ..head, tuples });
 
 wire_struct! {
     /// Fixed part of INSERT_LISTPAGE, 8 bytes. C: `ginxlogInsertListPage`.
@@ -467,14 +460,14 @@ wire_struct! {
 }
 
 /// New page of the pending list, block 0. C: `ginxlogInsertListPage`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct InsertListPage<'a> {
     /// Main data.
-    #[serde(flatten)]
     pub head: InsertListPageHead,
     /// The page's tuples; `None` where an image of the page stands for them.
     pub tuples: Option<List<'a, IndexTuple<'a>>>,
 }
+json_object!(InsertListPage<'_> { ..head, tuples });
 
 wire_struct! {
     /// Pages at the front of the pending list are deleted: blocks 1 to `ndeleted`. Block 0 is the metapage.
@@ -485,7 +478,6 @@ wire_struct! {
         /// Pages deleted.
         ndeleted: i32,
         /// Padding.
-        #[serde(skip)]
         pad: Pad<4>,
     }
 }

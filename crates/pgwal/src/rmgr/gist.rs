@@ -36,10 +36,9 @@ wire_struct! {
 /// Tuples are deleted from a page, block 0, and added to it. C: `gistxlogPageUpdate`.
 ///
 /// Block 1 is the left half of an earlier split that this one finishes, where there is one.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PageUpdate<'a> {
     /// Fixed part of the main data.
-    #[serde(flatten)]
     pub head: PageUpdateHead,
     /// What the deletion is checked against on a standby. Only up to 11 (from 10.7 and 11.2 on), where dead tuples are deleted to
     /// make room; 12 has DELETE for it.
@@ -47,6 +46,7 @@ pub struct PageUpdate<'a> {
     /// Data of block 0; `None` where an image of the page stands for it.
     pub change: Option<PageChange<'a>>,
 }
+json_object!(PageUpdate<'_> { ..head, conflict, change });
 
 /// Tuples whose heap tuples a standby looks up to find queries that still need them. C: what follows `gistxlogPageUpdate`.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -77,20 +77,19 @@ wire_struct! {
         /// The table is a catalog, to logical decoding. C: `isCatalogRel`.
         is_catalog_rel: Since<16, CBool>,
         /// Padding.
-        #[serde(skip)]
         pad: Since<16, Pad<1>>,
     }
 }
 
 /// Dead tuples are deleted from a leaf page, block 0, to make room. C: `gistxlogDelete`. From 12 on.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Delete<'a> {
     /// Fixed part.
-    #[serde(flatten)]
     pub head: DeleteHead,
     /// Line pointers deleted.
     pub offsets: Array<'a, OffsetNumber>,
 }
+json_object!(Delete<'_> { ..head, offsets });
 
 wire_struct! {
     /// A deleted page is used again; only a point of conflict for queries on a standby. C: `gistxlogPageReuse`: 24 bytes, 25 from
@@ -114,21 +113,18 @@ wire_struct! {
         /// Right link of the page before the split. C: `origrlink`.
         orig_rlink: BlockNumber,
         /// Padding.
-        #[serde(skip)]
         pad: Pad<4>,
         /// Node sequence number of the page before the split: the position of the last split of it. C: `orignsn`.
         orig_nsn: Lsn,
         /// The page is a leaf. C: `origleaf`.
         orig_leaf: CBool,
         /// Padding.
-        #[serde(skip)]
         pad_npage: Pad<1>,
         /// Pages that the split makes of one.
         npage: u16,
         /// The new pages are marked as not yet in the parent. C: `markfollowright`.
         mark_follow_right: CBool,
         /// Padding.
-        #[serde(skip)]
         pad_end: Pad<3>,
     }
 }
@@ -136,14 +132,14 @@ wire_struct! {
 /// Split of a page into several: blocks 1 to `npage`, of which 1 is the page itself. C: `gistxlogPageSplit`.
 ///
 /// Block 0 is the left half of an earlier split that this one finishes, where there is one.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct PageSplit<'a> {
     /// Main data.
-    #[serde(flatten)]
     pub head: PageSplitHead,
     /// All tuples of each page, from block 1 on. On disk, a 4-byte count goes before each list.
     pub pages: Vec<List<'a, IndexTuple<'a>>>,
 }
+json_object!(PageSplit<'_> { ..head, pages });
 
 wire_struct! {
     /// An empty page, block 0, is deleted, and its downlink in the parent, block 1. C: `gistxlogPageDelete`, 10 bytes. From 12 on.

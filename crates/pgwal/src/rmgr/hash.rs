@@ -100,10 +100,9 @@ wire_struct! {
 
 /// A bucket grows by a page: block 0 is the overflow page, block 1 the page before it, block 4 the metapage. Block 2 is the
 /// bitmap page with the page's bit, where there is one already; block 3 a bitmap page that is new.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AddOverflowPage {
     /// Fixed part.
-    #[serde(flatten)]
     pub head: AddOverflowPageHead,
     /// The bucket, data of block 0; `None` where an image of the page stands for it.
     pub bucket: Option<Bucket>,
@@ -113,6 +112,7 @@ pub struct AddOverflowPage {
     /// C: `hashm_firstfree`.
     pub first_free: Option<u32>,
 }
+json_object!(AddOverflowPage { ..head, bucket, bitmap_bit, first_free });
 
 wire_flags! {
     /// What a split changes on the metapage. C: `XLH_SPLIT_META_UPDATE_MASKS` and its like.
@@ -184,14 +184,14 @@ impl SplitMeta {
 }
 
 /// A bucket is about to be split: block 0 is the first page of the old one, block 1 that of the new one, block 2 the metapage.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SplitAllocatePage {
     /// Fixed part.
-    #[serde(flatten)]
     pub head: SplitAllocatePageHead,
     /// Changes of the metapage, data of block 2; `None` where an image of the page stands for them.
     pub meta: Option<SplitMeta>,
 }
+json_object!(SplitAllocatePage { ..head, meta });
 
 wire_struct! {
     /// A bucket has been split: block 0 is the first page of the old one, block 1 that of the new one.
@@ -237,16 +237,16 @@ wire_struct! {
 
 /// Tuples move to an earlier page of their bucket: from block 2 to block 1. Block 0 is the first page of the bucket, unless that
 /// is block 1.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MovePageContents<'a> {
     /// Fixed part.
-    #[serde(flatten)]
     pub head: MovePageContentsHead,
     /// The tuples, data of block 1; `None` where an image of the page stands for them.
     pub added: Option<AddedTuples<'a>>,
     /// Line pointers that they leave, data of block 2; `None` where an image of the page stands for them.
     pub deleted: Option<Array<'a, OffsetNumber>>,
 }
+json_object!(MovePageContents<'_> { ..head, added, deleted });
 
 wire_struct! {
     /// Fixed part of SQUEEZE_PAGE. C: `xl_hash_squeeze_page`, 12 bytes.
@@ -267,10 +267,9 @@ wire_struct! {
 /// An overflow page, block 2, is freed: its last tuples move to block 1, blocks 3 and 4 are the pages before and after it, block
 /// 5 the bitmap page, block 6 the metapage. Block 0 is the first page of the bucket, unless that is block 1. Only those that
 /// change are there.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SqueezePage<'a> {
     /// Fixed part.
-    #[serde(flatten)]
     pub head: SqueezePageHead,
     /// The tuples, data of block 1; `None` where there are none, or an image of the page stands for them.
     pub added: Option<AddedTuples<'a>>,
@@ -280,6 +279,7 @@ pub struct SqueezePage<'a> {
     /// C: `hashm_firstfree`.
     pub first_free: Option<u32>,
 }
+json_object!(SqueezePage<'_> { ..head, added, bitmap_bit, first_free });
 
 wire_struct! {
     /// Fixed part of DELETE. C: `xl_hash_delete`, 2 bytes.
@@ -292,14 +292,14 @@ wire_struct! {
 }
 
 /// Vacuum removes tuples of block 1. Block 0 is the first page of the bucket, unless that is block 1.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Delete<'a> {
     /// Fixed part.
-    #[serde(flatten)]
     pub head: DeleteHead,
     /// Line pointers of the tuples, data of block 1; `None` where an image of the page stands for them.
     pub deleted: Option<Array<'a, OffsetNumber>>,
 }
+json_object!(Delete<'_> { ..head, deleted });
 
 wire_struct! {
     /// Vacuum has counted the tuples; block 0 is the metapage. C: `xl_hash_update_meta_page`, 8 bytes.
@@ -346,20 +346,19 @@ wire_struct! {
         /// Whether the table is a catalog to logical decoding; `None` before 16.
         is_catalog_rel: Since<16, CBool>,
         /// Padding; `None` before 16.
-        #[serde(skip)]
         pad: Since<16, Pad<1>>,
     }
 }
 
 /// An insertion removes tuples marked dead from block 0; block 1 is the metapage, which counts them.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct VacuumOnePage<'a> {
     /// Fixed part.
-    #[serde(flatten)]
     pub head: VacuumOnePageHead,
     /// Line pointers of the tuples.
     pub deleted: Array<'a, OffsetNumber>,
 }
+json_object!(VacuumOnePage<'_> { ..head, deleted });
 
 /// A record of this resource manager.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]

@@ -137,14 +137,14 @@ wire_struct! {
     }
 }
 /// A new tuple on the page of block 0. Newer minors of 17 and later name the visibility map's page as block 1.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Insert<'a> {
     /// Fixed part.
-    #[serde(flatten)]
     pub head: InsertHead,
     /// The tuple, data of block 0; absent where the page's image has it.
     pub tuple: Option<HeapTuple<'a>>,
 }
+json_object!(Insert<'_> { ..head, tuple });
 
 wire_struct! {
     /// Fixed part of DELETE. C: `xl_heap_delete`, 8 bytes.
@@ -160,14 +160,14 @@ wire_struct! {
     }
 }
 /// The tuple on the page of block 0 is deleted.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Delete<'a> {
     /// Fixed part.
-    #[serde(flatten)]
     pub head: DeleteHead,
     /// The old tuple, or the attributes of its replica identity, for logical decoding.
     pub old_tuple: Option<HeapTuple<'a>>,
 }
+json_object!(Delete<'_> { ..head, old_tuple });
 
 wire_struct! {
     /// Fixed part of UPDATE and HOT_UPDATE. C: `xl_heap_update`, 14 bytes.
@@ -188,28 +188,28 @@ wire_struct! {
 }
 /// A new version of a row, on the page of block 0; the old one is on the page of block 1, or on the same page where there is no
 /// such block. Newer minors of 17 and later name the visibility map's pages as blocks 2 (new) and 3 (old).
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Update<'a> {
     /// Fixed part.
-    #[serde(flatten)]
     pub head: UpdateHead,
     /// The new version, data of block 0; absent where the page's image has it.
     pub new_tuple: Option<NewTuple<'a>>,
     /// The old version, or the attributes of its replica identity, for logical decoding.
     pub old_tuple: Option<HeapTuple<'a>>,
 }
+json_object!(Update<'_> { ..head, new_tuple, old_tuple });
 
 /// The new version of a row, without what it shares with the old one.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct NewTuple<'a> {
     /// Bytes that the attributes start with like the old version's; `None`: not shortened at the start.
     pub prefix_len: Option<u16>,
     /// Bytes that the attributes end with like the old version's; `None`: not shortened at the end.
     pub suffix_len: Option<u16>,
     /// What is left.
-    #[serde(flatten)]
     pub tuple: HeapTuple<'a>,
 }
+json_object!(NewTuple<'_> { prefix_len, suffix_len, ..tuple });
 
 wire_struct! {
     /// Fixed part of TRUNCATE. C: `xl_heap_truncate`, 12 bytes with padding.
@@ -221,19 +221,18 @@ wire_struct! {
         /// Options of the command.
         flags: TruncateFlags,
         /// Padding.
-        #[serde(skip)]
         pad: Pad<3>,
     }
 }
 /// TRUNCATE as logical decoding sees it; replay ignores it. From 11 on.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Truncate<'a> {
     /// Fixed part.
-    #[serde(flatten)]
     pub head: TruncateHead,
     /// The relations: `pg_class.oid`.
     pub relids: Array<'a, Oid>,
 }
+json_object!(Truncate<'_> { ..head, relids });
 
 wire_struct! {
     /// A speculative insertion stays. C: `xl_heap_confirm`, 2 bytes.
@@ -262,7 +261,6 @@ wire_struct! {
         /// Line pointer of the tuple.
         offnum: OffsetNumber,
         /// Padding.
-        #[serde(skip)]
         pad: Since<18, Pad<2>>,
         /// Database of the session.
         db: Since<18, Oid>,
@@ -271,23 +269,22 @@ wire_struct! {
         /// Whether the relation cache's start-up files are out of date.
         relcache_init_file_inval: Since<18, CBool>,
         /// Padding.
-        #[serde(skip)]
         pad2: Since<18, Pad<3>>,
         /// Number of invalidation messages.
         nmsgs: Since<18, i32>,
     }
 }
 /// A catalog tuple on the page of block 0 is overwritten where it stands.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Inplace<'a> {
     /// Fixed part.
-    #[serde(flatten)]
     pub head: InplaceHead,
     /// Cache entries that are out of date.
     pub msgs: Since<18, Array<'a, InvalMessage>>,
     /// The tuple's attributes as they are now, data of block 0; absent where the page's image has them.
     pub attributes: Option<Bytes<'a>>,
 }
+json_object!(Inplace<'_> { ..head, msgs, attributes });
 
 /// A record of this resource manager.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]

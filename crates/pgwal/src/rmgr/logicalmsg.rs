@@ -21,7 +21,6 @@ wire_struct! {
         /// Whether it counts only if its transaction commits.
         transactional: CBool,
         /// Padding.
-        #[serde(skip)]
         pad: Pad<3>,
         /// Bytes of the prefix, its NUL included.
         prefix_size: u64,
@@ -31,16 +30,16 @@ wire_struct! {
 }
 
 /// A message for logical decoding; replay ignores it. C: `xl_logical_message`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Message<'a> {
     /// Fixed part.
-    #[serde(flatten)]
     pub head: MessageHead,
     /// Says whom the message is for; on disk a NUL follows.
     pub prefix: Str<'a>,
     /// The message: any bytes.
     pub message: Bytes<'a>,
 }
+json_object!(Message<'_> { ..head, prefix, message });
 
 impl<'a> Wire<'a> for Message<'a> {
     fn read(i: &'a [u8], fmt: WalFormat) -> Parsed<'a, Self> {

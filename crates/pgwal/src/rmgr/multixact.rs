@@ -87,7 +87,6 @@ wire_struct! {
         /// The new multixact.
         mid: MultiXactId,
         /// Alignment.
-        #[serde(skip)]
         pad: Since<19, Pad<4>>,
         /// Place of its first member.
         moff: MultiXactOffset,
@@ -97,14 +96,14 @@ wire_struct! {
 }
 
 /// A new multixact. C: `xl_multixact_create`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Create<'a> {
     /// Fixed part.
-    #[serde(flatten)]
     pub head: CreateHead,
     /// Its members.
     pub members: Array<'a, Member>,
 }
+json_object!(Create<'_> { ..head, members });
 
 wire_struct! {
     /// Ranges of offsets and members that are removed, before 19. C: `xl_multixact_truncate`, 20 bytes.

@@ -82,14 +82,14 @@ wire_struct! {
 }
 
 /// The whole map as it is from now on. C: `xl_relmap_update`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Update<'a> {
     /// Fixed part.
-    #[serde(flatten)]
     pub head: UpdateHead,
     /// The map. C: `data`.
     pub map: RelMapFile<'a>,
 }
+json_object!(Update<'_> { ..head, map });
 
 impl<'a> Wire<'a> for Update<'a> {
     fn read(i: &'a [u8], fmt: WalFormat) -> Parsed<'a, Self> {

@@ -24,7 +24,6 @@ wire_struct! {
         /// Whether the position may also go back.
         force: CBool,
         /// Padding.
-        #[serde(skip)]
         pad: Pad<5>,
     }
 }

@@ -33,7 +33,6 @@ wire_struct! {
         /// Bytes from the start of the row to its attributes, 24. C: `t_hoff`.
         hoff: u8,
         /// Padding before the attributes.
-        #[serde(skip)]
         pad: Pad<1>,
         /// The value given last, or the one to be given next while nothing is `is_called`. What a record says is the value up to
         /// which the server may give values without another record.

@@ -161,7 +161,6 @@ wire_struct! {
         /// The index is being built: nothing needs redirects. C: `isBuild`.
         is_build: CBool,
         /// Padding.
-        #[serde(skip)]
         pad: Pad<3>,
     }
 }
@@ -185,14 +184,14 @@ wire_struct! {
 }
 
 /// A leaf tuple is added to a page, block 0; its parent is block 1. C: `spgxlogAddLeaf`.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct AddLeaf<'a> {
     /// Fixed part.
-    #[serde(flatten)]
     pub head: AddLeafHead,
     /// The tuple.
     pub tuple: LeafTuple<'a>,
 }
+json_object!(AddLeaf<'_> { ..head, tuple });
 
 wire_struct! {
     /// Fixed part of MOVE_LEAFS, 20 bytes with padding. C: `spgxlogMoveLeafs`.
@@ -206,14 +205,12 @@ wire_struct! {
         /// The pages are in the tree of null values. C: `storesNulls`.
         stores_nulls: CBool,
         /// Padding.
-        #[serde(skip)]
         pad: Pad<1>,
         /// Inner tuple with the downlink on the parent. C: `offnumParent`.
         offnum_parent: OffsetNumber,
         /// Node with the downlink, counted from 0. C: `nodeI`.
         node_i: u16,
         /// Padding.
-        #[serde(skip)]
         pad_state: Pad<2>,
         /// C: `stateSrc`.
         state_src: State,
@@ -222,10 +219,9 @@ wire_struct! {
 
 /// A node's tuples are moved from one leaf page, block 0, to another, block 1, with a new one; the parent is block 2.
 /// C: `spgxlogMoveLeafs`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MoveLeafs<'a> {
     /// Fixed part.
-    #[serde(flatten)]
     pub head: MoveLeafsHead,
     /// Line pointers that the tuples leave.
     pub delete: Array<'a, OffsetNumber>,
@@ -234,6 +230,7 @@ pub struct MoveLeafs<'a> {
     /// The tuples, as many as in `insert`; the last is the new one.
     pub tuples: List<'a, LeafTuple<'a>>,
 }
+json_object!(MoveLeafs<'_> { ..head, delete, insert, tuples });
 
 wire_struct! {
     /// Fixed part of ADD_NODE, 20 bytes with padding. C: `spgxlogAddNode`.
@@ -251,7 +248,6 @@ wire_struct! {
         /// Node with the downlink, counted from 0. C: `nodeI`.
         node_i: u16,
         /// Padding.
-        #[serde(skip)]
         pad: Pad<2>,
         /// C: `stateSrc`.
         state_src: State,
@@ -260,14 +256,14 @@ wire_struct! {
 
 /// An inner tuple gets one more node, in its place on block 0 or on another page, block 1. Block 2 is the parent where it is neither.
 /// C: `spgxlogAddNode`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct AddNode<'a> {
     /// Fixed part.
-    #[serde(flatten)]
     pub head: AddNodeHead,
     /// The tuple with the new node.
     pub tuple: InnerTuple<'a>,
 }
+json_object!(AddNode<'_> { ..head, tuple });
 
 wire_struct! {
     /// Fixed part of SPLIT_TUPLE, 6 bytes. C: `spgxlogSplitTuple`.
@@ -284,16 +280,16 @@ wire_struct! {
 }
 
 /// An inner tuple is split in two, one above the other: on block 0, and on block 1 where it does not fit. C: `spgxlogSplitTuple`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct SplitTuple<'a> {
     /// Fixed part.
-    #[serde(flatten)]
     pub head: SplitTupleHead,
     /// The upper tuple, in the place of the split one.
     pub prefix: InnerTuple<'a>,
     /// The lower tuple.
     pub postfix: InnerTuple<'a>,
 }
+json_object!(SplitTuple<'_> { ..head, prefix, postfix });
 
 wire_struct! {
     /// Fixed part of PICKSPLIT, 28 bytes with padding. C: `spgxlogPickSplit`.
@@ -301,7 +297,6 @@ wire_struct! {
         /// The root, a leaf page before, is split. C: `isRootSplit`.
         is_root_split: CBool,
         /// Padding.
-        #[serde(skip)]
         pad: Pad<1>,
         /// Tuples deleted from block 0. C: `nDelete`.
         n_delete: u16,
@@ -320,14 +315,12 @@ wire_struct! {
         /// The parent is on block 2, too. C: `innerIsParent`.
         inner_is_parent: CBool,
         /// Padding.
-        #[serde(skip)]
         pad_parent: Pad<1>,
         /// Inner tuple with the downlink on the parent, or 0. C: `offnumParent`.
         offnum_parent: OffsetNumber,
         /// Node with the downlink, counted from 0. C: `nodeI`.
         node_i: u16,
         /// Padding.
-        #[serde(skip)]
         pad_state: Pad<2>,
         /// C: `stateSrc`.
         state_src: State,
@@ -338,10 +331,9 @@ wire_struct! {
 ///
 /// Block 0 is the leaf page (unless it was the root), 1 a second leaf page, 2 the page of the inner tuple, 3 its parent where it is
 /// on another page.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PickSplit<'a> {
     /// Fixed part.
-    #[serde(flatten)]
     pub head: PickSplitHead,
     /// Line pointers deleted from block 0.
     pub delete: Array<'a, OffsetNumber>,
@@ -354,6 +346,7 @@ pub struct PickSplit<'a> {
     /// The inserted tuples.
     pub tuples: List<'a, LeafTuple<'a>>,
 }
+json_object!(PickSplit<'_> { ..head, delete, insert, leaf_page_select, inner, tuples });
 
 wire_struct! {
     /// Fixed part of VACUUM_LEAF, 16 bytes. C: `spgxlogVacuumLeaf`.
@@ -372,10 +365,9 @@ wire_struct! {
 }
 
 /// Vacuum of a leaf page, block 0. C: `spgxlogVacuumLeaf`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct VacuumLeaf<'a> {
     /// Fixed part.
-    #[serde(flatten)]
     pub head: VacuumLeafHead,
     /// Tuples that become dead.
     pub dead: Array<'a, OffsetNumber>,
@@ -390,6 +382,7 @@ pub struct VacuumLeaf<'a> {
     /// The tuples that they link to.
     pub chain_dest: Array<'a, OffsetNumber>,
 }
+json_object!(VacuumLeaf<'_> { ..head, dead, placeholder, move_src, move_dest, chain_src, chain_dest });
 
 wire_struct! {
     /// Fixed part of VACUUM_ROOT, 12 bytes with padding. C: `spgxlogVacuumRoot`.
@@ -397,7 +390,6 @@ wire_struct! {
         /// Tuples deleted. C: `nDelete`.
         n_delete: u16,
         /// Padding.
-        #[serde(skip)]
         pad: Pad<2>,
         /// C: `stateSrc`.
         state_src: State,
@@ -405,14 +397,14 @@ wire_struct! {
 }
 
 /// Vacuum of a root that is a leaf, block 0. C: `spgxlogVacuumRoot`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct VacuumRoot<'a> {
     /// Fixed part.
-    #[serde(flatten)]
     pub head: VacuumRootHead,
     /// Tuples deleted.
     pub delete: Array<'a, OffsetNumber>,
 }
+json_object!(VacuumRoot<'_> { ..head, delete });
 
 wire_struct! {
     /// Fixed part of VACUUM_REDIRECT: 8 bytes, 10 with padding from 16 on. C: `spgxlogVacuumRedirect`.
@@ -427,20 +419,19 @@ wire_struct! {
         /// The table is a catalog, to logical decoding. C: `isCatalogRel`.
         is_catalog_rel: Since<16, CBool>,
         /// Padding.
-        #[serde(skip)]
         pad: Since<16, Pad<1>>,
     }
 }
 
 /// Redirects and placeholders that nobody needs any more leave a page, block 0. C: `spgxlogVacuumRedirect`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct VacuumRedirect<'a> {
     /// Fixed part.
-    #[serde(flatten)]
     pub head: VacuumRedirectHead,
     /// Redirects that become placeholders.
     pub to_placeholder: Array<'a, OffsetNumber>,
 }
+json_object!(VacuumRedirect<'_> { ..head, to_placeholder });
 
 /// A record of this resource manager.
 #[derive(Clone, Debug, PartialEq, Serialize)]

@@ -44,7 +44,6 @@ wire_struct! {
         /// Some subtransactions are left out.
         subxid_overflow: CBool,
         /// Alignment.
-        #[serde(skip)]
         pad: Pad<3>,
         /// The next id that will be given out.
         next_xid: Xid,
@@ -56,16 +55,16 @@ wire_struct! {
 }
 
 /// Transactions that run, so that a standby can build a snapshot. C: `xl_running_xacts`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct RunningXacts<'a> {
     /// Fixed part.
-    #[serde(flatten)]
     pub head: RunningXactsHead,
     /// Top-level transactions.
     pub xids: Array<'a, Xid>,
     /// Subtransactions.
     pub subxids: Array<'a, Xid>,
 }
+json_object!(RunningXacts<'_> { ..head, xids, subxids });
 
 wire_struct! {
     /// Fixed part of INVALIDATIONS. C: `xl_invalidations`, 16 bytes.
@@ -77,7 +76,6 @@ wire_struct! {
         /// The init file is out of date.
         relcache_init_file_inval: CBool,
         /// Alignment.
-        #[serde(skip)]
         pad: Pad<3>,
         /// Number of messages.
         nmsgs: i32,
@@ -85,14 +83,14 @@ wire_struct! {
 }
 
 /// Invalidation messages of a change without a transaction id. C: `xl_invalidations`.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Invalidations<'a> {
     /// Fixed part.
-    #[serde(flatten)]
     pub head: InvalidationsHead,
     /// The messages.
     pub msgs: Array<'a, InvalMessage>,
 }
+json_object!(Invalidations<'_> { ..head, msgs });
 
 /// A record of this resource manager.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]

@@ -45,17 +45,14 @@ wire_struct! {
         /// `full_page_writes` is on.
         full_page_writes: CBool,
         /// Alignment.
-        #[serde(skip)]
         pad1: Pad<3>,
         /// `wal_level`.
         wal_level: Since<17, WalLevel>,
         /// Logical decoding is possible.
         logical_decoding_enabled: Since<19, CBool>,
         /// Alignment.
-        #[serde(skip)]
         pad2: Since<12, Until<16, Pad<4>>>,
         /// Alignment.
-        #[serde(skip)]
         pad3: Since<19, Pad<7>>,
         /// The next transaction id that will be given out.
         next_xid: NextXid,
@@ -74,7 +71,6 @@ wire_struct! {
         /// Database that has it.
         oldest_multi_db: Oid,
         /// Alignment.
-        #[serde(skip)]
         pad4: Since<12, Until<18, Pad<4>>>,
         /// When the checkpoint was taken.
         time: PgTime,
@@ -85,7 +81,6 @@ wire_struct! {
         /// The oldest transaction that runs; zero in a shutdown checkpoint, or where hot standby does not need it.
         oldest_active_xid: Xid,
         /// Alignment.
-        #[serde(skip)]
         pad5: Pad<4>,
     }
 }
@@ -166,7 +161,6 @@ wire_struct! {
         /// `track_commit_timestamp`.
         track_commit_timestamp: CBool,
         /// Alignment.
-        #[serde(skip)]
         pad: Pad<2>,
     }
 }
@@ -223,7 +217,6 @@ wire_struct! {
         /// `wal_level`.
         wal_level: Since<17, WalLevel>,
         /// Alignment.
-        #[serde(skip)]
         pad: Since<17, Pad<4>>,
     }
 }

@@ -28,14 +28,14 @@ wire_struct! {
     }
 }
 /// Tuples with equal keys on the page of block 0 are merged into posting lists. From 13 on.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Dedup<'a> {
     /// Fixed part.
-    #[serde(flatten)]
     pub head: DedupHead,
     /// The groups, data of block 0; absent where the page's image shows them.
     pub intervals: Option<Array<'a, DedupInterval>>,
 }
+json_object!(Dedup<'_> { ..head, intervals });
 
 wire_struct! {
     /// Fixed part of VACUUM. C: `xl_btree_vacuum`, 4 bytes.
@@ -49,14 +49,14 @@ wire_struct! {
     }
 }
 /// VACUUM deletes tuples from the page of block 0.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Vacuum<'a> {
     /// Fixed part.
-    #[serde(flatten)]
     pub head: VacuumHead,
     /// What is deleted, data of block 0; absent where the page's image shows it.
     pub items: Option<DeletedItems<'a>>,
 }
+json_object!(Vacuum<'_> { ..head, items });
 
 /// A number of tuples: 4 bytes on disk up to 13, 2 from 14 on. C: `int`, `uint32` in 13, `uint16`.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
@@ -79,14 +79,14 @@ wire_struct! {
     }
 }
 /// Tuples that nobody needs are deleted from the page of block 0, to make room.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Delete<'a> {
     /// Fixed part.
-    #[serde(flatten)]
     pub head: DeleteHead,
     /// What is deleted. Up to 12 part of the main data; from 13 on data of block 0, absent where the page's image shows it.
     pub items: Option<DeletedItems<'a>>,
 }
+json_object!(Delete<'_> { ..head, items });
 
 /// Tuples that are deleted whole or in part.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]

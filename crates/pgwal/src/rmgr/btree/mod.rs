@@ -48,16 +48,16 @@ wire_struct! {
     }
 }
 /// A tuple goes to the page of block 0. On an inner page it ends the split of the page of block 1.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Insert<'a> {
     /// Fixed part.
-    #[serde(flatten)]
     pub head: InsertHead,
     /// The tuple, data of block 0; absent where the page's image has it.
     pub item: Option<InsertItem<'a>>,
     /// New contents of the metapage, data of block 2: only INSERT_META has them.
     pub metadata: Option<Metadata>,
 }
+json_object!(Insert<'_> { ..head, item, metadata });
 /// The tuple of an insertion.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct InsertItem<'a> {
@@ -83,16 +83,16 @@ wire_struct! {
 }
 /// A page is split in two: block 0 is the left one, block 1 the new right one, block 2 what was to the right (if anything), block 3
 /// the page below whose split this ends (above the leaves).
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Split<'a> {
     /// Fixed part.
-    #[serde(flatten)]
     pub head: SplitHead,
     /// What the left page needs, data of block 0; absent where the page's image shows it.
     pub left: Option<SplitLeft<'a>>,
     /// All tuples of the right page, data of block 1.
     pub right: List<'a, IndexTuple<'a>>,
 }
+json_object!(Split<'_> { ..head, left, right });
 /// The tuples that go to the left page of a split.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct SplitLeft<'a> {

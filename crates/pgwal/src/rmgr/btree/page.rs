@@ -1,6 +1,5 @@
 //! Whole pages of a B-tree: the metapage, new roots, deletion and reuse.
 
-use serde::Serialize;
 
 use crate::error::Result;
 use crate::format::WalFormat;
@@ -27,7 +26,6 @@ wire_struct! {
         /// Oldest transaction id on a deleted page; 11 to 13.
         oldest_btpo_xact: Since<11, Until<13, Xid>>,
         /// Padding.
-        #[serde(skip)]
         pad11: Since<11, Until<11, Pad<4>>>,
         /// Tuples in the table at the last cleanup, -1: unknown; 11 to 13.
         last_cleanup_num_heap_tuples: Since<11, Until<13, Float8>>,
@@ -36,10 +34,8 @@ wire_struct! {
         /// Whether equal keys look the same, so that posting lists can merge them. C: `allequalimage`.
         all_equal_image: Since<13, CBool>,
         /// Padding.
-        #[serde(skip)]
         pad13: Since<13, Until<13, Pad<7>>>,
         /// Padding.
-        #[serde(skip)]
         pad14: Since<14, Pad<3>>,
     }
 }
@@ -85,16 +81,16 @@ wire_struct! {
     }
 }
 /// The page of block 0 becomes the root: empty, or with the two halves of the old one below it, the left one block 1.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct NewRoot<'a> {
     /// Fixed part.
-    #[serde(flatten)]
     pub head: NewRootHead,
     /// Its two tuples, data of block 0; absent where it is the first root, and empty.
     pub tuples: Option<List<'a, IndexTuple<'a>>>,
     /// New contents of the metapage, data of block 2.
     pub metadata: Metadata,
 }
+json_object!(NewRoot<'_> { ..head, tuples, metadata });
 
 wire_struct! {
     /// A leaf page, block 0, is marked half-dead, and the page above, block 1, forgets it. C: `xl_btree_mark_page_halfdead`, 20 bytes.
@@ -102,7 +98,6 @@ wire_struct! {
         /// Line pointer of the tuple that goes from the page above.
         poffset: OffsetNumber,
         /// Padding.
-        #[serde(skip)]
         pad: Pad<2>,
         /// The leaf page.
         leaf: BlockNumber,
@@ -125,7 +120,6 @@ wire_struct! {
         /// Level of the page, counted from the leaves.
         level: Since<14, u32>,
         /// Padding.
-        #[serde(skip)]
         pad: Since<14, Pad<4>>,
         /// The page can be used again when nobody sees this transaction as running. C: `safexid`.
         safe_xid: Since<14, FullXid>,
@@ -141,14 +135,14 @@ wire_struct! {
 }
 /// A half-dead page, block 0, leaves the tree: blocks 1 and 2 are its siblings, block 3 the leaf page below where it is an inner
 /// one, block 4 the metapage where that changes.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct UnlinkPage {
     /// Fixed part.
-    #[serde(flatten)]
     pub head: UnlinkPageHead,
     /// New contents of the metapage, data of block 4: only UNLINK_PAGE_META has them.
     pub metadata: Option<Metadata>,
 }
+json_object!(UnlinkPage { ..head, metadata });
 
 wire_struct! {
     /// A deleted page is used again: changes no page, for conflicts on a standby.

@@ -82,23 +82,22 @@ wire_struct! {
         /// What becomes of the page, and what the record carries.
         flags: InsertFlags,
         /// Padding.
-        #[serde(skip)]
         pad: Pad<1>,
         /// Number of tuples.
         ntuples: u16,
     }
 }
 /// New tuples on the page of block 0. Newer minors of 17 and later name the visibility map's page as block 1.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct MultiInsert<'a> {
     /// Fixed part.
-    #[serde(flatten)]
     pub head: MultiInsertHead,
     /// Line pointers; `None`: the page starts empty, and they count from 1.
     pub offsets: Option<Array<'a, OffsetNumber>>,
     /// The tuples, data of block 0; absent where the page's image has them.
     pub tuples: Option<MultiInsertTuples<'a>>,
 }
+json_object!(MultiInsert<'_> { ..head, offsets, tuples });
 
 /// The tuples of a MULTI_INSERT, read on demand. C: `xl_multi_insert_tuple`, 7 bytes and the data, aligned to 2 bytes.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -149,14 +148,12 @@ wire_struct! {
         /// The rewritten relation: `pg_class.oid`.
         mapped_rel: Oid,
         /// Padding.
-        #[serde(skip)]
         pad: Pad<4>,
         /// Where in the mapping file these mappings go, in bytes. C: `off_t`.
         offset: i64,
         /// Number of mappings.
         num_mappings: u32,
         /// Padding.
-        #[serde(skip)]
         pad2: Pad<4>,
         /// Where in the WAL the rewrite began.
         start_lsn: Lsn,
@@ -176,14 +173,14 @@ wire_struct! {
     }
 }
 /// Where the tuples of a rewritten catalog went, for logical decoding: replay appends it to a file.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Rewrite<'a> {
     /// Fixed part.
-    #[serde(flatten)]
     pub head: RewriteHead,
     /// The mappings.
     pub mappings: Array<'a, RewriteMapping>,
 }
+json_object!(Rewrite<'_> { ..head, mappings });
 
 /// A record of this resource manager.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]

@@ -39,16 +39,16 @@ wire_struct! {
     }
 }
 /// Dead tuples are removed from the page of block 0. Up to 16.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Prune<'a> {
     /// Fixed part.
-    #[serde(flatten)]
     pub head: PruneHead,
     /// What becomes of the line pointers, data of block 0; absent where the page's image shows it.
     pub items: Option<PruneItems<'a>>,
 }
+json_object!(Prune<'_> { ..head, items });
 /// What becomes of line pointers.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PruneItems<'a> {
     /// These lead to others.
     pub redirected: Array<'a, Redirect>,
@@ -57,6 +57,7 @@ pub struct PruneItems<'a> {
     /// These are free. Before 17 their number is not stored: they take what is left.
     pub unused: OffsetNumbers<'a>,
 }
+json_object!(PruneItems<'_> { redirected, dead, unused });
 
 wire_struct! {
     /// Fixed part of VACUUM. C: `xl_heap_vacuum`, 2 bytes.
@@ -66,14 +67,14 @@ wire_struct! {
     }
 }
 /// Dead line pointers on the page of block 0 are freed, in VACUUM's second pass over the heap. 14 to 16.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct Vacuum<'a> {
     /// Fixed part.
-    #[serde(flatten)]
     pub head: VacuumHead,
     /// The line pointers, data of block 0; absent where the page's image shows it.
     pub unused: Option<OffsetNumbers<'a>>,
 }
+json_object!(Vacuum<'_> { ..head, unused });
 
 wire_flags! {
     /// C: `XLH_FREEZE_*`, `XLH_INVALID_XVAC`, access/heapam_xlog.h.
@@ -109,7 +110,6 @@ wire_struct! {
         /// What to do with xvac.
         frzflags: FreezeFlags,
         /// Padding.
-        #[serde(skip)]
         pad: Pad<1>,
     }
 }
@@ -123,14 +123,14 @@ wire_struct! {
     }
 }
 /// Tuples that are frozen, each on its own.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FreezeTuples<'a> {
     /// Fixed part.
-    #[serde(flatten)]
     pub head: FreezeTuplesHead,
     /// The tuples, data of block 0; absent where the page's image shows them.
     pub tuples: Option<Array<'a, FreezeTuple>>,
 }
+json_object!(FreezeTuples<'_> { ..head, tuples });
 
 wire_struct! {
     /// How a group of tuples is frozen. C: `xl_heap_freeze_plan` in 16, `xlhp_freeze_plan` from 17 on, 12 bytes with padding.
@@ -144,7 +144,6 @@ wire_struct! {
         /// What to do with xvac.
         frzflags: FreezeFlags,
         /// Padding.
-        #[serde(skip)]
         pad: Pad<1>,
         /// Number of tuples.
         ntuples: u16,
@@ -162,23 +161,23 @@ wire_struct! {
     }
 }
 /// Tuples that are frozen, in groups.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FreezePlans<'a> {
     /// Fixed part.
-    #[serde(flatten)]
     pub head: FreezePlansHead,
     /// The groups, data of block 0; absent where the page's image shows them.
-    #[serde(flatten)]
     pub items: Option<FreezeItems<'a>>,
 }
+json_object!(FreezePlans<'_> { ..head, ..items });
 /// Groups of tuples and the line pointers of them all.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct FreezeItems<'a> {
     /// The groups.
     pub plans: Array<'a, FreezePlan>,
     /// Line pointers: those of the first group, then those of the second, …
     pub offsets: OffsetNumbers<'a>,
 }
+json_object!(FreezeItems<'_> { plans, offsets });
 
 wire_newtype! {
     /// Why a page was pruned: 0 on access, 1 VACUUM's first pass, 2 its second. C: `PruneReason`, access/heapam.h.
@@ -223,19 +222,18 @@ pub struct PruneFreeze<'a> {
     pub changes: Option<PruneFreezeItems<'a>>,
 }
 /// What is pruned and frozen on a page. Parts that the flags leave out are empty.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct PruneFreezeItems<'a> {
     /// How tuples are frozen. C: `xlhp_freeze_plans`.
     pub plans: Array<'a, FreezePlan>,
     /// Padding before the plans.
-    #[serde(skip)]
     pub pad: Pad<2>,
     /// What becomes of line pointers. C: `xlhp_prune_items`, up to three.
-    #[serde(flatten)]
     pub items: PruneItems<'a>,
     /// Line pointers of frozen tuples: those of the first plan, then those of the second, …
     pub frozen: OffsetNumbers<'a>,
 }
+json_object!(PruneFreezeItems<'_> { plans, ..items, frozen });
 
 impl<'r> Prune<'r> {
     pub(super) fn parse(c: &'static str, rec: &Record<'r>, fmt: WalFormat) -> Result<Prune<'r>> {

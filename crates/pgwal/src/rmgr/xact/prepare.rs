@@ -42,7 +42,6 @@ wire_struct! {
         /// The relation cache's init file will be out of date.
         initfileinval: CBool,
         /// Alignment.
-        #[serde(skip)]
         pad: Pad<1>,
         /// Bytes of the name, its NUL included.
         gidlen: u16,
@@ -54,13 +53,11 @@ wire_struct! {
 }
 
 /// A prepared transaction. C: `xl_xact_prepare` and what follows it.
-#[derive(Clone, Debug, PartialEq, Serialize)]
+#[derive(Clone, Debug, PartialEq)]
 pub struct Prepare<'a> {
     /// Fixed part.
-    #[serde(flatten)]
     pub head: PrepareHead,
     /// Name of the transaction, NUL included; [`Prepare::name`] has it without.
-    #[serde(serialize_with = "gid_as_text")]
     pub gid: Section<'a, u8>,
     /// Its subtransactions.
     pub subxacts: Section<'a, Xid>,
@@ -77,6 +74,7 @@ pub struct Prepare<'a> {
     /// State of the lock manager, statistics and others, up to and including an end mark.
     pub state: List<'a, StateRecord<'a>>,
 }
+json_object!(Prepare<'_> { ..head, gid(name), subxacts, commit_rels, abort_rels, commit_stats, abort_stats, invals, state });
 
 /// Bytes of C's strictest alignment: every part of the state starts at a multiple of it. C: `MAXIMUM_ALIGNOF`.
 const MAXALIGN: usize = 8;
@@ -118,14 +116,6 @@ impl<'a, T: Wire<'a> + FixedSize + Serialize> Serialize for Section<'a, T> {
     }
 }
 
-fn gid_as_text<S: Serializer>(gid: &Section<'_, u8>, serializer: S) -> Result<S::Ok, S::Error> {
-    text_of(gid).serialize(serializer)
-}
-
-fn text_of<'a>(gid: &Section<'a, u8>) -> Str<'a> {
-    Str(gid.values.raw().split(|&byte| byte == 0).next().unwrap_or_default())
-}
-
 /// The bytes that fill `len` up to a multiple of eight.
 fn padding<'a>(i: &'a [u8], len: usize, field: &'static str) -> Parsed<'a, Bytes<'a>> {
     let (i, pad) = bytes(i, (MAXALIGN - len % MAXALIGN) % MAXALIGN, field)?;
@@ -161,7 +151,7 @@ impl<'a> Prepare<'a> {
 
     /// Name of the transaction.
     pub fn name(&self) -> Str<'a> {
-        text_of(&self.gid)
+        Str(self.gid.values.raw().split(|&byte| byte == 0).next().unwrap_or_default())
     }
 }
 
@@ -173,7 +163,6 @@ wire_struct! {
         /// Part of the server that it belongs to: 1 locks, 2 statistics, 3 multixacts, 4 predicate locks; 0 ends the state.
         rmid: u8,
         /// Alignment.
-        #[serde(skip)]
         pad: Pad<1>,
         /// Flags of that part.
         info: u16,
@@ -181,17 +170,16 @@ wire_struct! {
 }
 
 /// What one part of the server has to remember of a prepared transaction.
-#[derive(Clone, Copy, Debug, PartialEq, Serialize)]
+#[derive(Clone, Copy, Debug, PartialEq)]
 pub struct StateRecord<'a> {
     /// Its head.
-    #[serde(flatten)]
     pub head: StateHead,
     /// Its data.
     pub data: StateData<'a>,
     /// Padding to a multiple of eight.
-    #[serde(skip)]
     pub pad: Bytes<'a>,
 }
+json_object!(StateRecord<'_> { ..head, data });
 
 /// Data of a piece of state.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -263,7 +251,6 @@ wire_struct! {
         /// It was truncated (from 15 on: or dropped).
         truncdropped: CBool,
         /// Alignment.
-        #[serde(skip)]
         pad: Pad<2>,
     }
 }
@@ -276,7 +263,6 @@ wire_struct! {
         /// Flags of the transaction, `SXACT_FLAG_*`.
         flags: u32,
         /// The union's other member is longer.
-        #[serde(skip)]
         rest: Pad<12>,
     }
 }
@@ -289,8 +275,7 @@ wire_struct! {
         /// `locktag_field4`: the line pointer.
         field4: u32,
         /// Not used.
-        #[serde(skip)]
-        filler: u32,
+        filler: Pad<4>,
     }
 }
 
