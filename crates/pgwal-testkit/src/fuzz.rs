@@ -331,6 +331,7 @@ fn look_at(raw: &RawRecord<'_>) {
     let (last, rest) = line.as_bytes().split_last().expect("every record has JSON");
     assert!(*last == b'\n' && !rest.contains(&b'\n'), "one line");
     let json = String::from_utf8_lossy(rest);
+    assert_eq!(json, String::from_utf8_lossy(&crate::json::line(&record)).trim_end(), "as serde_json");
     serde_json::from_str::<Unique>(&json).unwrap_or_else(|e| panic!("{e}: {json}"));
     let mut stats = Stats::default();
     stats.add(&record);

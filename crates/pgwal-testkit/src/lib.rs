@@ -2,6 +2,7 @@
 
 pub mod fixtures;
 pub mod fuzz;
+pub mod json;
 pub mod read;
 pub mod server;
 pub mod wal;
