@@ -67,7 +67,6 @@ wire_struct! {
     /// How the server was built, the end of `pg_control`.
     pub struct Build("ControlFileData") {
         max_align: u32,
-        #[serde(skip)]
         pad: Pad<4>,
         float_format: Float8,
         blcksz: u32,
@@ -80,7 +79,6 @@ wire_struct! {
         toast_max_chunk_size: u32,
         loblksize: u32,
         /// One `bool` from 13 on, two before.
-        #[serde(skip)]
         pass_by_value: Pad<4>,
         data_checksum_version: u32,
     }
