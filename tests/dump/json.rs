@@ -48,6 +48,34 @@ fn every_record_is_as_the_schema_says() {
     }
 }
 
+/// Whoever reads the schema finds out what each field means.
+#[test]
+fn every_property_is_described() {
+    fn look(value: &Value, place: &str, count: &mut usize) {
+        if let Some(properties) = value.get("properties").and_then(Value::as_object) {
+            for (name, property) in properties {
+                let is_tag = property.get("const").is_some();
+                assert!(is_tag || property["description"].as_str().is_some_and(|text| !text.is_empty()), "{place}.{name}");
+                *count += 1;
+            }
+        }
+        match value {
+            Value::Object(parts) => parts.iter().filter(|part| *part.0 != "if").for_each(|(name, part)| {
+                if !(place == "allOf" && name == "then") {
+                    look(part, name, count);
+                }
+            }),
+            Value::Array(parts) => parts.iter().for_each(|part| look(part, place, count)),
+            _ => {}
+        }
+    }
+    let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../pgwal/schema/record.json");
+    let schema: Value = serde_json::from_slice(&std::fs::read(path).unwrap()).unwrap();
+    let mut count = 0;
+    look(&schema, "record", &mut count);
+    assert!(count > 500, "{count}");
+}
+
 #[test]
 fn the_schema_refuses_what_is_not_in_it() {
     let path = Path::new(env!("CARGO_MANIFEST_DIR")).join("../pgwal/schema/record.json");
@@ -60,13 +88,15 @@ fn the_schema_refuses_what_is_not_in_it() {
     let good: Value =
         json.lines().map(|line| serde_json::from_str(line).unwrap()).find(|r: &Value| r["payload"]["op"] == "insert").unwrap();
     assert!(validator.is_valid(&good));
-    let spoil: [&dyn Fn(&mut Value); 7] = [
+    let spoil: [&dyn Fn(&mut Value); 9] = [
         &|r| r["more"] = 1.into(),
         &|r| r["lsn"] = 16.into(),
         &|r| r["rmgr"] = "Head".into(),
         &|r| r["payload"]["more"] = 1.into(),
         &|r| r["payload"]["op"] = "insect".into(),
         &|r| r["payload"]["offnum"] = "1".into(),
+        &|r| r["payload"]["offnum"] = 65536.into(),
+        &|r| r["payload"]["flags"] = serde_json::json!(["XLH_INSERT_ON_TUESDAY"]),
         &|r| r["blocks"][0]["fork"] = "side".into(),
     ];
     for (at, spoil) in spoil.iter().enumerate() {

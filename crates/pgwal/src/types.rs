@@ -38,6 +38,8 @@ wire_newtype! {
     pub struct CommandId(u32);
     /// Microseconds since 2000-01-01 00:00:00 UTC. JSON: an ISO 8601 string in UTC. C: `TimestampTz`, datatype/timestamp.h.
     pub struct TimestampTz(i64);
+    /// A 64-bit number that no other bound holds. JSON: a string, which keeps all digits where numbers are doubles. C: `int64`.
+    pub struct Int8(i64);
     /// A double-precision number, kept as its bits. JSON: a number, or null where JSON has none for it. C: `double`, `float8`.
     pub struct Float8(u64);
     /// Replication origin; zero is `InvalidRepOriginId`. C: `RepOriginId` (19: `ReplOriginId`), replication/origin.h.
@@ -64,6 +66,12 @@ impl FullXid {
     }
 }
 impl Serialize for FullXid {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(&self.0)
+    }
+}
+
+impl Serialize for Int8 {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
         serializer.collect_str(&self.0)
     }
@@ -278,8 +286,8 @@ mod tests {
     fn timestamps_are_those_of_a_calendar_library() {
         let day = 86_400_000_000;
         let days = (-730_000..2_920_000).step_by(13).map(|n| TimestampTz(n * day + n * 1_234_567));
-        // The last moments of year 0's February, of a year, of the calendar.
-        let edges = [0, -1, 1, 999_999, day - 1, -63_108_806_400_000_001, -63_082_281_600_000_001, 252_455_529_599_999_999];
+        // The last moments of year 0's February, of a year, of the library's calendar.
+        let edges = [0, -1, 1, 999_999, day - 1, -63_108_806_400_000_001, -63_082_281_600_000_001, 252_455_522_399_999_999];
         for time in days.chain(edges.map(TimestampTz)) {
             let expected = format!("{:.6}", jiff::Timestamp::from_microsecond(time.unix_micros()).unwrap());
             assert_eq!((time.to_string(), serde_json::to_value(time).unwrap()), (expected.clone(), expected.into()));

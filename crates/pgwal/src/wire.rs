@@ -546,6 +546,10 @@ macro_rules! wire_struct {
 
         impl $crate::wire::Fields for $name {
             #[inline]
+            fn field_count(&self) -> usize {
+                0 $(+ usize::from(!<$ty as $crate::wire::Wire>::PADDING))*
+            }
+            #[inline]
             fn serialize_fields<S: serde::ser::SerializeStruct>(&self, out: &mut S) -> ::std::result::Result<(), S::Error> {
                 $(if !<$ty as $crate::wire::Wire>::PADDING {
                     out.serialize_field(stringify!($field), &self.$field)?;
@@ -586,6 +590,10 @@ macro_rules! json_object {
     ($name:ident $(<$life:lifetime>)? { $($(..$part:ident)? $($field:ident $(($method:ident))?)?),* }) => {
         impl $crate::wire::Fields for $name $(<$life>)? {
             #[inline]
+            fn field_count(&self) -> usize {
+                0 $($(+ $crate::wire::Fields::field_count(&self.$part))? $(+ $crate::json_object!(@one $field))?)*
+            }
+            #[inline]
             fn serialize_fields<S: serde::ser::SerializeStruct>(&self, out: &mut S) -> ::std::result::Result<(), S::Error> {
                 $(
                     $($crate::wire::Fields::serialize_fields(&self.$part, out)?;)?
@@ -596,6 +604,7 @@ macro_rules! json_object {
         }
         $crate::json_object!(@serialize $name $(<$life>)?);
     };
+    (@one $field:ident) => { 1 };
     (@field $out:ident, $self:ident, $field:ident) => {
         $out.serialize_field(stringify!($field), &$self.$field)
     };
@@ -607,7 +616,7 @@ macro_rules! json_object {
             #[inline]
             fn serialize<S: serde::Serializer>(&self, serializer: S) -> ::std::result::Result<S::Ok, S::Error> {
                 use serde::ser::SerializeStruct;
-                let mut out = serializer.serialize_struct(stringify!($name), 0)?;
+                let mut out = serializer.serialize_struct(stringify!($name), $crate::wire::Fields::field_count(self))?;
                 $crate::wire::Fields::serialize_fields(self, &mut out)?;
                 out.end()
             }
@@ -617,6 +626,9 @@ macro_rules! json_object {
 
 /// What JSON shows as fields: of an object of their own, or among those of another.
 pub trait Fields {
+    /// How many there are.
+    fn field_count(&self) -> usize;
+
     /// Writes the fields.
     ///
     /// # Errors
@@ -624,6 +636,10 @@ pub trait Fields {
     fn serialize_fields<S: SerializeStruct>(&self, out: &mut S) -> Result<(), S::Error>;
 }
 impl<T: Fields> Fields for Option<T> {
+    #[inline]
+    fn field_count(&self) -> usize {
+        self.as_ref().map_or(0, Fields::field_count)
+    }
     #[inline]
     fn serialize_fields<S: SerializeStruct>(&self, out: &mut S) -> Result<(), S::Error> {
         self.as_ref().map_or(Ok(()), |fields| fields.serialize_fields(out))

@@ -15,9 +15,23 @@
 //! | `main_data` | hexadecimal digits of the main data, only where `payload` is `null` |
 //! | `error` | only where the payload does not parse: a sentence with the place |
 //!
-//! Within payloads the rules are the same for all: LSNs and 64-bit ids are strings, flags are lists of names with unknown bits
-//! as one `"0x80"`, timestamps are ISO 8601 strings in UTC, bytes that are not ours to read are hexadecimal digits, and a field that the
-//! record's major does not have is `null`.
+//! `crates/pgwal/schema/record.json` says the same as a JSON Schema, with every field of every payload.
+//!
+//! Within payloads the rules are the same for all:
+//!
+//! - Names are C's in small letters, without the struct's prefix, and with underscores between words also where C has none
+//!   (`right_link`). A count is `n` and what it counts (`ntuples`, `ndata_pages`), a length ends in `len` or `size`, a line pointer is
+//!   an `offnum`. `op` says which record it is; where a part of one can be several things, its `kind` says which.
+//! - LSNs are strings, `"16/B374D848"`, and so are all values of 64 bits that use them: ids, members of multixacts, values of sequences,
+//!   counters; JSON's numbers are doubles to many readers. Only what stays below 2^53 is a number all the same: sizes, offsets, pages.
+//! - Flags are lists of names, unknown bits one `"0x80"` at the end. What else has a name is that name, and its digits as a string where
+//!   this version knows none.
+//! - Timestamps are ISO 8601 strings in UTC with six digits after the seconds; beyond the years 0 to 9999 the number on disk and its unit.
+//! - Bytes that are not ours to read are hexadecimal digits. Text that is not UTF-8 has replacement characters.
+//! - A field that the record's major does not have is `null`.
+//!
+//! Lines are written by a serializer of our own ([`write_record`]); the types implement [`serde::Serialize`] for others too, and
+//! serde_json makes the same of them.
 
 mod ser;
 

@@ -9,7 +9,7 @@ use crate::format::{Majors, WalFormat};
 use crate::index_tuple::IndexTuple;
 use crate::record::Record;
 use crate::text::Text;
-use crate::types::{BlockNumber, ItemPointer, OffsetNumber, RelFileLocator, Xid};
+use crate::types::{BlockNumber, Int8, ItemPointer, OffsetNumber, RelFileLocator, Xid};
 use crate::wire::{Array, Bytes, CBool, FixedSize, List, Pad, Parsed, Wire, WireError, array, bytes, list, list_all, list_until, rest};
 
 /// Record types.
@@ -176,7 +176,7 @@ pub struct Insert<'a> {
 
 /// What an INSERT does to the page.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Change<'a> {
     /// To a page of the entry tree.
     Entry(InsertEntry<'a>),
@@ -248,7 +248,7 @@ pub struct SegmentAction<'a> {
 
 /// What happens to a segment.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(tag = "kind", rename_all = "snake_case")]
 pub enum Action<'a> {
     /// It is removed. C: `GIN_SEGMENT_DELETE`.
     Delete,
@@ -257,7 +257,10 @@ pub enum Action<'a> {
     /// A new one takes its place. C: `GIN_SEGMENT_REPLACE`.
     Replace(PostingList<'a>),
     /// Heap tuples are added to it. C: `GIN_SEGMENT_ADDITEMS`.
-    AddItems(Array<'a, ItemPointer>),
+    AddItems {
+        /// The tuples.
+        items: Array<'a, ItemPointer>,
+    },
     /// A type that no server writes; nothing after it can be read.
     Unknown {
         /// The type.
@@ -278,7 +281,7 @@ impl<'a> Wire<'a> for SegmentAction<'a> {
             4 => {
                 let (input, nitems) = u16::read(input, fmt).map_err(|e| e.in_field("ginxlogSegmentAction.nitems"))?;
                 let (input, items) = array(input, nitems, fmt, "ginxlogSegmentAction.items")?;
-                (input, Action::AddItems(items))
+                (input, Action::AddItems { items })
             }
             _ => rest(input).map(|(input, rest)| (input, Action::Unknown { r#type, rest: Bytes(rest) }))?,
         };
@@ -296,7 +299,7 @@ impl<'a> Wire<'a> for SegmentAction<'a> {
                 out.push(3);
                 list.write(fmt, out);
             }
-            Action::AddItems(items) => {
+            Action::AddItems { items } => {
                 out.push(4);
                 (items.len() as u16).write(fmt, out);
                 items.write(out);
@@ -331,7 +334,7 @@ wire_struct! {
         /// The index. C: `locator`, `node` before 16.
         rel: RelFileLocator,
         /// Right link of the split page, or the root's block when the root is split.
-        rrlink: BlockNumber,
+        right_link: BlockNumber,
         /// Child that was split; meaningful on inner pages. C: `leftChildBlkno`.
         left_child: BlockNumber,
         /// Its new right sibling. C: `rightChildBlkno`.
@@ -399,19 +402,19 @@ wire_struct! {
         /// Free bytes on the last page. C: `tailFreeSize`.
         tail_free_size: u32,
         /// Pages in the pending list. C: `nPendingPages`.
-        n_pending_pages: u32,
+        npending_pages: u32,
         /// Heap tuples in the pending list. C: `nPendingHeapTuples`.
-        n_pending_heap_tuples: i64,
+        npending_heap_tuples: Int8,
         /// Pages of the index when it was last vacuumed. C: `nTotalPages`.
-        n_total_pages: u32,
+        ntotal_pages: u32,
         /// Entry tree's pages then. C: `nEntryPages`.
-        n_entry_pages: u32,
+        nentry_pages: u32,
         /// Posting trees' pages then. C: `nDataPages`.
-        n_data_pages: u32,
+        ndata_pages: u32,
         /// Padding.
         pad: Pad<4>,
         /// Keys then. C: `nEntries`.
-        n_entries: i64,
+        nentries: Int8,
         /// Format of the index: 0 and 1 are from before 9.4. C: `ginVersion`.
         gin_version: i32,
         /// Padding.
@@ -431,7 +434,7 @@ wire_struct! {
         /// Last page of the pending list before, where a list is appended to it, or invalid. C: `prevTail`.
         prev_tail: BlockNumber,
         /// First page of the appended list. C: `newRightlink`.
-        new_rightlink: BlockNumber,
+        new_right_link: BlockNumber,
         /// Tuples added to the last page of the pending list; 0: a list was appended, or only the metapage changes.
         ntuples: i32,
         /// Padding.
@@ -453,7 +456,7 @@ wire_struct! {
     /// Fixed part of INSERT_LISTPAGE, 8 bytes. C: `ginxlogInsertListPage`.
     pub struct InsertListPageHead("ginxlogInsertListPage") {
         /// Next page of the pending list; invalid on the last one.
-        rightlink: BlockNumber,
+        right_link: BlockNumber,
         /// Tuples on the page.
         ntuples: i32,
     }
@@ -694,8 +697,8 @@ impl Describe for UpdateMetaHead {
         if self.prev_tail != BlockNumber::INVALID {
             put!(out, " prevTail: ", self.prev_tail);
         }
-        if self.new_rightlink != BlockNumber::INVALID {
-            put!(out, " newRightlink: ", self.new_rightlink);
+        if self.new_right_link != BlockNumber::INVALID {
+            put!(out, " newRightlink: ", self.new_right_link);
         }
     }
 }
@@ -706,8 +709,8 @@ impl Describe for InsertListPageHead {
             return;
         }
         put!(out, "ntuples: ", self.ntuples);
-        if self.rightlink != BlockNumber::INVALID {
-            put!(out, " rightlink: ", self.rightlink);
+        if self.right_link != BlockNumber::INVALID {
+            put!(out, " rightlink: ", self.right_link);
         }
     }
 }
@@ -717,7 +720,7 @@ impl Describe for RecompressLeaf<'_> {
         put!(out, " ", self.nactions, " segments:");
         for SegmentAction { segno, action } in self.actions.iter() {
             match action {
-                Action::AddItems(items) => put!(out, " ", segno, " (add ", items.len(), " items)"),
+                Action::AddItems { items } => put!(out, " ", segno, " (add ", items.len(), " items)"),
                 Action::Delete => put!(out, " ", segno, " (delete)"),
                 Action::Insert(_) => put!(out, " ", segno, " (insert)"),
                 Action::Replace(_) => put!(out, " ", segno, " (replace)"),
@@ -897,8 +900,8 @@ mod tests {
     #[test]
     fn pending_list() {
         let tuples = [tuple(), tuple()].concat();
-        let meta = |prev_tail: u32, new_rightlink: u32, ntuples: i32| {
-            [le![1663u32, 5u32, 16400u32, 0u32], metadata(), le![prev_tail, new_rightlink, ntuples, 0u32]].concat()
+        let meta = |prev_tail: u32, new_right_link: u32, ntuples: i32| {
+            [le![1663u32, 5u32, 16400u32, 0u32], metadata(), le![prev_tail, new_right_link, ntuples, 0u32]].concat()
         };
         for major in 10..=19 {
             let text = |text: &'static str| if major >= 19 { text } else { "" };

@@ -27,9 +27,9 @@ wire_struct! {
     /// Fixed part of PAGE_UPDATE, 4 bytes. C: `gistxlogPageUpdate`.
     pub struct PageUpdateHead("gistxlogPageUpdate") {
         /// Line pointers deleted.
-        ntodelete: u16,
+        nto_delete: u16,
         /// Tuples added.
-        ntoinsert: u16,
+        nto_insert: u16,
     }
 }
 
@@ -73,7 +73,7 @@ wire_struct! {
         /// C: `snapshotConflictHorizon`, `latestRemovedXid` before 16.
         snapshot_conflict_horizon: Xid,
         /// Line pointers deleted.
-        ntodelete: u16,
+        nto_delete: u16,
         /// The table is a catalog, to logical decoding. C: `isCatalogRel`.
         is_catalog_rel: Since<16, CBool>,
         /// Padding.
@@ -111,7 +111,7 @@ wire_struct! {
     /// Fixed part of PAGE_SPLIT, 24 bytes with padding. C: `gistxlogPageSplit`.
     pub struct PageSplitHead("gistxlogPageSplit") {
         /// Right link of the page before the split. C: `origrlink`.
-        orig_rlink: BlockNumber,
+        orig_right_link: BlockNumber,
         /// Padding.
         pad: Pad<4>,
         /// Node sequence number of the page before the split: the position of the last split of it. C: `orignsn`.
@@ -121,7 +121,7 @@ wire_struct! {
         /// Padding.
         pad_npage: Pad<1>,
         /// Pages that the split makes of one.
-        npage: u16,
+        npages: u16,
         /// The new pages are marked as not yet in the parent. C: `markfollowright`.
         mark_follow_right: CBool,
         /// Padding.
@@ -193,12 +193,12 @@ pub fn parse<'r>(rec: &Record<'r>, fmt: WalFormat) -> Result<Option<Op<'r>>> {
                     return Ok((i, (head, Until(None))));
                 }
                 let (i, heap) = RelFileLocator::read(i, fmt)?;
-                let (i, delete) = array(i, head.ntodelete, fmt, "gistxlogPageUpdate.todelete")?;
+                let (i, delete) = array(i, head.nto_delete, fmt, "gistxlogPageUpdate.todelete")?;
                 Ok((i, (head, Until(Some(Conflict { heap, delete })))))
             })?;
             let change = rec.parse_block_or_image("gistxlogPageUpdate", 0, |i| {
-                let (i, delete) = array(i, head.ntodelete, fmt, "gistxlogPageUpdate.todelete")?;
-                let (i, insert) = list(i, head.ntoinsert, fmt, "IndexTupleData")?;
+                let (i, delete) = array(i, head.nto_delete, fmt, "gistxlogPageUpdate.todelete")?;
+                let (i, insert) = list(i, head.nto_insert, fmt, "IndexTupleData")?;
                 Ok((i, PageChange { delete, insert }))
             })?;
             Op::PageUpdate(PageUpdate { head, conflict, change })
@@ -206,7 +206,7 @@ pub fn parse<'r>(rec: &Record<'r>, fmt: WalFormat) -> Result<Option<Op<'r>>> {
         (0x10, 12..) => {
             let delete = rec.parse_all("gistxlogDelete", rec.main, |i| {
                 let (i, head) = DeleteHead::read(i, fmt)?;
-                let (i, offsets) = array(i, head.ntodelete, fmt, "gistxlogDelete.offsets")?;
+                let (i, offsets) = array(i, head.nto_delete, fmt, "gistxlogDelete.offsets")?;
                 Ok((i, Delete { head, offsets }))
             })?;
             Op::Delete(delete)
@@ -238,7 +238,7 @@ fn parse_split<'r>(rec: &Record<'r>, fmt: WalFormat) -> Result<PageSplit<'r>> {
     let head = rec.parse_all("gistxlogPageSplit", rec.main, |i| PageSplitHead::read(i, fmt))?;
     let mut pages = Vec::new();
     // A block that is not there ends this with an error: the count alone makes nothing grow.
-    for id in 1..=head.npage {
+    for id in 1..=head.npages {
         let data = u8::try_from(id).ok().and_then(|id| rec.block_data(id)).unwrap_or_default();
         pages.push(rec.parse_all("gistxlogPage", data, |i| {
             let (i, num) = u32::read(i, fmt).map_err(|e| e.in_field("gistxlogPage.num"))?;
@@ -290,7 +290,7 @@ impl Describe for Op<'_> {
             Op::PageUpdate(_) | Op::CreateIndex | Op::AssignLsn(_) => {}
             Op::Delete(it) => it.head.describe(rec, fmt, out),
             Op::PageReuse(it) => it.describe(rec, fmt, out),
-            Op::PageSplit(it) => put!(out, "page_split: splits to ", it.head.npage, " pages"),
+            Op::PageSplit(it) => put!(out, "page_split: splits to ", it.head.npages, " pages"),
             Op::PageDelete(it) => put!(out, "deleteXid ", it.delete_xid, "; downlink ", it.downlink_offset),
         }
     }
@@ -299,7 +299,7 @@ impl Describe for Op<'_> {
 impl Describe for DeleteHead {
     fn describe(&self, _: &Record<'_>, fmt: WalFormat, out: &mut Text) {
         put!(out, if fmt.since(16) { "delete: snapshotConflictHorizon " } else { "delete: latestRemovedXid " });
-        put!(out, self.snapshot_conflict_horizon, ", nitems: ", self.ntodelete);
+        put!(out, self.snapshot_conflict_horizon, ", nitems: ", self.nto_delete);
         describe_catalog_rel(*self.is_catalog_rel, fmt, out);
     }
 }

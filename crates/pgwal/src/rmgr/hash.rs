@@ -63,7 +63,7 @@ wire_struct! {
     /// A new index; block 0 is its metapage. C: `xl_hash_init_meta_page`, 14 bytes.
     pub struct InitMetaPage("xl_hash_init_meta_page") {
         /// Tuples that are expected, from which the number of buckets follows.
-        num_tuples: Float8,
+        ntuples: Float8,
         /// The hash function. C: `procid`.
         proc: Oid,
         /// Tuples a bucket is meant to hold. C: `ffactor`.
@@ -530,7 +530,7 @@ impl Describe for Op<'_> {
         match self {
             Op::InitMetaPage(init) => {
                 put!(out, "num_tuples ");
-                put_general(init.num_tuples.value(), fmt, out);
+                put_general(init.ntuples.value(), fmt, out);
                 if fmt.since(19) {
                     put!(out, ", procid ", init.proc);
                 }

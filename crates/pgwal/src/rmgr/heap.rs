@@ -271,7 +271,7 @@ wire_struct! {
         /// Padding.
         pad2: Since<18, Pad<3>>,
         /// Number of invalidation messages.
-        nmsgs: Since<18, i32>,
+        ninvals: Since<18, i32>,
     }
 }
 /// A catalog tuple on the page of block 0 is overwritten where it stands.
@@ -280,11 +280,11 @@ pub struct Inplace<'a> {
     /// Fixed part.
     pub head: InplaceHead,
     /// Cache entries that are out of date.
-    pub msgs: Since<18, Array<'a, InvalMessage>>,
+    pub invals: Since<18, Array<'a, InvalMessage>>,
     /// The tuple's attributes as they are now, data of block 0; absent where the page's image has them.
     pub attributes: Option<Bytes<'a>>,
 }
-json_object!(Inplace<'_> { ..head, msgs, attributes });
+json_object!(Inplace<'_> { ..head, invals, attributes });
 
 /// A record of this resource manager.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -339,14 +339,14 @@ pub fn parse<'r>(rec: &Record<'r>, fmt: WalFormat) -> Result<Option<Op<'r>>> {
             let attributes = rec.parse_block("xl_heap_inplace", 0, rest)?.map(Bytes);
             Op::Inplace(rec.parse_all("xl_heap_inplace", rec.main, |i| {
                 let (i, head) = InplaceHead::read(i, fmt)?;
-                let (i, msgs) = match *head.nmsgs {
+                let (i, invals) = match *head.ninvals {
                     Some(count) => {
-                        let (i, msgs) = array(i, count, fmt, "xl_heap_inplace.msgs")?;
-                        (i, Some(msgs))
+                        let (i, invals) = array(i, count, fmt, "xl_heap_inplace.msgs")?;
+                        (i, Some(invals))
                     }
                     None => (i, None),
                 };
-                Ok((i, Inplace { head, msgs: Since(msgs), attributes }))
+                Ok((i, Inplace { head, invals: Since(invals), attributes }))
             })?)
         }
         _ => return Ok(None),
@@ -394,8 +394,8 @@ impl Op<'_> {
             Op::Lock(lock) => lock.write(fmt, &mut body.main),
             Op::Inplace(inplace) => {
                 inplace.head.write(fmt, &mut body.main);
-                if let Some(msgs) = *inplace.msgs {
-                    msgs.write(&mut body.main);
+                if let Some(invals) = *inplace.invals {
+                    invals.write(&mut body.main);
                 }
                 if let Some(attributes) = inplace.attributes {
                     body.block(0).extend_from_slice(&attributes);
@@ -450,10 +450,10 @@ impl Describe for Op<'_> {
             Op::Lock(Lock { xmax, offnum, infobits, flags }) => put_lock(out, fmt, *xmax, *offnum, *infobits, *flags, "xid"),
             Op::Inplace(inplace) => {
                 put_off(out, fmt, inplace.head.offnum);
-                if let (Some(msgs), Some(db), Some(ts), Some(init)) =
-                    (*inplace.msgs, *inplace.head.db, *inplace.head.ts, *inplace.head.relcache_init_file_inval)
+                if let (Some(invals), Some(db), Some(ts), Some(init)) =
+                    (*inplace.invals, *inplace.head.db, *inplace.head.ts, *inplace.head.relcache_init_file_inval)
                 {
-                    put_invalidations(out, fmt, &msgs, db, ts, init.get());
+                    put_invalidations(out, fmt, &invals, db, ts, init.get());
                 }
             }
         }

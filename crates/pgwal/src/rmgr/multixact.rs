@@ -66,7 +66,7 @@ impl Serialize for MemberStatus {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         match self.0 {
             0..=5 => serializer.serialize_str(self.name()),
-            other => serializer.serialize_u32(other),
+            other => serializer.collect_str(&other),
         }
     }
 }

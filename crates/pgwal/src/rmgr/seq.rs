@@ -8,7 +8,7 @@ use crate::format::{Majors, WalFormat};
 use crate::record::Record;
 use crate::text::Text;
 use crate::heap_tuple::{Infomask, Infomask2};
-use crate::types::{CommandId, ItemPointer, RelFileLocator, Xid};
+use crate::types::{CommandId, Int8, ItemPointer, RelFileLocator, Xid};
 use crate::wire::{CBool, Pad, Wire};
 
 /// Record types. C: `XLOG_SEQ_LOG`.
@@ -36,9 +36,9 @@ wire_struct! {
         pad: Pad<1>,
         /// The value given last, or the one to be given next while nothing is `is_called`. What a record says is the value up to
         /// which the server may give values without another record.
-        last_value: i64,
+        last_value: Int8,
         /// Values that may be given without another record.
-        log_cnt: i64,
+        log_cnt: Int8,
         /// Whether `last_value` has been given.
         is_called: CBool,
     }
@@ -104,6 +104,6 @@ mod tests {
         }
         let rec = Rec { major: 15, rmid: 15, main: &main, ..Rec::default() };
         let text = rec.parse().unwrap().unwrap();
-        assert!(text.contains("last_value: 100, log_cnt: 32, is_called: true"), "{text}");
+        assert!(text.contains("last_value: Int8(100), log_cnt: Int8(32), is_called: true"), "{text}");
     }
 }

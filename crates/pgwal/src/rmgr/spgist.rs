@@ -197,7 +197,7 @@ wire_struct! {
     /// Fixed part of MOVE_LEAFS, 20 bytes with padding. C: `spgxlogMoveLeafs`.
     pub struct MoveLeafsHead("spgxlogMoveLeafs") {
         /// Tuples moved. C: `nMoves`.
-        n_moves: u16,
+        nmoves: u16,
         /// The destination page is initialized first. C: `newPage`.
         new_page: CBool,
         /// A dead tuple is replaced, so only the new one is written. C: `replaceDead`.
@@ -299,9 +299,9 @@ wire_struct! {
         /// Padding.
         pad: Pad<1>,
         /// Tuples deleted from block 0. C: `nDelete`.
-        n_delete: u16,
+        ndelete: u16,
         /// Tuples inserted on blocks 0 and 1. C: `nInsert`.
-        n_insert: u16,
+        ninsert: u16,
         /// Block 0 is initialized first. C: `initSrc`.
         init_src: CBool,
         /// Block 1 is initialized first. C: `initDest`.
@@ -352,13 +352,13 @@ wire_struct! {
     /// Fixed part of VACUUM_LEAF, 16 bytes. C: `spgxlogVacuumLeaf`.
     pub struct VacuumLeafHead("spgxlogVacuumLeaf") {
         /// Tuples that become dead. C: `nDead`.
-        n_dead: u16,
+        ndead: u16,
         /// Tuples that become placeholders. C: `nPlaceholder`.
-        n_placeholder: u16,
+        nplaceholder: u16,
         /// Tuples that move. C: `nMove`.
-        n_move: u16,
+        nmove: u16,
         /// Tuples whose link to the next one changes. C: `nChain`.
-        n_chain: u16,
+        nchain: u16,
         /// C: `stateSrc`.
         state_src: State,
     }
@@ -388,7 +388,7 @@ wire_struct! {
     /// Fixed part of VACUUM_ROOT, 12 bytes with padding. C: `spgxlogVacuumRoot`.
     pub struct VacuumRootHead("spgxlogVacuumRoot") {
         /// Tuples deleted. C: `nDelete`.
-        n_delete: u16,
+        ndelete: u16,
         /// Padding.
         pad: Pad<2>,
         /// C: `stateSrc`.
@@ -410,7 +410,7 @@ wire_struct! {
     /// Fixed part of VACUUM_REDIRECT: 8 bytes, 10 with padding from 16 on. C: `spgxlogVacuumRedirect`.
     pub struct VacuumRedirectHead("spgxlogVacuumRedirect") {
         /// Redirects that become placeholders. C: `nToPlaceholder`.
-        n_to_placeholder: u16,
+        nto_placeholder: u16,
         /// First of the placeholders at the page's end, which are removed, or 0. C: `firstPlaceholder`.
         first_placeholder: OffsetNumber,
         /// Newest transaction of the removed redirects; queries on a standby that may follow them are cancelled.
@@ -476,10 +476,10 @@ pub fn parse<'r>(rec: &Record<'r>, fmt: WalFormat) -> Result<Option<Op<'r>>> {
         })?),
         0x20 => Op::MoveLeafs(rec.parse_all("spgxlogMoveLeafs", main, |i| {
             let (i, head) = MoveLeafsHead::read(i, fmt)?;
-            let n_insert = if head.replace_dead.get() { 1 } else { u32::from(head.n_moves) + 1 };
-            let (i, delete) = array(i, head.n_moves, fmt, "spgxlogMoveLeafs.offsets")?;
-            let (i, insert) = array(i, n_insert, fmt, "spgxlogMoveLeafs.offsets")?;
-            let (i, tuples) = list(i, n_insert, fmt, "SpGistLeafTupleData")?;
+            let ninsert = if head.replace_dead.get() { 1 } else { u32::from(head.nmoves) + 1 };
+            let (i, delete) = array(i, head.nmoves, fmt, "spgxlogMoveLeafs.offsets")?;
+            let (i, insert) = array(i, ninsert, fmt, "spgxlogMoveLeafs.offsets")?;
+            let (i, tuples) = list(i, ninsert, fmt, "SpGistLeafTupleData")?;
             Ok((i, MoveLeafs { head, delete, insert, tuples }))
         })?),
         0x30 => Op::AddNode(rec.parse_all("spgxlogAddNode", main, |i| {
@@ -495,31 +495,31 @@ pub fn parse<'r>(rec: &Record<'r>, fmt: WalFormat) -> Result<Option<Op<'r>>> {
         })?),
         0x50 => Op::PickSplit(rec.parse_all("spgxlogPickSplit", main, |i| {
             let (i, head) = PickSplitHead::read(i, fmt)?;
-            let (i, delete) = array(i, head.n_delete, fmt, "spgxlogPickSplit.offsets")?;
-            let (i, insert) = array(i, head.n_insert, fmt, "spgxlogPickSplit.offsets")?;
-            let (i, leaf_page_select) = array(i, head.n_insert, fmt, "spgxlogPickSplit.leafPageSelect")?;
+            let (i, delete) = array(i, head.ndelete, fmt, "spgxlogPickSplit.offsets")?;
+            let (i, insert) = array(i, head.ninsert, fmt, "spgxlogPickSplit.offsets")?;
+            let (i, leaf_page_select) = array(i, head.ninsert, fmt, "spgxlogPickSplit.leafPageSelect")?;
             let (i, inner) = InnerTuple::read(i, fmt)?;
-            let (i, tuples) = list(i, head.n_insert, fmt, "SpGistLeafTupleData")?;
+            let (i, tuples) = list(i, head.ninsert, fmt, "SpGistLeafTupleData")?;
             Ok((i, PickSplit { head, delete, insert, leaf_page_select, inner, tuples }))
         })?),
         0x60 => Op::VacuumLeaf(rec.parse_all("spgxlogVacuumLeaf", main, |i| {
             let (i, head) = VacuumLeafHead::read(i, fmt)?;
-            let (i, dead) = array(i, head.n_dead, fmt, "spgxlogVacuumLeaf.offsets")?;
-            let (i, placeholder) = array(i, head.n_placeholder, fmt, "spgxlogVacuumLeaf.offsets")?;
-            let (i, move_src) = array(i, head.n_move, fmt, "spgxlogVacuumLeaf.offsets")?;
-            let (i, move_dest) = array(i, head.n_move, fmt, "spgxlogVacuumLeaf.offsets")?;
-            let (i, chain_src) = array(i, head.n_chain, fmt, "spgxlogVacuumLeaf.offsets")?;
-            let (i, chain_dest) = array(i, head.n_chain, fmt, "spgxlogVacuumLeaf.offsets")?;
+            let (i, dead) = array(i, head.ndead, fmt, "spgxlogVacuumLeaf.offsets")?;
+            let (i, placeholder) = array(i, head.nplaceholder, fmt, "spgxlogVacuumLeaf.offsets")?;
+            let (i, move_src) = array(i, head.nmove, fmt, "spgxlogVacuumLeaf.offsets")?;
+            let (i, move_dest) = array(i, head.nmove, fmt, "spgxlogVacuumLeaf.offsets")?;
+            let (i, chain_src) = array(i, head.nchain, fmt, "spgxlogVacuumLeaf.offsets")?;
+            let (i, chain_dest) = array(i, head.nchain, fmt, "spgxlogVacuumLeaf.offsets")?;
             Ok((i, VacuumLeaf { head, dead, placeholder, move_src, move_dest, chain_src, chain_dest }))
         })?),
         0x70 => Op::VacuumRoot(rec.parse_all("spgxlogVacuumRoot", main, |i| {
             let (i, head) = VacuumRootHead::read(i, fmt)?;
-            let (i, delete) = array(i, head.n_delete, fmt, "spgxlogVacuumRoot.offsets")?;
+            let (i, delete) = array(i, head.ndelete, fmt, "spgxlogVacuumRoot.offsets")?;
             Ok((i, VacuumRoot { head, delete }))
         })?),
         0x80 => Op::VacuumRedirect(rec.parse_all("spgxlogVacuumRedirect", main, |i| {
             let (i, head) = VacuumRedirectHead::read(i, fmt)?;
-            let (i, to_placeholder) = array(i, head.n_to_placeholder, fmt, "spgxlogVacuumRedirect.offsets")?;
+            let (i, to_placeholder) = array(i, head.nto_placeholder, fmt, "spgxlogVacuumRedirect.offsets")?;
             Ok((i, VacuumRedirect { head, to_placeholder }))
         })?),
         _ => return Ok(None),
@@ -591,13 +591,13 @@ impl Describe for Op<'_> {
             Op::PickSplit(it) => it.head.describe(rec, fmt, out),
             Op::VacuumLeaf(VacuumLeaf { head: it, .. }) => {
                 if fmt.since(14) {
-                    put!(out, "ndead: ", it.n_dead, ", nplaceholder: ", it.n_placeholder);
-                    put!(out, ", nmove: ", it.n_move, ", nchain: ", it.n_chain);
+                    put!(out, "ndead: ", it.ndead, ", nplaceholder: ", it.nplaceholder);
+                    put!(out, ", nmove: ", it.nmove, ", nchain: ", it.nchain);
                 }
             }
             Op::VacuumRoot(it) => {
                 if fmt.since(14) {
-                    put!(out, "ndelete: ", it.head.n_delete);
+                    put!(out, "ndelete: ", it.head.ndelete);
                 }
             }
             Op::VacuumRedirect(it) => it.head.describe(rec, fmt, out),
@@ -622,10 +622,10 @@ impl Describe for AddLeafHead {
 impl Describe for MoveLeafsHead {
     fn describe(&self, _: &Record<'_>, fmt: WalFormat, out: &mut Text) {
         if !fmt.since(14) {
-            put!(out, self.n_moves, " leafs");
+            put!(out, self.nmoves, " leafs");
             return;
         }
-        put!(out, "nmoves: ", self.n_moves, ", parentoff: ", self.offnum_parent, ", nodeI: ", self.node_i);
+        put!(out, "nmoves: ", self.nmoves, ", parentoff: ", self.offnum_parent, ", nodeI: ", self.node_i);
         put_if(self.new_page.get(), " (newpage)", out);
         put_if(self.replace_dead.get(), " (replacedead)", out);
         put_if(self.stores_nulls.get(), " (nulls)", out);
@@ -660,10 +660,10 @@ impl Describe for SplitTupleHead {
 impl Describe for PickSplitHead {
     fn describe(&self, _: &Record<'_>, fmt: WalFormat, out: &mut Text) {
         if fmt.since(14) {
-            put!(out, "ndelete: ", self.n_delete, ", ninsert: ", self.n_insert, ", inneroff: ", self.offnum_inner);
+            put!(out, "ndelete: ", self.ndelete, ", ninsert: ", self.ninsert, ", inneroff: ", self.offnum_inner);
             put!(out, ", parentoff: ", self.offnum_parent, ", nodeI: ", self.node_i);
         } else {
-            put!(out, "ndel ", self.n_delete, "; nins ", self.n_insert);
+            put!(out, "ndel ", self.ndelete, "; nins ", self.ninsert);
         }
         put_if(self.inner_is_parent.get(), " (innerIsParent)", out);
         put_if(self.stores_nulls.get() && fmt.since(14), " (nulls)", out);
@@ -677,7 +677,7 @@ impl Describe for VacuumRedirectHead {
             put!(out, "newest XID ", self.snapshot_conflict_horizon);
             return;
         }
-        put!(out, "ntoplaceholder: ", self.n_to_placeholder, ", firstplaceholder: ", self.first_placeholder);
+        put!(out, "ntoplaceholder: ", self.nto_placeholder, ", firstplaceholder: ", self.first_placeholder);
         put!(out, if fmt.since(16) { ", snapshotConflictHorizon: " } else { ", newestredirectxid: " });
         put!(out, self.snapshot_conflict_horizon);
         // 16 has the field and does not show it.

@@ -38,9 +38,9 @@ wire_struct! {
     /// Fixed part of RUNNING_XACTS. C: `xl_running_xacts`, 24 bytes.
     pub struct RunningXactsHead("xl_running_xacts") {
         /// Number of top-level transactions.
-        xcnt: i32,
+        nxids: i32,
         /// Number of subtransactions, which come after the top-level ones.
-        subxcnt: i32,
+        nsubxids: i32,
         /// Some subtransactions are left out.
         subxid_overflow: CBool,
         /// Alignment.
@@ -78,7 +78,7 @@ wire_struct! {
         /// Alignment.
         pad: Pad<3>,
         /// Number of messages.
-        nmsgs: i32,
+        ninvals: i32,
     }
 }
 
@@ -88,9 +88,9 @@ pub struct Invalidations<'a> {
     /// Fixed part.
     pub head: InvalidationsHead,
     /// The messages.
-    pub msgs: Array<'a, InvalMessage>,
+    pub invals: Array<'a, InvalMessage>,
 }
-json_object!(Invalidations<'_> { ..head, msgs });
+json_object!(Invalidations<'_> { ..head, invals });
 
 /// A record of this resource manager.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
@@ -118,14 +118,14 @@ pub fn parse<'r>(rec: &Record<'r>, fmt: WalFormat) -> Result<Option<Op<'r>>> {
         })?),
         0x10 => Op::RunningXacts(rec.parse_all("xl_running_xacts", rec.main, |i| {
             let (i, head) = RunningXactsHead::read(i, fmt)?;
-            let (i, xids) = array(i, head.xcnt, fmt, "xl_running_xacts.xids")?;
-            let (i, subxids) = array(i, head.subxcnt, fmt, "xl_running_xacts.xids")?;
+            let (i, xids) = array(i, head.nxids, fmt, "xl_running_xacts.xids")?;
+            let (i, subxids) = array(i, head.nsubxids, fmt, "xl_running_xacts.xids")?;
             Ok((i, RunningXacts { head, xids, subxids }))
         })?),
         0x20 => Op::Invalidations(rec.parse_all("xl_invalidations", rec.main, |i| {
             let (i, head) = InvalidationsHead::read(i, fmt)?;
-            let (i, msgs) = array(i, head.nmsgs, fmt, "xl_invalidations.msgs")?;
-            Ok((i, Invalidations { head, msgs }))
+            let (i, invals) = array(i, head.ninvals, fmt, "xl_invalidations.msgs")?;
+            Ok((i, Invalidations { head, invals }))
         })?),
         _ => return Ok(None),
     }))
@@ -147,7 +147,7 @@ impl Op<'_> {
             }
             Op::Invalidations(invalidations) => {
                 invalidations.head.write(fmt, out);
-                invalidations.msgs.write(out);
+                invalidations.invals.write(out);
             }
         }
     }
@@ -162,8 +162,8 @@ impl Describe for Op<'_> {
                 }
             }
             Op::RunningXacts(running) => describe_running(running, fmt, out),
-            Op::Invalidations(Invalidations { head, msgs }) => {
-                put_invalidations(out, fmt, msgs, head.db, head.spc, head.relcache_init_file_inval.get());
+            Op::Invalidations(Invalidations { head, invals }) => {
+                put_invalidations(out, fmt, invals, head.db, head.spc, head.relcache_init_file_inval.get());
             }
         }
     }
@@ -174,14 +174,14 @@ fn describe_running(running: &RunningXacts<'_>, fmt: WalFormat, out: &mut Text) 
     put!(out, "nextXid ", head.next_xid, " latestCompletedXid ", head.latest_completed_xid);
     put!(out, " oldestRunningXid ", head.oldest_running_xid);
     if !running.xids.is_empty() {
-        put!(out, "; ", head.xcnt, " xacts:");
+        put!(out, "; ", head.nxids, " xacts:");
         running.xids.iter().for_each(|xid| put!(out, " ", xid));
     }
     if head.subxid_overflow.get() {
         put!(out, if fmt.since(16) { "; subxid overflowed" } else { "; subxid ovf" });
     }
     if fmt.since(16) && !running.subxids.is_empty() {
-        put!(out, "; ", head.subxcnt, " subxacts:");
+        put!(out, "; ", head.nsubxids, " subxacts:");
         running.subxids.iter().for_each(|xid| put!(out, " ", xid));
     }
 }

@@ -86,12 +86,19 @@ wire_struct! {
 }
 
 wire_newtype! {
-    /// Setting `wal_level`. JSON: its name, or a number that no version defines. C: `WalLevel`, access/xlog.h.
+    /// Setting `wal_level`. JSON: its name, or the digits of a number that no version defines. C: `WalLevel`, access/xlog.h.
     pub struct WalLevel(i32);
-    /// Seconds since 1970-01-01 00:00:00 UTC. JSON: a number. C: `pg_time_t`, pgtime.h.
-    #[derive(Serialize)]
-    #[serde(transparent)]
+    /// Seconds since 1970-01-01 00:00:00 UTC. JSON: an ISO 8601 string in UTC. C: `pg_time_t`, pgtime.h.
     pub struct PgTime(i64);
+}
+impl Serialize for PgTime {
+    fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+        let micros = self.0.checked_mul(1_000_000).and_then(|micros| micros.checked_sub(TimestampTz::UNIX_EPOCH_OFFSET));
+        match micros {
+            Some(micros) => TimestampTz(micros).serialize(serializer),
+            None => serializer.collect_str(&format_args!("{} s since 1970-01-01", self.0)),
+        }
+    }
 }
 
 impl WalLevel {
@@ -109,7 +116,7 @@ impl Serialize for WalLevel {
     fn serialize<S: Serializer>(&self, serializer: S) -> std::result::Result<S::Ok, S::Error> {
         match self.0 {
             0..=2 => serializer.serialize_str(self.name()),
-            other => serializer.serialize_i32(other),
+            other => serializer.collect_str(&other),
         }
     }
 }

@@ -22,7 +22,7 @@ wire_struct! {
     /// Neighbours that become one tuple. C: `BTDedupInterval`, access/nbtree.h, 4 bytes.
     pub struct DedupInterval("BTDedupInterval") {
         /// Line pointer of the first.
-        baseoff: OffsetNumber,
+        base_off: OffsetNumber,
         /// Number of tuples.
         nitems: u16,
     }

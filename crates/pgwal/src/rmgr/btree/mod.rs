@@ -74,11 +74,11 @@ wire_struct! {
         /// Level of the page, counted from the leaves.
         level: u32,
         /// First line pointer of the old page that goes to the new one. C: `firstright` before 13.
-        firstrightoff: OffsetNumber,
+        first_right_off: OffsetNumber,
         /// Line pointer of the new tuple on the old page.
-        newitemoff: OffsetNumber,
+        new_item_off: OffsetNumber,
         /// Where in the posting list before the new tuple's place is; zero: no posting list is split.
-        postingoff: Since<13, u16>,
+        posting_off: Since<13, u16>,
     }
 }
 /// A page is split in two: block 0 is the left one, block 1 the new right one, block 2 what was to the right (if anything), block 3
@@ -235,7 +235,7 @@ impl<'r> Split<'r> {
         rec.only_block_data("B-tree record", &[0, 1])?;
         let head = rec.parse_all("xl_btree_split", rec.main, |i| SplitHead::read(i, fmt))?;
         // A split posting list needs the new tuple on the left page wherever that goes.
-        let with_new_item = onleft || head.postingoff.is_some_and(|off| off != 0);
+        let with_new_item = onleft || head.posting_off.is_some_and(|off| off != 0);
         // Up to 11 the high key of a leaf page is the right page's first tuple, unless that has more attributes than a key.
         let with_high_key = with_high_key || fmt.since(12) || head.level > 0;
         let left = rec.parse_block_or_image("IndexTupleData", 0, |i| {
@@ -303,16 +303,16 @@ impl Describe for Op<'_> {
 
 impl Describe for Split<'_> {
     fn describe(&self, _rec: &Record<'_>, fmt: WalFormat, out: &mut Text) {
-        let SplitHead { level, firstrightoff, newitemoff, postingoff } = self.head;
+        let SplitHead { level, first_right_off, new_item_off, posting_off } = self.head;
         if fmt.since(16) {
-            put!(out, "level: ", level, ", firstrightoff: ", firstrightoff, ", newitemoff: ", newitemoff);
+            put!(out, "level: ", level, ", firstrightoff: ", first_right_off, ", newitemoff: ", new_item_off);
         } else if fmt.since(13) {
-            put!(out, "level ", level, ", firstrightoff ", firstrightoff, ", newitemoff ", newitemoff);
+            put!(out, "level ", level, ", firstrightoff ", first_right_off, ", newitemoff ", new_item_off);
         } else {
-            put!(out, "level ", level, ", firstright ", firstrightoff, ", newitemoff ", newitemoff);
+            put!(out, "level ", level, ", firstright ", first_right_off, ", newitemoff ", new_item_off);
         }
-        if let Some(postingoff) = *postingoff {
-            put!(out, if fmt.since(16) { ", postingoff: " } else { ", postingoff " }, postingoff);
+        if let Some(posting_off) = *posting_off {
+            put!(out, if fmt.since(16) { ", postingoff: " } else { ", postingoff " }, posting_off);
         }
     }
 }

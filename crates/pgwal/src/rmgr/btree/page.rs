@@ -20,9 +20,9 @@ wire_struct! {
         /// Level of the root, counted from the leaves.
         level: u32,
         /// The lowest page that is alone on its level: searches start there.
-        fastroot: BlockNumber,
+        fast_root: BlockNumber,
         /// Level of that page.
-        fastlevel: u32,
+        fast_level: u32,
         /// Oldest transaction id on a deleted page; 11 to 13.
         oldest_btpo_xact: Since<11, Until<13, Xid>>,
         /// Padding.
@@ -96,7 +96,7 @@ wire_struct! {
     /// A leaf page, block 0, is marked half-dead, and the page above, block 1, forgets it. C: `xl_btree_mark_page_halfdead`, 20 bytes.
     pub struct MarkPageHalfDead("xl_btree_mark_page_halfdead") {
         /// Line pointer of the tuple that goes from the page above.
-        poffset: OffsetNumber,
+        parent_offset: OffsetNumber,
         /// Padding.
         pad: Pad<2>,
         /// The leaf page.

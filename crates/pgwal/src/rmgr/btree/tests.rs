@@ -96,11 +96,11 @@ fn split() {
         }
     }
     assert_eq!(Rec { major: 12, ..rec(0x60, &main(0), &[(0, &one), (1, &right)]) }.parse(), Ok(None));
-    for (info, postingoff, left) in [(0x30, 0u16, &two), (0x40, 0, &one), (0x30, 3, &two), (0x40, 3, &two)] {
-        let main = le![0u32, 20u16, 9u16, postingoff];
+    for (info, posting_off, left) in [(0x30, 0u16, &two), (0x40, 0, &one), (0x30, 3, &two), (0x40, 3, &two)] {
+        let main = le![0u32, 20u16, 9u16, posting_off];
         let blocks: &[(u8, &[u8])] = &[(0, left), (1, &right)];
-        let old = format!("level 0, firstrightoff 20, newitemoff 9, postingoff {postingoff}");
-        let new = format!("level: 0, firstrightoff: 20, newitemoff: 9, postingoff: {postingoff}");
+        let old = format!("level 0, firstrightoff 20, newitemoff 9, postingoff {posting_off}");
+        let new = format!("level: 0, firstrightoff: 20, newitemoff: 9, postingoff: {posting_off}");
         check_but_for_the_right_page(13..=15, &rec(info, &main, blocks), &old);
         check_but_for_the_right_page(16..=19, &rec(info, &main, blocks), &new);
     }

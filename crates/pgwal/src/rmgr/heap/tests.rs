@@ -153,7 +153,7 @@ fn inplace() {
         rec.check(if major >= 16 { "off: 7" } else { "off 7" }, &[]);
     }
     let msg = |id: i8, object: u32| le![id, 0xA5u8, 0u16, 5u32, object, 0x7F7F7F7Fu32];
-    let head = |init: u8, nmsgs: i32| le![7u16, 0xABCDu16, 5u32, 1663u32, init, 1u8, 2u8, 3u8, nmsgs];
+    let head = |init: u8, ninvals: i32| le![7u16, 0xABCDu16, 5u32, 1663u32, init, 1u8, 2u8, 3u8, ninvals];
     for major in 18..=19 {
         Rec { major, ..rec(0x70, &head(1, 0), &[(0, &[])]) }.check("off: 7", &[]);
         let main = [head(0, 2), msg(57, 99), msg(-2, 16526)].concat();

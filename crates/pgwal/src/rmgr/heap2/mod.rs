@@ -152,7 +152,7 @@ wire_struct! {
         /// Where in the mapping file these mappings go, in bytes. C: `off_t`.
         offset: i64,
         /// Number of mappings.
-        num_mappings: u32,
+        nmappings: u32,
         /// Padding.
         pad2: Pad<4>,
         /// Where in the WAL the rewrite began.
@@ -226,7 +226,7 @@ pub fn parse<'r>(rec: &Record<'r>, fmt: WalFormat) -> Result<Option<Op<'r>>> {
     Ok(Some(match (opcode, fmt.major) {
         (0x00, _) => Op::Rewrite(rec.parse_all("xl_heap_rewrite_mapping", rec.main, |i| {
             let (i, head) = RewriteHead::read(i, fmt)?;
-            let (i, mappings) = array(i, head.num_mappings, fmt, "LogicalRewriteMappingData")?;
+            let (i, mappings) = array(i, head.nmappings, fmt, "LogicalRewriteMappingData")?;
             Ok((i, Rewrite { head, mappings }))
         })?),
         (0x10, 17..) => Op::PruneOnAccess(PruneFreeze::parse(rec, fmt)?),

@@ -108,7 +108,7 @@ wire_struct! {
         /// New `t_infomask`.
         infomask: Infomask,
         /// What to do with xvac.
-        frzflags: FreezeFlags,
+        freeze_flags: FreezeFlags,
         /// Padding.
         pad: Pad<1>,
     }
@@ -142,7 +142,7 @@ wire_struct! {
         /// New `t_infomask`.
         infomask: Infomask,
         /// What to do with xvac.
-        frzflags: FreezeFlags,
+        freeze_flags: FreezeFlags,
         /// Padding.
         pad: Pad<1>,
         /// Number of tuples.

@@ -141,7 +141,7 @@ pub struct End<'a> {
     pub xinfo: Option<XactInfo>,
     /// Where it worked.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub dbinfo: Option<DbInfo>,
+    pub db_info: Option<DbInfo>,
     /// Its subtransactions. C: `xl_xact_subxacts`.
     #[serde(skip_serializing_if = "Option::is_none")]
     pub subxacts: Option<Array<'a, Xid>>,
@@ -169,7 +169,7 @@ pub struct End<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Assignment<'a> {
     /// The top-level transaction.
-    pub xtop: Xid,
+    pub top_xid: Xid,
     /// Its subtransactions, counted by `nsubxacts`.
     pub subxacts: Array<'a, Xid>,
 }
@@ -178,7 +178,7 @@ pub struct Assignment<'a> {
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
 pub struct Invalidation<'a> {
     /// The messages, counted by `nmsgs`.
-    pub msgs: Array<'a, InvalMessage>,
+    pub invals: Array<'a, InvalMessage>,
 }
 
 /// A record of this resource manager.
@@ -217,13 +217,13 @@ pub fn parse<'r>(rec: &Record<'r>, fmt: WalFormat) -> Result<Option<Op<'r>>> {
         0x30 => Op::CommitPrepared(commit()?),
         0x40 => Op::AbortPrepared(abort()?),
         0x50 => Op::Assignment(rec.parse_all("xl_xact_assignment", rec.main, |i| {
-            let (i, xtop) = Xid::read(i, fmt).map_err(|e| e.in_field("xl_xact_assignment.xtop"))?;
+            let (i, top_xid) = Xid::read(i, fmt).map_err(|e| e.in_field("xl_xact_assignment.xtop"))?;
             let (i, subxacts) = counted(i, fmt, "xl_xact_assignment.nsubxacts", "xl_xact_assignment.xsub")?;
-            Ok((i, Assignment { xtop, subxacts }))
+            Ok((i, Assignment { top_xid, subxacts }))
         })?),
         0x60 if fmt.since(14) => Op::Invalidation(rec.parse_all("xl_xact_invals", rec.main, |i| {
-            let (i, msgs) = counted(i, fmt, "xl_xact_invals.nmsgs", "xl_xact_invals.msgs")?;
-            Ok((i, Invalidation { msgs }))
+            let (i, invals) = counted(i, fmt, "xl_xact_invals.nmsgs", "xl_xact_invals.msgs")?;
+            Ok((i, Invalidation { invals }))
         })?),
         _ => return Ok(None),
     }))
@@ -238,7 +238,7 @@ impl<'a> End<'a> {
         let has = |flag| flags.contains(flag);
         // Aborts learnt these two with the logical decoding of prepared transactions.
         let full = is_commit || fmt.since(11);
-        let (i, dbinfo) = optional(i, full && has(XactInfo::XACT_XINFO_HAS_DBINFO), |i| DbInfo::read(i, fmt))?;
+        let (i, db_info) = optional(i, full && has(XactInfo::XACT_XINFO_HAS_DBINFO), |i| DbInfo::read(i, fmt))?;
         let (i, subxacts) = optional(i, has(XactInfo::XACT_XINFO_HAS_SUBXACTS), |i| {
             counted(i, fmt, "xl_xact_subxacts.nsubxacts", "xl_xact_subxacts.subxacts")
         })?;
@@ -258,13 +258,13 @@ impl<'a> End<'a> {
         let (i, gid) = optional(i, has_gid, |i| c_string(i, "xl_xact_commit.twophase_gid"))?;
         let gid = gid.map(|Bytes(gid)| Str(gid));
         let (i, origin) = optional(i, full && has(XactInfo::XACT_XINFO_HAS_ORIGIN), |i| Origin::read(i, fmt))?;
-        Ok((i, End { time, xinfo, dbinfo, subxacts, rels, stats, invals, twophase_xid, gid, origin }))
+        Ok((i, End { time, xinfo, db_info, subxacts, rels, stats, invals, twophase_xid, gid, origin }))
     }
 
     fn write(&self, fmt: WalFormat, out: &mut Vec<u8>) {
         self.time.write(fmt, out);
         self.xinfo.iter().for_each(|xinfo| xinfo.write(fmt, out));
-        self.dbinfo.iter().for_each(|dbinfo| dbinfo.write(fmt, out));
+        self.db_info.iter().for_each(|db_info| db_info.write(fmt, out));
         self.subxacts.iter().for_each(|subxacts| write_counted(subxacts, fmt, out));
         self.rels.iter().for_each(|rels| write_counted(rels, fmt, out));
         self.stats.iter().for_each(|stats| write_counted(stats, fmt, out));
@@ -302,10 +302,10 @@ impl Op<'_> {
             Op::Commit(end) | Op::Abort(end) | Op::CommitPrepared(end) | Op::AbortPrepared(end) => end.write(fmt, out),
             Op::Prepare(prepare) => prepare.write(fmt, out),
             Op::Assignment(assignment) => {
-                assignment.xtop.write(fmt, out);
+                assignment.top_xid.write(fmt, out);
                 write_counted(&assignment.subxacts, fmt, out);
             }
-            Op::Invalidation(invalidation) => write_counted(&invalidation.msgs, fmt, out),
+            Op::Invalidation(invalidation) => write_counted(&invalidation.invals, fmt, out),
         }
     }
 }
@@ -318,11 +318,11 @@ impl Describe for Op<'_> {
             Op::Abort(end) | Op::AbortPrepared(end) => describe_abort(end, node, fmt, out),
             Op::Prepare(prepare) => describe_prepare(prepare, node, fmt, out),
             Op::Assignment(assignment) => {
-                put!(out, "xtop ", assignment.xtop, ": subxacts:");
+                put!(out, "xtop ", assignment.top_xid, ": subxacts:");
                 assignment.subxacts.iter().for_each(|xid| put!(out, " ", xid));
             }
-            Op::Invalidation(Invalidation { msgs }) => {
-                put_invalidations(out, fmt, msgs, Oid(0), Oid(0), false);
+            Op::Invalidation(Invalidation { invals }) => {
+                put_invalidations(out, fmt, invals, Oid(0), Oid(0), false);
             }
         }
     }
@@ -335,7 +335,7 @@ fn describe_commit(end: &End<'_>, node: RepOriginId, fmt: WalFormat, out: &mut T
     }
     let flags = end.xinfo.unwrap_or_default();
     if let Some(invals) = end.invals.filter(|invals| !invals.is_empty()) {
-        let DbInfo { db, spc } = end.dbinfo.unwrap_or(DbInfo { db: Oid(0), spc: Oid(0) });
+        let DbInfo { db, spc } = end.db_info.unwrap_or(DbInfo { db: Oid(0), spc: Oid(0) });
         let init_file = flags.contains(XactInfo::XACT_COMPLETION_UPDATE_RELCACHE_FILE);
         put_invalidations(out, fmt, &invals, db, spc, init_file);
     }
@@ -387,7 +387,7 @@ fn describe_prepare(prepare: &Prepare<'_>, node: RepOriginId, fmt: WalFormat, ou
     describe_stats("abort ", &prepare.abort_stats.values, out);
     describe_subxacts(&prepare.subxacts.values, out);
     // The tablespace is not in the record; the description has zero for it.
-    put_invalidations(out, fmt, &prepare.invals.values, head.database, Oid(0), head.initfileinval.get());
+    put_invalidations(out, fmt, &prepare.invals.values, head.database, Oid(0), head.relcache_init_file_inval.get());
     if fmt.since(15) && node != RepOriginId(0) {
         let lsn = head.origin_lsn.unwrap_or_default();
         let timestamp = head.origin_timestamp.unwrap_or_default();

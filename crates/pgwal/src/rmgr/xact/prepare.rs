@@ -9,7 +9,7 @@ use super::StatsItem;
 use crate::format::WalFormat;
 use crate::inval::InvalMessage;
 use crate::lsn::Lsn;
-use crate::types::{MultiXactId, Oid, RelFileLocator, TimestampTz, Xid};
+use crate::types::{Int8, MultiXactId, Oid, RelFileLocator, TimestampTz, Xid};
 use crate::wire::{Array, Bytes, CBool, FixedSize, List, Pad, Parsed, Since, Str, Wire, WireError, array, bytes, list_until};
 
 wire_struct! {
@@ -30,21 +30,21 @@ wire_struct! {
         /// Number of subtransactions.
         nsubxacts: i32,
         /// Number of relations that go at commit.
-        ncommitrels: i32,
+        ncommit_rels: i32,
         /// Number of relations that go at abort.
-        nabortrels: i32,
+        nabort_rels: i32,
         /// Number of statistics that go at commit.
-        ncommitstats: Since<15, i32>,
+        ncommit_stats: Since<15, i32>,
         /// Number of statistics that go at abort.
-        nabortstats: Since<15, i32>,
+        nabort_stats: Since<15, i32>,
         /// Number of invalidation messages.
-        ninvalmsgs: i32,
+        ninvals: i32,
         /// The relation cache's init file will be out of date.
-        initfileinval: CBool,
+        relcache_init_file_inval: CBool,
         /// Alignment.
         pad: Pad<1>,
         /// Bytes of the name, its NUL included.
-        gidlen: u16,
+        gid_len: u16,
         /// LSN of the prepare at the origin; zero: none.
         origin_lsn: Since<11, Lsn>,
         /// When it was prepared at the origin.
@@ -125,13 +125,13 @@ fn padding<'a>(i: &'a [u8], len: usize, field: &'static str) -> Parsed<'a, Bytes
 impl<'a> Prepare<'a> {
     pub(super) fn read(i: &'a [u8], fmt: WalFormat) -> Parsed<'a, Prepare<'a>> {
         let (i, head) = PrepareHead::read(i, fmt)?;
-        let (i, gid) = Section::read(i, head.gidlen, fmt, "xl_xact_prepare.gid")?;
+        let (i, gid) = Section::read(i, head.gid_len, fmt, "xl_xact_prepare.gid")?;
         let (i, subxacts) = Section::read(i, head.nsubxacts, fmt, "xl_xact_prepare.subxacts")?;
-        let (i, commit_rels) = Section::read(i, head.ncommitrels, fmt, "xl_xact_prepare.commitrels")?;
-        let (i, abort_rels) = Section::read(i, head.nabortrels, fmt, "xl_xact_prepare.abortrels")?;
-        let (i, commit_stats) = Section::read(i, head.ncommitstats.unwrap_or(0), fmt, "xl_xact_prepare.commitstats")?;
-        let (i, abort_stats) = Section::read(i, head.nabortstats.unwrap_or(0), fmt, "xl_xact_prepare.abortstats")?;
-        let (i, invals) = Section::read(i, head.ninvalmsgs, fmt, "xl_xact_prepare.invalmsgs")?;
+        let (i, commit_rels) = Section::read(i, head.ncommit_rels, fmt, "xl_xact_prepare.commitrels")?;
+        let (i, abort_rels) = Section::read(i, head.nabort_rels, fmt, "xl_xact_prepare.abortrels")?;
+        let (i, commit_stats) = Section::read(i, head.ncommit_stats.unwrap_or(0), fmt, "xl_xact_prepare.commitstats")?;
+        let (i, abort_stats) = Section::read(i, head.nabort_stats.unwrap_or(0), fmt, "xl_xact_prepare.abortstats")?;
+        let (i, invals) = Section::read(i, head.ninvals, fmt, "xl_xact_prepare.invalmsgs")?;
         let is_last = |record: &StateRecord<'_>| record.data == StateData::End;
         let (i, state) = list_until(i, usize::MAX, fmt, "TwoPhaseRecordOnDisk", is_last)?;
         Ok((i, Prepare { head, gid, subxacts, commit_rels, abort_rels, commit_stats, abort_stats, invals, state }))
@@ -183,7 +183,7 @@ json_object!(StateRecord<'_> { ..head, data });
 
 /// Data of a piece of state.
 #[derive(Clone, Copy, Debug, PartialEq, Serialize)]
-#[serde(rename_all = "snake_case")]
+#[serde(tag = "kind", rename_all = "snake_case")]
 pub enum StateData<'a> {
     /// Nothing follows. C: `TWOPHASE_RM_END_ID`.
     End,
@@ -192,13 +192,19 @@ pub enum StateData<'a> {
     /// Counts of tuples in one table. C: `TWOPHASE_RM_PGSTAT_ID`.
     Stats(TableStats),
     /// The oldest multixact that the transaction may be a member of. C: `TWOPHASE_RM_MULTIXACT_ID`.
-    MultiXact(MultiXactId),
+    MultiXact {
+        /// That multixact.
+        oldest_member: MultiXactId,
+    },
     /// A serializable transaction. C: `TWOPHASE_RM_PREDICATELOCK_ID`, `TWOPHASEPREDICATERECORD_XACT`.
     PredicateXact(PredicateXact),
     /// A predicate lock. C: `TWOPHASE_RM_PREDICATELOCK_ID`, `TWOPHASEPREDICATERECORD_LOCK`.
     PredicateLock(PredicateLock),
     /// Of a part that no supported major has.
-    Unknown(Bytes<'a>),
+    Unknown {
+        /// What it is.
+        data: Bytes<'a>,
+    },
 }
 
 wire_struct! {
@@ -211,9 +217,9 @@ wire_struct! {
         /// Kind of thing: 0 relation, 1 relation extension, 2 frozen ids, 3 page, 4 tuple, 5 transaction, and so on. C: `LockTagType`.
         locktag_type: u8,
         /// 1 for the server's own locks, 2 for advisory locks.
-        lockmethodid: u8,
+        lock_method: u8,
         /// Strength, 1 (`AccessShareLock`) to 8 (`AccessExclusiveLock`). C: `LOCKMODE`.
-        lockmode: i32,
+        lock_mode: i32,
     }
 }
 
@@ -233,17 +239,17 @@ wire_struct! {
     /// What the transaction did to one table. C: `TwoPhasePgStatRecord`, 56 bytes, utils/activity/pgstat_relation.c.
     pub struct TableStats("TwoPhasePgStatRecord") {
         /// Tuples inserted.
-        tuples_inserted: i64,
+        tuples_inserted: Int8,
         /// Tuples updated.
-        tuples_updated: i64,
+        tuples_updated: Int8,
         /// Tuples deleted.
-        tuples_deleted: i64,
+        tuples_deleted: Int8,
         /// Tuples inserted before the table was truncated or dropped.
-        inserted_pre_truncdrop: i64,
+        inserted_pre_truncdrop: Int8,
         /// Tuples updated before.
-        updated_pre_truncdrop: i64,
+        updated_pre_truncdrop: Int8,
         /// Tuples deleted before.
-        deleted_pre_truncdrop: i64,
+        deleted_pre_truncdrop: Int8,
         /// The table.
         id: Oid,
         /// It is a shared catalog.
@@ -294,14 +300,14 @@ impl<'a> Wire<'a> for StateRecord<'a> {
             0 => Ok((raw, StateData::End)),
             1 => LockTag::read(raw, fmt).map(|(rest, lock)| (rest, StateData::Lock(lock))),
             2 => TableStats::read(raw, fmt).map(|(rest, stats)| (rest, StateData::Stats(stats))),
-            3 => MultiXactId::read(raw, fmt).map(|(rest, multi)| (rest, StateData::MultiXact(multi))),
+            3 => MultiXactId::read(raw, fmt).map(|(rest, oldest_member)| (rest, StateData::MultiXact { oldest_member })),
             4 => match u32::read(raw, fmt) {
                 Ok((raw, PREDICATE_XACT)) => PredicateXact::read(raw, fmt).map(|(rest, xact)| (rest, StateData::PredicateXact(xact))),
                 Ok((raw, PREDICATE_LOCK)) => PredicateLock::read(raw, fmt).map(|(rest, lock)| (rest, StateData::PredicateLock(lock))),
                 Ok((_, found)) => Err(WireError::invalid(raw, "TwoPhasePredicateRecord.type", "0 or 1", found.into())),
                 Err(e) => Err(e),
             },
-            _ => Ok((&[][..], StateData::Unknown(Bytes(raw)))),
+            _ => Ok((&[][..], StateData::Unknown { data: Bytes(raw) })),
         };
         match data {
             Ok(([], data)) => Ok((i, StateRecord { head, data, pad })),
@@ -320,7 +326,7 @@ impl<'a> Wire<'a> for StateRecord<'a> {
             StateData::End => {}
             StateData::Lock(lock) => lock.write(fmt, out),
             StateData::Stats(stats) => stats.write(fmt, out),
-            StateData::MultiXact(multi) => multi.write(fmt, out),
+            StateData::MultiXact { oldest_member } => oldest_member.write(fmt, out),
             StateData::PredicateXact(xact) => {
                 PREDICATE_XACT.write(fmt, out);
                 xact.write(fmt, out);
@@ -329,7 +335,7 @@ impl<'a> Wire<'a> for StateRecord<'a> {
                 PREDICATE_LOCK.write(fmt, out);
                 lock.write(fmt, out);
             }
-            StateData::Unknown(data) => out.extend_from_slice(data),
+            StateData::Unknown { data } => out.extend_from_slice(data),
         }
         out.extend_from_slice(&self.pad);
     }
