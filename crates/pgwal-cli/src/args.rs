@@ -101,6 +101,35 @@ impl SegmentArgs {
     }
 }
 
+/// A set of WAL: any number of inputs, for commands that do not read from one segment to another.
+#[derive(Args, Debug)]
+#[allow(dead_code, reason = "for the commands to come")]
+pub struct InputArgs {
+    /// Segments, directories of segments, data directories, tar archives, each also compressed; `-` for standard input
+    /// [default: ., ./pg_wal, $PGDATA/pg_wal]
+    #[arg(value_name = "PATH")]
+    pub paths: Vec<PathBuf>,
+    /// Read no timeline newer than this one; decimal, or hexadecimal with 0x [default: the newest there is]
+    #[arg(short, long, value_name = "TLI", value_parser = timeline)]
+    pub timeline: Option<TimelineId>,
+}
+
+#[allow(dead_code, reason = "for the commands to come")]
+impl InputArgs {
+    /// Finds the segments.
+    pub fn open(&self) -> Result<Wal, SourceError> {
+        match &self.paths[..] {
+            [] => Wal::open(&[default_directory()], self.timeline),
+            paths => Wal::open(paths, self.timeline),
+        }
+    }
+
+    /// Whether only single segments were named, so that the WAL may go on behind them: stopping there says nothing about its end.
+    pub fn is_part(&self) -> bool {
+        !self.paths.is_empty() && self.paths.iter().all(|path| name_of(path).is_some() && !path.is_dir())
+    }
+}
+
 /// The segments beside `first`, which is called `name`, from it to `last`.
 fn range(first: &Path, name: SegmentName, last: Option<SegmentName>) -> Result<Wal, Box<dyn Error>> {
     let directory = match first.parent() {

@@ -9,7 +9,7 @@ use crate::format::WalFormat;
 use crate::lsn::{Lsn, TimelineId};
 use crate::types::{BlockNumber, CommandId, FullXid, MultiXactId, OffsetNumber, Oid, RelFileLocator, RepOriginId, TimestampTz, Xid};
 use crate::wire::{Bytes, Str};
-pub use crate::zone::Zone;
+pub use crate::zone::{ParseTimeError, Zone};
 
 /// A byte buffer that knows how PostgreSQL writes its values.
 #[derive(Debug)]

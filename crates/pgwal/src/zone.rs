@@ -2,11 +2,15 @@
 
 use std::env;
 use std::ffi::OsStr;
+use std::fmt;
 use std::fs;
 use std::path::Path;
 
 use jiff::Timestamp;
+use jiff::civil;
 use jiff::tz::TimeZone;
+
+use crate::types::TimestampTz;
 
 /// The time zone that timestamps are shown in.
 #[derive(Clone, Debug)]
@@ -47,6 +51,43 @@ impl Zone {
         rules.map_or_else(|| Zone { abbreviation: Some(leading_name(tz).to_owned()), ..Zone::utc() }, Zone::from)
     }
 
+    /// The time that `text` means: a date, or a date and a time, with an offset (`+02`, `Z`), UTC, this zone's own abbreviation as
+    /// dumps show it, or nothing, which means this zone. Of two times in the hour that the end of summer time repeats, the first.
+    ///
+    /// # Errors
+    /// It is no time.
+    ///
+    /// ```
+    /// use pgwal::text::Zone;
+    /// let time = Zone::utc().parse("2026-11-23 05:17:08.25+02")?;
+    /// assert_eq!(time.to_string(), "2026-11-23T03:17:08.250000Z");
+    /// assert_eq!(Zone::utc().parse("2026-11-23 03:17:08.25 UTC")?, time);
+    /// # Ok::<(), pgwal::text::ParseTimeError>(())
+    /// ```
+    pub fn parse(&self, text: &str) -> Result<TimestampTz, ParseTimeError> {
+        let fail = || ParseTimeError(text.to_owned());
+        let pg = |time: Timestamp| TimestampTz(time.as_microsecond() - TimestampTz::UNIX_EPOCH_OFFSET); // within the years -9999 to 9999
+        let trimmed = text.trim();
+        if let Ok(time) = trimmed.parse::<Timestamp>() {
+            return Ok(pg(time));
+        }
+        let (civil, name) = match trimmed.rsplit_once(' ') {
+            Some((civil, name)) if name.starts_with(|c: char| c.is_ascii_alphabetic()) => (civil, Some(name)),
+            _ => (trimmed, None),
+        };
+        // Where an offset is given that does not parse, it must not be taken for nothing.
+        if civil.get(11..).unwrap_or_default().contains(['+', '-', 'Z', 'z', '[']) {
+            return Err(fail());
+        }
+        let civil: civil::DateTime = civil.parse().map_err(|_| fail())?;
+        let zone = if matches!(name, Some("UTC" | "GMT")) { &TimeZone::UTC } else { &self.rules };
+        let time = zone.to_timestamp(civil).map_err(|_| fail())?;
+        match name {
+            Some(name) if name != "UTC" && name != "GMT" && self.at(time.as_second()).1 != name.as_bytes() => Err(fail()),
+            _ => Ok(pg(time)),
+        }
+    }
+
     /// Seconds east of UTC and the abbreviation in force at `unix` (seconds since 1970-01-01 00:00:00 UTC).
     pub(crate) fn at(&self, unix: i64) -> (i64, Vec<u8>) {
         // The calendar library ends at the year 9999, PostgreSQL's timestamps do not. The Gregorian calendar repeats after
@@ -65,6 +106,18 @@ impl Zone {
         (info.offset().seconds().into(), abbreviation.as_bytes().to_vec())
     }
 }
+
+/// Text that is not a time.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct ParseTimeError(String);
+
+impl fmt::Display for ParseTimeError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "\"{}\" is not a time: expected one like 2026-11-23 05:17:08.25+02, or without the offset in the local zone", self.0)
+    }
+}
+
+impl std::error::Error for ParseTimeError {}
 
 impl From<TimeZone> for Zone {
     fn from(rules: TimeZone) -> Zone {
@@ -90,7 +143,6 @@ mod tests {
     use super::*;
     use crate::format::WalFormat;
     use crate::text::Text;
-    use crate::types::TimestampTz;
 
     fn at(tz: &str, unix: i64) -> (i64, String) {
         let (offset, abbreviation) = Zone::from_tz(tz.as_ref()).at(unix);
@@ -122,6 +174,27 @@ mod tests {
         }
         let text = "2000-01-01 00:00:30.000000 ABC;2000-01-01 00:01:10.000000 ABC;2000-01-01 00:01:20.000000 ABC;";
         assert_eq!(out.to_string_lossy(), text);
+    }
+
+    #[test]
+    fn times_are_read_back() {
+        let zone = Zone::from_tz("CET-1CEST,M3.5.0,M10.5.0/3".as_ref());
+        let expected = |utc: &str| Zone::utc().parse(utc).unwrap();
+        for (text, utc) in [
+            ("2024-07-01 12:00:00", "2024-07-01 10:00:00Z"),
+            ("2024-07-01T12:00", "2024-07-01 10:00:00Z"),
+            ("2024-07-01", "2024-06-30 22:00:00Z"),
+            ("2024-01-01 12:00:00.123456 CET", "2024-01-01 11:00:00.123456+00"),
+            ("2024-07-01 12:00:00.5 CEST", "2024-07-01 10:00:00.5+00:00"),
+            ("2024-07-01 12:00:00 UTC", "2024-07-01 12:00:00Z"),
+            ("2024-07-01 12:00:00-0330", "2024-07-01 15:30:00Z"),
+        ] {
+            assert_eq!(zone.parse(text), Ok(expected(utc)), "{text}");
+            assert_eq!(zone.parse(&expected(utc).to_string()), Ok(expected(utc)));
+        }
+        for bad in ["", "now", "12:00", "2024-13-01", "2024-07-01 12:00:00 CET", "2024-07-01 12:00:00 PST", "2024-07-01 12:00:00+99:99"] {
+            assert!(zone.parse(bad).is_err(), "{bad:?}");
+        }
     }
 
     /// 400 years are a whole number of weeks, so that summer time comes at the same second of the cycle.
