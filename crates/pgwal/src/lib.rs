@@ -36,7 +36,9 @@ pub mod rmgr;
 pub mod scan;
 pub mod source;
 pub mod stats;
+pub mod times;
 pub mod types;
+pub mod usage;
 pub mod waldump;
 mod zone;
 

@@ -1,6 +1,7 @@
 //! Counts and sizes of records, as pg_waldump's `--stats` shows them. C: access/xlogstats.h, `XLogDumpDisplayStats`.
 
 use std::fmt::Write as _;
+use std::ops::AddAssign;
 
 use serde::Serialize;
 
@@ -20,20 +21,38 @@ pub struct Counts {
     pub count: u64,
     /// Bytes of the records without page images. C: `rec_len`.
     pub record_size: u64,
+    /// Page images.
+    pub fpi_count: u64,
     /// Bytes of page images as they are on disk. C: `fpi_len`.
     pub fpi_size: u64,
 }
 
 impl Counts {
+    /// One record.
+    #[inline]
+    pub fn of(record: &Record<'_>) -> Counts {
+        let (mut fpi_count, mut fpi_size) = (0, 0);
+        for image in record.blocks.iter().filter_map(|block| block.image.as_ref()) {
+            fpi_count += 1;
+            fpi_size += u64::from(image.len);
+        }
+        Counts { count: 1, record_size: u64::from(record.header().tot_len).saturating_sub(fpi_size), fpi_count, fpi_size }
+    }
+
     /// Bytes of records and page images.
     pub fn combined_size(&self) -> u64 {
         self.record_size + self.fpi_size
     }
+}
 
-    fn add(&mut self, other: Counts) {
-        self.count += other.count;
-        self.record_size += other.record_size;
-        self.fpi_size += other.fpi_size;
+impl AddAssign for Counts {
+    /// No WAL is long enough for an overflow: 64 bits count more bytes than LSNs do.
+    #[inline]
+    fn add_assign(&mut self, other: Counts) {
+        self.count = self.count.wrapping_add(other.count);
+        self.record_size = self.record_size.wrapping_add(other.record_size);
+        self.fpi_count = self.fpi_count.wrapping_add(other.fpi_count);
+        self.fpi_size = self.fpi_size.wrapping_add(other.fpi_size);
     }
 }
 
@@ -51,10 +70,13 @@ impl Stats {
     /// Counts a record.
     #[inline]
     pub fn add(&mut self, record: &Record<'_>) {
+        self.add_counts(record, Counts::of(record));
+    }
+
+    /// Counts a record whose `counts` are known already.
+    #[inline]
+    pub(crate) fn add_counts(&mut self, record: &Record<'_>, counts: Counts) {
         let header = record.header();
-        let fpi_size = record.image_len();
-        let record_size = header.tot_len.saturating_sub(fpi_size);
-        let counts = Counts { count: 1, record_size: record_size.into(), fpi_size: fpi_size.into() };
         let mut opcode = usize::from(header.info.opcode() >> 4);
         if header.rmid == RmgrId::XACT {
             opcode &= 0x07; // the upper bit is a flag, not part of the opcode
@@ -64,7 +86,7 @@ impl Stats {
             self.types.resize((usize::from(header.rmid.0) + 1) * TYPES, Counts::default());
         }
         if let Some(place) = self.types.get_mut(at) {
-            place.add(counts);
+            *place += counts;
         }
         self.end = record.raw.end;
     }
@@ -75,11 +97,17 @@ impl Stats {
             self.types.resize(later.types.len(), Counts::default());
         }
         for (mine, theirs) in self.types.iter_mut().zip(&later.types) {
-            mine.add(*theirs);
+            *mine += *theirs;
         }
         if later.end.is_valid() {
             self.end = later.end;
         }
+    }
+
+    /// Forgets what was counted and keeps the memory.
+    pub(crate) fn clear(&mut self) {
+        self.types.fill(Counts::default());
+        self.end = Lsn::INVALID;
     }
 
     /// End of the last record that was counted; invalid where none was.
@@ -128,7 +156,7 @@ impl Stats {
 
 fn sum(counts: &[Counts]) -> Counts {
     let mut total = Counts::default();
-    counts.iter().for_each(|counts| total.add(*counts));
+    counts.iter().for_each(|counts| total += *counts);
     total
 }
 
@@ -222,7 +250,7 @@ mod tests {
         for &(rmid, opcode, count, record_size, fpi_size) in counts {
             let at = usize::from(rmid) * TYPES + usize::from(opcode);
             stats.types.resize(stats.types.len().max((usize::from(rmid) + 1) * TYPES), Counts::default());
-            stats.types[at].add(Counts { count, record_size, fpi_size });
+            stats.types[at] += Counts { count, record_size, fpi_count: 0, fpi_size };
         }
         stats
     }
@@ -241,7 +269,7 @@ mod tests {
         assert_eq!(first.end(), Lsn(0x500));
         first.merge(&stats(&[(200, 3, 1, 50, 8000), (10, 0, 1, 54, 10)], 0x700));
         assert_eq!(first, stats(&[(10, 0, 3, 154, 10), (0, 1, 1, 114, 0), (200, 3, 1, 50, 8000)], 0x700));
-        assert_eq!(first.total(), Counts { count: 5, record_size: 318, fpi_size: 8010 });
+        assert_eq!(first.total(), Counts { count: 5, record_size: 318, fpi_count: 0, fpi_size: 8010 });
     }
 
     #[test]

@@ -133,6 +133,11 @@ impl Wal {
         })
     }
 
+    /// Whether a part of it comes from standard input, which can be read once only.
+    pub fn is_stream(&self) -> bool {
+        self.entries.iter().any(|entry| matches!(entry.place, Place::Stdin))
+    }
+
     /// What the last input is known by.
     pub(crate) fn last_input(&self) -> &str {
         self.entries.last().map_or("", |entry| &entry.input)
