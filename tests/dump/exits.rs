@@ -193,7 +193,7 @@ fn wrong_options() {
         (&["-B", "1"], "error: the following required arguments were not provided:\n  --relation <T/D/R>"),
         (
             &["-R", "0/5/1"],
-            "error: invalid value '0/5/1' for '--relation <T/D/R>': expected tablespace/database/file number, like 1663/5/16384",
+            "error: invalid value '0/5/1' for '--relation <T/D/R>': expected tablespace/database/file number, like 1663/5/16384, or with --names a name",
         ),
         (&["-F", "side"], "error: invalid value 'side' for '--fork <FORK>': expected one of main, fsm, vm, init"),
         (&["-r", "nothing"], "error: invalid value 'nothing' for '--rmgr <RMGR>': no resource manager has this name"),

@@ -2,12 +2,19 @@
 
 use std::env;
 use std::error::Error;
+use std::fmt;
+use std::fs::File;
+use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
 use clap::Args;
-use pgwal::filter::{Filter, RmgrSet, rmgr_by_name};
+use pgwal::filter::{Filter, OneOf, RmgrSet, rmgr_by_name};
+use pgwal::names::{Names, RelationName};
+use pgwal::scan::{self, Stop};
 use pgwal::source::{SourceError, SourceProblem, Wal, segment_of_file_name};
-use pgwal::types::{BlockNumber, ForkNumber, Oid, RelFileLocator, Xid};
+use pgwal::text::Zone;
+use pgwal::times::{self, Found};
+use pgwal::types::{BlockNumber, ForkNumber, Oid, RelFileLocator, TimestampTz, Xid};
 use pgwal::{Lsn, RmgrId, SegmentName, TimelineId};
 
 /// Which WAL to read.
@@ -103,7 +110,6 @@ impl SegmentArgs {
 
 /// A set of WAL: any number of inputs, for commands that do not read from one segment to another.
 #[derive(Args, Debug)]
-#[allow(dead_code, reason = "for the commands to come")]
 pub struct InputArgs {
     /// Segments, directories of segments, data directories, tar archives, each also compressed; `-` for standard input
     /// [default: ., ./pg_wal, $PGDATA/pg_wal]
@@ -114,7 +120,6 @@ pub struct InputArgs {
     pub timeline: Option<TimelineId>,
 }
 
-#[allow(dead_code, reason = "for the commands to come")]
 impl InputArgs {
     /// Finds the segments.
     pub fn open(&self) -> Result<Wal, SourceError> {
@@ -181,18 +186,23 @@ fn timeline(text: &str) -> Result<TimelineId, String> {
     }
 }
 
-/// Which records to show; all conditions must hold.
+/// Which records to show: all conditions must hold, of several values of one option any.
 #[derive(Args, Debug)]
 pub struct FilterArgs {
     /// Only records of this resource manager; repeated, of all of these; `list` prints the names
     #[arg(short, long, value_name = "RMGR", value_parser = rmgr)]
     pub rmgr: Vec<RmgrArg>,
-    /// Only records of this transaction
+    /// Only records of this transaction; repeated, of all of these
     #[arg(short, long, value_name = "XID")]
-    pub xid: Option<u32>,
-    /// Only records that touch this relation: tablespace/database/file number
+    pub xid: Vec<u32>,
+    /// Only records that touch this relation: tablespace/database/file number, or with --names its name, as in
+    /// db.public.accounts, public.accounts or accounts; repeated, any of these
     #[arg(short = 'R', long, value_name = "T/D/R", value_parser = relation)]
-    pub relation: Option<RelFileLocator>,
+    pub relation: Vec<RelationArg>,
+    /// Only records that touch this database: its OID, 0 for shared relations, or with --names its name; repeated, any of these.
+    /// Records without a block reference, such as commits, touch none
+    #[arg(long, value_name = "DB")]
+    pub database: Vec<String>,
     /// Only records that touch this block of the relation
     #[arg(short = 'B', long, value_name = "N", requires = "relation")]
     pub block: Option<u32>,
@@ -202,6 +212,113 @@ pub struct FilterArgs {
     /// Only records with a full-page image
     #[arg(short = 'w', long)]
     pub fullpage: bool,
+    #[command(flatten)]
+    pub names: NamesArg,
+}
+
+/// A relation by its numbers or by its name.
+#[derive(Clone, Debug)]
+pub enum RelationArg {
+    /// Its numbers.
+    Numbers(RelFileLocator),
+    /// Its name.
+    Name(RelationName),
+}
+
+/// Where names come from.
+#[derive(Args, Debug)]
+pub struct NamesArg {
+    /// Names of databases and relations: a file that `pgwal names` made
+    #[arg(long, value_name = "FILE")]
+    pub names: Option<PathBuf>,
+}
+
+impl NamesArg {
+    /// Reads the file; without one there are no names.
+    pub fn read(&self) -> Result<Names, Box<dyn Error>> {
+        let Some(path) = &self.names else { return Ok(Names::default()) };
+        let file = File::open(path).map_err(|e| format!("{}: {e}", path.display()))?;
+        Ok(Names::read(file).map_err(|e| format!("{}: {e}", path.display()))?)
+    }
+
+    fn required(&self, option: &str, name: &str) -> Result<&Path, WrongOption> {
+        let missing = || WrongOption(format!("{option} {name}: names need --names FILE"));
+        self.names.as_deref().ok_or_else(missing)
+    }
+}
+
+/// An option that turns out to be wrong when it is used: it is answered like one that is wrong at first sight.
+#[derive(Debug)]
+pub struct WrongOption(pub String);
+
+impl fmt::Display for WrongOption {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl Error for WrongOption {}
+
+/// Which times to read.
+#[derive(Args, Debug, Default)]
+pub struct TimeArgs {
+    /// Start behind the last commit or abort before this time: 2026-11-23 05:17:08.25+02, without an offset in the local zone.
+    /// Records belong to the time of the commit or abort that comes next
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub since: Option<TimestampTz>,
+    /// Stop before the first commit or abort after this time
+    #[arg(long, value_name = "TIME", value_parser = time)]
+    pub until: Option<TimestampTz>,
+}
+
+impl TimeArgs {
+    /// Narrows `options` down to these times. Reads `wal` for it, as far as it must.
+    pub fn narrow(&self, wal: &Wal, options: scan::Options) -> Result<scan::Options, Box<dyn Error>> {
+        if self.since.is_none() && self.until.is_none() {
+            return Ok(options);
+        }
+        if wal.is_stream() {
+            let message = "times are looked for before the WAL is read, and standard input can be read once only";
+            return Err(WrongOption(message.to_owned()).into());
+        }
+        match times::find(wal, options, self.since, self.until) {
+            (Found::Range { start, end }, _) => Ok(scan::Options { start, end, ..options }),
+            (Found::Nothing { last }, summary) => {
+                let range = match (self.since, self.until) {
+                    (Some(since), Some(until)) => format!("from {since} to {until}"),
+                    (Some(since), None) => format!("at or after {since}"),
+                    (None, until) => format!("up to {}", until.map(|until| until.to_string()).unwrap_or_default()),
+                };
+                let last = last.map_or("there is none at all".to_owned(), |last| format!("the last one looked at is of {last}"));
+                let stopped = match summary.stop {
+                    Stop::Damage(error) => format!("; {error}"),
+                    Stop::Source(error) => format!("; {error}"),
+                    Stop::End(_) | Stop::Reached(_) | Stop::Enough => String::new(),
+                };
+                Err(format!("no transaction ends {range}; {last}{stopped}").into())
+            }
+        }
+    }
+}
+
+fn time(text: &str) -> Result<TimestampTz, String> {
+    Zone::local().parse(text).map_err(|e| e.to_string())
+}
+
+/// How many threads work.
+#[derive(Args, Debug)]
+pub struct ThreadsArg {
+    /// Worker threads; the output does not depend on their number [default: all cores]
+    #[arg(long, value_name = "N")]
+    threads: Option<NonZero<usize>>,
+}
+
+impl ThreadsArg {
+    /// The number.
+    pub fn get(&self) -> usize {
+        let all_cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
+        self.threads.map_or_else(all_cores, NonZero::get)
+    }
 }
 
 /// A resource manager, or the wish to see their names.
@@ -215,20 +332,62 @@ pub enum RmgrArg {
 
 impl FilterArgs {
     /// The filter.
-    pub fn filter(&self) -> Filter {
+    pub fn filter(&self) -> Result<Filter, Box<dyn Error>> {
+        let names = self.names.read()?;
         let ids = self.rmgr.iter().filter_map(|arg| match arg {
             RmgrArg::Id(id) => Some(*id),
             RmgrArg::List => None,
         });
-        Filter {
+        Ok(Filter {
             rmgrs: (!self.rmgr.is_empty()).then(|| RmgrSet::from_iter(ids)),
-            xid: self.xid.map(Xid),
-            relation: self.relation,
+            xids: any(self.xid.iter().copied().map(Xid)),
+            relations: any(self.relations(&names)?),
+            databases: any(self.databases(&names)?),
             block: self.block.map(BlockNumber),
             fork: self.fork,
             full_page: self.fullpage,
-        }
+        })
     }
+
+    fn relations(&self, names: &Names) -> Result<Vec<RelFileLocator>, WrongOption> {
+        let mut relations = Vec::new();
+        for wanted in &self.relation {
+            match wanted {
+                RelationArg::Numbers(relation) => relations.push(*relation),
+                RelationArg::Name(name) => {
+                    let shown = [name.database.as_deref(), name.schema.as_deref(), Some(&name.name)];
+                    let shown = shown.into_iter().flatten().collect::<Vec<_>>().join(".");
+                    let file = self.names.required("--relation", &shown)?;
+                    let found = names.find(name);
+                    if found.is_empty() {
+                        let message = format!("--relation {shown}: {} has no such relation", file.display());
+                        return Err(WrongOption(message));
+                    }
+                    relations.extend(found);
+                }
+            }
+        }
+        Ok(relations)
+    }
+
+    fn databases(&self, names: &Names) -> Result<Vec<Oid>, WrongOption> {
+        let find = |wanted: &String| match wanted.parse() {
+            Ok(oid) => Ok(Oid(oid)),
+            Err(_) => {
+                let file = self.names.required("--database", wanted)?;
+                let missing = || format!("--database {wanted}: {} has no such database", file.display());
+                names.database_named(wanted).ok_or_else(|| WrongOption(missing()))
+            }
+        };
+        self.database.iter().map(find).collect()
+    }
+}
+
+/// A condition, where there are values for it.
+fn any<T: Ord>(values: impl IntoIterator<Item = T>) -> Option<OneOf<T>> {
+    let mut values = values.into_iter().peekable();
+    values.peek()?;
+    Some(values.collect())
 }
 
 fn rmgr(name: &str) -> Result<RmgrArg, String> {
@@ -239,11 +398,14 @@ fn rmgr(name: &str) -> Result<RmgrArg, String> {
     rmgr_by_name(name).map(RmgrArg::Id).ok_or_else(unknown)
 }
 
-fn relation(text: &str) -> Result<RelFileLocator, String> {
+fn relation(text: &str) -> Result<RelationArg, String> {
     let numbers: Option<Vec<u32>> = text.split('/').map(|part| part.parse().ok()).collect();
     match numbers.as_deref() {
-        Some(&[spc, db, rel]) if spc != 0 && rel != 0 => Ok(RelFileLocator { spc: Oid(spc), db: Oid(db), rel: Oid(rel) }),
-        _ => Err("expected tablespace/database/file number, like 1663/5/16384".to_owned()),
+        Some(&[spc, db, rel]) if spc != 0 && rel != 0 => {
+            Ok(RelationArg::Numbers(RelFileLocator { spc: Oid(spc), db: Oid(db), rel: Oid(rel) }))
+        }
+        None if !text.contains('/') || text.contains('"') => text.parse().map(RelationArg::Name).map_err(|e| format!("{e}")),
+        _ => Err("expected tablespace/database/file number, like 1663/5/16384, or with --names a name".to_owned()),
     }
 }
 

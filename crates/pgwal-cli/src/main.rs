@@ -10,7 +10,8 @@ use std::ffi::OsString;
 use std::io::{self, Write};
 use std::process::ExitCode;
 
-use clap::{Parser, Subcommand};
+use clap::error::ErrorKind;
+use clap::{CommandFactory, Parser, Subcommand};
 
 /// Look into PostgreSQL's write-ahead log: every segment of PostgreSQL 10 to 19.
 #[derive(Parser, Debug)]
@@ -31,6 +32,7 @@ fn main() -> ExitCode {
     if args.first().is_some_and(|program| waldump::is_called(program)) {
         return waldump::main(args);
     }
+    let name = args.get(1).and_then(|name| name.to_str()).map(str::to_owned);
     let cli = Cli::parse();
     let mut out = io::stdout().lock();
     let result = match cli.command {
@@ -39,13 +41,21 @@ fn main() -> ExitCode {
     };
     match result.and_then(|code| out.flush().map(|()| code).map_err(Into::into)) {
         Ok(code) => code,
-        Err(error) => match error.downcast_ref::<io::Error>() {
-            // Whoever read the output has seen enough.
-            Some(e) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-            _ => {
-                eprintln!("pgwal: {error}");
-                ExitCode::FAILURE
+        Err(error) => {
+            if let Some(wrong) = error.downcast_ref::<args::WrongOption>() {
+                let mut cli = Cli::command();
+                cli.build();
+                let mut command = name.and_then(|name| cli.find_subcommand_mut(name).cloned()).unwrap_or(cli);
+                command.error(ErrorKind::ValueValidation, wrong).exit();
             }
-        },
+            match error.downcast_ref::<io::Error>() {
+                // Whoever read the output has seen enough.
+                Some(e) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
+                _ => {
+                    eprintln!("pgwal: {error}");
+                    ExitCode::FAILURE
+                }
+            }
+        }
     }
 }

@@ -1,28 +1,32 @@
-//! Choosing records: the filters of pg_waldump. C: bin/pg_waldump/pg_waldump.c.
+//! Choosing records: the filters of pg_waldump, with several values each, and more. C: bin/pg_waldump/pg_waldump.c.
 
 use crate::record::{Record, RecordHeader};
 use crate::rmgr::{RMGRS, RmgrId};
-use crate::types::{BlockNumber, ForkNumber, RelFileLocator, Xid};
+use crate::types::{BlockNumber, ForkNumber, Oid, RelFileLocator, Xid};
 
 /// Which records to show. Every condition that is set must hold; the default lets every record pass.
 ///
-/// The three conditions on block references must hold for one and the same reference.
+/// The four conditions on block references must hold for one and the same reference.
 ///
 /// ```
-/// use pgwal::filter::{Filter, RmgrSet, rmgr_by_name};
+/// use pgwal::filter::{Filter, OneOf, RmgrSet, rmgr_by_name};
+/// use pgwal::types::Xid;
 /// let heap = rmgr_by_name("heap").ok_or("no such resource manager")?;
-/// let filter = Filter { rmgrs: Some(RmgrSet::from_iter([heap])), full_page: true, ..Filter::default() };
+/// let filter =
+///     Filter { rmgrs: Some(RmgrSet::from_iter([heap])), xids: Some(OneOf::from_iter([Xid(700), Xid(701)])), ..Filter::default() };
 /// assert!(!filter.is_empty());
 /// # Ok::<(), &str>(())
 /// ```
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Resource managers, any of which will do; `None`: all. pg_waldump: `-r`, repeated.
     pub rmgrs: Option<RmgrSet>,
-    /// Transaction in the record's header; zero finds records without one. pg_waldump: `-x`.
-    pub xid: Option<Xid>,
-    /// Relation of a block reference. pg_waldump: `-R`.
-    pub relation: Option<RelFileLocator>,
+    /// Transaction in the record's header; zero finds records without one. pg_waldump: `-x`, which it takes once.
+    pub xids: Option<OneOf<Xid>>,
+    /// Relation of a block reference. pg_waldump: `-R`, which it takes once.
+    pub relations: Option<OneOf<RelFileLocator>>,
+    /// Database of a block reference; zero is the relations that all databases share.
+    pub databases: Option<OneOf<Oid>>,
     /// Block of a block reference. pg_waldump: `-B`, which it takes together with `-R` only.
     pub block: Option<BlockNumber>,
     /// Fork of a block reference. pg_waldump: `-F`.
@@ -40,7 +44,7 @@ impl Filter {
     /// Whether a record with this header can pass. Saves decoding one that cannot.
     #[inline]
     pub fn matches_header(&self, header: &RecordHeader) -> bool {
-        self.rmgrs.is_none_or(|rmgrs| rmgrs.contains(header.rmid)) && self.xid.is_none_or(|xid| xid == header.xid)
+        self.rmgrs.is_none_or(|rmgrs| rmgrs.contains(header.rmid)) && self.xids.as_ref().is_none_or(|xids| xids.contains(&header.xid))
     }
 
     /// Whether the record passes.
@@ -49,16 +53,42 @@ impl Filter {
         self.matches_header(record.header()) && self.matches_blocks(record)
     }
 
+    #[inline]
     fn matches_blocks(&self, record: &Record<'_>) -> bool {
-        let any_block = self.relation.is_none() && self.block.is_none() && self.fork.is_none();
+        let any_block = self.relations.is_none() && self.databases.is_none() && self.block.is_none() && self.fork.is_none();
         let block_matches = || {
             record.blocks.iter().any(|block| {
                 self.fork.is_none_or(|fork| fork == block.fork)
-                    && self.relation.is_none_or(|relation| relation == block.rel)
+                    && self.relations.as_ref().is_none_or(|relations| relations.contains(&block.rel))
+                    && self.databases.as_ref().is_none_or(|databases| databases.contains(&block.rel.db))
                     && self.block.is_none_or(|number| number == block.block)
             })
         };
         (any_block || block_matches()) && (!self.full_page || record.blocks.iter().any(|block| block.image.is_some()))
+    }
+}
+
+/// Values, any of which will do; none of them, where there are none.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct OneOf<T>(Box<[T]>);
+
+impl<T: Ord> OneOf<T> {
+    /// Whether `value` is one of them.
+    #[inline]
+    pub fn contains(&self, value: &T) -> bool {
+        match &self.0[..] {
+            [only] => only == value,
+            values => values.binary_search(value).is_ok(),
+        }
+    }
+}
+
+impl<T: Ord> FromIterator<T> for OneOf<T> {
+    fn from_iter<I: IntoIterator<Item = T>>(values: I) -> OneOf<T> {
+        let mut values: Vec<T> = values.into_iter().collect();
+        values.sort_unstable();
+        values.dedup();
+        OneOf(values.into())
     }
 }
 
@@ -111,6 +141,7 @@ mod tests {
 
     const TABLE: RelFileLocator = RelFileLocator { spc: Oid(1663), db: Oid(5), rel: Oid(16384) };
     const INDEX: RelFileLocator = RelFileLocator { spc: Oid(1663), db: Oid(5), rel: Oid(16390) };
+    const OTHER: RelFileLocator = RelFileLocator { spc: Oid(1663), db: Oid(6), rel: Oid(16384) };
     const FULL_PAGE: &[u8] = &[0; 8192];
 
     /// A record with the given block references; the last part says whether it has an image.
@@ -139,42 +170,58 @@ mod tests {
         RawRecord { lsn, end: lsn, timeline, overwritten: None, header, bytes: Cow::Owned(parts), fmt }
     }
 
-    fn passes(filter: Filter, raw: &RawRecord<'_>) -> bool {
+    fn one<T: Ord>(value: T) -> Option<OneOf<T>> {
+        Some(OneOf::from_iter([value]))
+    }
+
+    fn passes(filter: &Filter, raw: &RawRecord<'_>) -> bool {
         filter.matches(&raw.decode().unwrap())
     }
 
     #[test]
     fn every_condition_must_hold() {
         let raw = raw(10, 700, &[(TABLE, 0, 7, false), (TABLE, 2, 0, false), (INDEX, 0, 3, true)]);
-        let none = Filter::default();
-        let heap = Filter { rmgrs: Some(RmgrSet::from_iter([RmgrId(10)])), ..none };
-        let block = |relation, block| Filter { relation: Some(relation), block: Some(BlockNumber(block)), ..none };
+        let none = Filter::default;
+        let heap = || Filter { rmgrs: Some(RmgrSet::from_iter([RmgrId(10)])), ..none() };
+        let block = |relation, block| Filter { relations: one(relation), block: Some(BlockNumber(block)), ..none() };
+        let several = |relations: &[RelFileLocator]| Filter { relations: Some(relations.iter().copied().collect()), ..none() };
         let on_fork = |filter, fork| Filter { fork: Some(ForkNumber(fork)), ..filter };
         for (filter, expected) in [
-            (none, true),
-            (heap, true),
-            (Filter { rmgrs: Some(RmgrSet::from_iter([RmgrId(9), RmgrId(200)])), ..none }, false),
-            (Filter { rmgrs: Some(RmgrSet::default()), ..none }, false),
-            (Filter { xid: Some(Xid(700)), ..heap }, true),
-            (Filter { xid: Some(Xid(0)), ..heap }, false),
+            (none(), true),
+            (heap(), true),
+            (Filter { rmgrs: Some(RmgrSet::from_iter([RmgrId(9), RmgrId(200)])), ..none() }, false),
+            (Filter { rmgrs: Some(RmgrSet::default()), ..none() }, false),
+            (Filter { xids: one(Xid(700)), ..heap() }, true),
+            (Filter { xids: one(Xid(0)), ..heap() }, false),
+            (Filter { xids: Some([800, 700, 0].map(Xid).into_iter().collect()), ..heap() }, true),
+            (Filter { xids: Some([800, 701, 0].map(Xid).into_iter().collect()), ..heap() }, false),
+            (Filter { xids: Some(OneOf::default()), ..none() }, false),
+            (several(&[OTHER, INDEX]), true),
+            (several(&[OTHER, RelFileLocator { rel: Oid(1), ..TABLE }]), false),
+            (Filter { databases: one(Oid(5)), ..none() }, true),
+            (Filter { databases: one(Oid(6)), ..none() }, false),
+            (Filter { databases: Some([6, 5].map(Oid).into_iter().collect()), ..several(&[TABLE]) }, true),
+            (Filter { databases: one(Oid(6)), ..several(&[TABLE, OTHER]) }, false), // the other's database, but not the other
+            (Filter { block: Some(BlockNumber(3)), ..several(&[TABLE, OTHER]) }, false), // block 3 is the index's
             (block(TABLE, 7), true),
             (block(TABLE, 3), false), // block 3 is the index's
-            (on_fork(none, 2), true),
-            (on_fork(none, 1), false),
+            (on_fork(none(), 2), true),
+            (on_fork(none(), 1), false),
             (on_fork(block(TABLE, 0), 2), true),
             (on_fork(block(TABLE, 7), 2), false),                  // block 7 is in the main fork
             (Filter { full_page: true, ..block(TABLE, 7) }, true), // any block's image will do
         ] {
-            assert_eq!(passes(filter, &raw), expected, "{filter:?}");
+            assert_eq!(passes(&filter, &raw), expected, "{filter:?}");
         }
     }
 
     #[test]
     fn without_blocks_no_condition_on_blocks_holds() {
         let raw = raw(200, 0, &[]);
-        assert!(passes(Filter { xid: Some(Xid(0)), rmgrs: Some(RmgrSet::from_iter([RmgrId(200)])), ..Filter::default() }, &raw));
-        assert!(!passes(Filter { fork: Some(ForkNumber::MAIN), ..Filter::default() }, &raw));
-        assert!(!passes(Filter { full_page: true, ..Filter::default() }, &raw));
+        assert!(passes(&Filter { xids: one(Xid(0)), rmgrs: Some(RmgrSet::from_iter([RmgrId(200)])), ..Filter::default() }, &raw));
+        assert!(!passes(&Filter { fork: Some(ForkNumber::MAIN), ..Filter::default() }, &raw));
+        assert!(!passes(&Filter { databases: one(Oid(0)), ..Filter::default() }, &raw));
+        assert!(!passes(&Filter { full_page: true, ..Filter::default() }, &raw));
     }
 
     #[test]

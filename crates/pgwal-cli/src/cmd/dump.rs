@@ -3,7 +3,6 @@
 use std::collections::BTreeMap;
 use std::error::Error;
 use std::io::{self, Write};
-use std::num::NonZero;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -21,7 +20,7 @@ use pgwal::stats::Stats;
 use pgwal::text::{Text, Zone};
 use pgwal::{EndReason, Lsn, RawRecord, Record, SegmentName, TimelineId, WalFormat, put, waldump};
 
-use crate::args::{FilterArgs, RmgrArg, SegmentArgs, Selection};
+use crate::args::{FilterArgs, RmgrArg, SegmentArgs, Selection, ThreadsArg, TimeArgs};
 use crate::fullpage::{FullPageError, FullPages};
 
 /// Print records: as that major's own pg_waldump does, or as JSON Lines
@@ -37,12 +36,14 @@ pub struct Opts {
     #[command(flatten)]
     segments: SegmentArgs,
     #[command(flatten)]
+    times: TimeArgs,
+    #[command(flatten)]
     filter: FilterArgs,
     /// Show block references on lines of their own
     #[arg(short, long)]
     bkp_details: bool,
     /// Keep reading: wait for more WAL at its end
-    #[arg(short, long)]
+    #[arg(short, long, conflicts_with = "until")]
     follow: bool,
     /// Stop after this many records; 0: never
     #[arg(short = 'n', long, value_name = "N")]
@@ -59,9 +60,8 @@ pub struct Opts {
     /// Save the page images of the records in this directory, one file each; created where it is not there, else it must be empty
     #[arg(long, value_name = "DIR")]
     save_fullpage: Option<PathBuf>,
-    /// Worker threads; the output does not depend on their number [default: all cores]
-    #[arg(long, value_name = "N")]
-    threads: Option<NonZero<usize>>,
+    #[command(flatten)]
+    threads: ThreadsArg,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -89,11 +89,12 @@ impl Opts {
             // Like pg_waldump: what has been counted until then is shown. A read of standard input may wait for ever.
             signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&asked_to_stop))?;
         }
+        let filter = self.filter.filter()?;
         let limit = self.limit.filter(|&limit| limit > 0);
         let in_order = limit.is_some() || saved.is_some();
         let mut work = Records {
-            filter: self.filter.filter(),
-            is_filtered: !self.filter.filter().is_empty(),
+            is_filtered: !filter.is_empty(),
+            filter,
             zone: Zone::local(),
             show: match (self.quiet, self.stats, self.format) {
                 (true, ..) => Show::Nothing,
@@ -109,9 +110,10 @@ impl Opts {
             asked_to_stop,
             spare: Mutex::default(),
         };
-        let all_cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
         // What is counted or saved, is in the order of the WAL.
-        let threads = if in_order { 1 } else { self.threads.map_or_else(all_cores, NonZero::get) };
+        let threads = if in_order { 1 } else { self.threads.get() };
+        // Times are looked for once; what follows later starts where reading stopped.
+        let mut times = self.times;
         let mut totals = Totals { asked: self.segments.start(), plain: self.format == Form::Text, ..Totals::default() };
         let mut start = self.segments.start();
         let mut patience = Patience::default();
@@ -119,6 +121,7 @@ impl Opts {
             let selection = self.segments.open(self.follow)?;
             work.timelines = selection.wal.names().map(|name| ((name.log, name.seg), name.timeline)).collect();
             let options = scan::Options { start: start.or(selection.start), end: selection.end, threads };
+            let options = std::mem::take(&mut times).narrow(&selection.wal, options)?;
             let mut written = Ok(());
             let summary = scan(&selection.wal, options, &work, |part| {
                 written = totals.take(&part, out);
@@ -191,7 +194,7 @@ fn resume_at(summary: &Summary) -> Option<Lsn> {
 }
 
 /// Says on standard error why the reading stopped, where that is worth saying.
-fn conclude(summary: &Summary, selection: &Selection, bad_payloads: u64) -> ExitCode {
+pub(super) fn conclude(summary: &Summary, selection: &Selection, bad_payloads: u64) -> ExitCode {
     // An archive that is damaged may have had more.
     let is_broken = || selection.wal.broken().inspect(|error| eprintln!("pgwal: {error}")).count() > 0;
     let good = match &summary.stop {

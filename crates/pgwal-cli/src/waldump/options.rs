@@ -2,7 +2,7 @@
 
 use std::ffi::OsString;
 
-use pgwal::filter::{Filter, RmgrSet};
+use pgwal::filter::{Filter, OneOf, RmgrSet};
 use pgwal::rmgr::{RMGRS, RmgrId};
 use pgwal::types::{BlockNumber, ForkNumber, Oid, RelFileLocator, Xid};
 use pgwal::{Lsn, TimelineId};
@@ -183,12 +183,13 @@ impl Options {
             'R' => {
                 let detail = "Expecting \"tablespace OID/database OID/relation filenode\".";
                 let bad = || Wrong::Message(format!("invalid relation specification: \"{text}\""), Some(detail));
-                self.filter.relation = Some(relation(bytes).ok_or_else(bad)?);
+                self.filter.relations = Some(OneOf::from_iter([relation(bytes).ok_or_else(bad)?]));
             }
             't' => self.timeline = Some(timeline(bytes, &text, wording)?),
             'x' => {
                 let xid = Scan::new(bytes).unsigned(10, usize::MAX);
-                self.filter.xid = Some(Xid(xid.ok_or_else(|| wrong(wording.bad_xid(&text)))?));
+                let xid = Xid(xid.ok_or_else(|| wrong(wording.bad_xid(&text)))?);
+                self.filter.xids = Some(OneOf::from_iter([xid]));
             }
             'z' => {
                 self.stats = Some(match &*text {
@@ -205,7 +206,7 @@ impl Options {
 
     /// What can be wrong with the options together.
     fn check(&self) -> Result<(), Wrong> {
-        if self.filter.block.is_some() && self.filter.relation.is_none() {
+        if self.filter.block.is_some() && self.filter.relations.is_none() {
             return Err(Wrong::Message("option -B/--block requires option -R/--relation to be specified".to_owned(), None));
         }
         if let Some(third) = self.operands.get(2) {
@@ -294,7 +295,7 @@ mod tests {
         assert_eq!(options("-t 0x10", 18).timeline, Some(TimelineId(16)));
         assert_eq!(options("-t 010", 15).timeline, Some(TimelineId(10)));
         assert_eq!(options("-t 0", 13).timeline, Some(TimelineId(0)));
-        assert_eq!(options("-x 0", 18).filter.xid, Some(Xid(0)));
+        assert_eq!(options("-x 0", 18).filter.xids, Some(OneOf::from_iter([Xid(0)])));
         assert_eq!(options("-R 1663/0/1259 -B 7", 18).filter.block, Some(BlockNumber(7)));
         assert_eq!(options("--stats=record -z", 18).stats, Some(Stats::Rmgr));
         let rmgrs = |line, major| options(line, major).filter.rmgrs.unwrap_or_default();
