@@ -4,6 +4,7 @@ mod args;
 mod cmd;
 mod fullpage;
 mod live;
+mod table;
 mod waldump;
 
 use std::ffi::OsString;
@@ -25,6 +26,7 @@ struct Cli {
 enum Command {
     Dump(cmd::dump::Opts),
     Names(cmd::names::Opts),
+    Stats(cmd::stats::Opts),
 }
 
 fn main() -> ExitCode {
@@ -38,6 +40,7 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Dump(opts) => opts.run(&mut out),
         Command::Names(opts) => opts.run(&mut out),
+        Command::Stats(opts) => opts.run(&mut out),
     };
     match result.and_then(|code| out.flush().map(|()| code).map_err(Into::into)) {
         Ok(code) => code,

@@ -15,12 +15,12 @@ use pgwal::filter::Filter;
 use pgwal::json::{self, Json};
 use pgwal::rmgr::RMGRS;
 use pgwal::scan::{self, Stop, Summary, Work, scan};
-use pgwal::source::{SourceError, SourceProblem};
+use pgwal::source::{SourceError, SourceProblem, Wal};
 use pgwal::stats::Stats;
 use pgwal::text::{Text, Zone};
 use pgwal::{EndReason, Lsn, RawRecord, Record, SegmentName, TimelineId, WalFormat, put, waldump};
 
-use crate::args::{FilterArgs, RmgrArg, SegmentArgs, Selection, ThreadsArg, TimeArgs};
+use crate::args::{FilterArgs, RmgrArg, SegmentArgs, ThreadsArg, TimeArgs};
 use crate::fullpage::{FullPageError, FullPages};
 
 /// Print records: as that major's own pg_waldump does, or as JSON Lines
@@ -154,7 +154,7 @@ impl Opts {
             }
         }
         out.flush()?;
-        Ok(conclude(&summary, &selection, totals.bad_payloads))
+        Ok(conclude(&summary, &selection.wal, selection.partial, totals.bad_payloads))
     }
 }
 
@@ -194,12 +194,12 @@ fn resume_at(summary: &Summary) -> Option<Lsn> {
 }
 
 /// Says on standard error why the reading stopped, where that is worth saying.
-pub(super) fn conclude(summary: &Summary, selection: &Selection, bad_payloads: u64) -> ExitCode {
+pub(super) fn conclude(summary: &Summary, wal: &Wal, partial: bool, bad_payloads: u64) -> ExitCode {
     // An archive that is damaged may have had more.
-    let is_broken = || selection.wal.broken().inspect(|error| eprintln!("pgwal: {error}")).count() > 0;
+    let is_broken = || wal.broken().inspect(|error| eprintln!("pgwal: {error}")).count() > 0;
     let good = match &summary.stop {
         // The segments asked for were read; their last record may go on in the next one.
-        Stop::End(end) if selection.partial && matches!(end.reason, EndReason::NoMoreInput | EndReason::Unfinished { .. }) => true,
+        Stop::End(end) if partial && matches!(end.reason, EndReason::NoMoreInput | EndReason::Unfinished { .. }) => true,
         Stop::End(end) => {
             eprintln!("pgwal: {end}");
             // A segment that is kept for later use is no WAL yet.

@@ -311,7 +311,7 @@ impl Part {
                 self.events.push(Event::End(transactions::End { xid, row, outcome: Outcome::Prepared, time, lsn, subxacts }));
             }
             Some(xact::Op::Assignment(assignment)) if wanted.transactions => {
-                let top = assignment.xtop;
+                let top = assignment.top_xid;
                 self.events.push(Event::Assign { xids: assignment.subxacts.iter().take(CAP).collect(), top });
             }
             _ => {}

@@ -1,0 +1,330 @@
+//! `pgwal stats`, and the wider filters of `pgwal dump`.
+
+use std::fs;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use pgwal::types::{Oid, RelFileLocator, TimestampTz};
+use pgwal::{RmgrId, WalFormat};
+use pgwal_testkit::fixtures;
+use pgwal_testkit::wal::{BlockBuilder, ImageBuilder, MIB, RecordBuilder, Wal};
+use serde_json::Value;
+use tempfile::TempDir;
+
+/// What a run came to.
+#[derive(Debug)]
+struct Ran {
+    status: i32,
+    stdout: String,
+    stderr: String,
+}
+
+impl Ran {
+    /// The rows of a table, of output in JSON.
+    #[track_caller]
+    fn rows(&self, table: &str) -> Vec<Value> {
+        let rows = self.stdout.lines().map(|line| serde_json::from_str::<Value>(line).unwrap_or_else(|e| panic!("{e}: {line}")));
+        rows.filter(|row| row["table"] == table).collect()
+    }
+}
+
+/// Runs `pgwal` in `dir`, with what `args` says, at its blanks.
+#[track_caller]
+fn pgwal(dir: &Path, args: &str) -> Ran {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pgwal"));
+    let args: Vec<String> = args.split(' ').filter(|arg| !arg.is_empty()).map(|arg| arg.replace('_', " ")).collect();
+    command.args(args).current_dir(dir).env("TZ", "UTC").env("LC_ALL", "C").env_remove("PGDATA").stdin(Stdio::null());
+    let output = command.output().unwrap();
+    let text = |bytes| String::from_utf8(bytes).unwrap();
+    Ran { status: output.status.code().unwrap_or(-1), stdout: text(output.stdout), stderr: text(output.stderr) }
+}
+
+fn rel(db: u32, rel: u32) -> RelFileLocator {
+    RelFileLocator { spc: Oid(1663), db: Oid(db), rel: Oid(rel) }
+}
+
+/// 2026-11-23 05:00:00 UTC.
+fn five_o_clock() -> i64 {
+    pgwal::text::Zone::utc().parse("2026-11-23 05:00:00").unwrap().0
+}
+
+fn commit(xid: u32, time: i64) -> RecordBuilder {
+    RecordBuilder::new(RmgrId::XACT, 0x00).xid(xid).main(&TimestampTz(time).0.to_le_bytes())
+}
+
+/// Ten transactions, a minute apart from five o'clock on: each changes its own relation, the odd ones in database 6, and every
+/// third has a page image.
+fn ten_minutes() -> Wal {
+    let mut wal = Wal::new(WalFormat { segment_size: MIB, ..WalFormat::new(17) });
+    for n in 0..10 {
+        let rel = rel(5 + n % 2, 16384 + n);
+        let mut block = BlockBuilder::new(0, rel, n);
+        if n % 3 == 0 {
+            block = block.image(ImageBuilder::empty_page(8192));
+        }
+        wal.record(&RecordBuilder::new(RmgrId(200), 0x00).xid(700 + n).block(block).main(&vec![7; 100 * (n as usize + 1)]));
+        wal.record(&commit(700 + n, five_o_clock() + i64::from(n) * 60_000_000));
+    }
+    wal
+}
+
+fn folder(wal: &Wal) -> TempDir {
+    let dir = TempDir::new().unwrap();
+    for (name, bytes) in wal.segments() {
+        fs::write(dir.path().join(name.to_string()), bytes).unwrap();
+    }
+    dir
+}
+
+const NAMES: &str = r#"{"pgwal_names": 1, "databases": {"5": "shop", "6": "Old Shop"}, "relations": [
+    {"spc":1663,"db":5,"rel":16384,"schema":"public","name":"orders"},
+    {"spc":1663,"db":6,"rel":16385,"schema":"public","name":"orders"},
+    {"spc":1663,"db":5,"rel":16386,"schema":"sales","name":"Lines"}]}"#;
+
+#[test]
+fn the_page() {
+    let dir = folder(&ten_minutes());
+    let ran = pgwal(dir.path(), "stats --top 2");
+    assert_eq!(ran.status, 0, "{}", ran.stderr);
+    assert!(ran.stderr.starts_with("pgwal: the WAL ends at 0/") && ran.stderr.ends_with(": zeroes follow\n"), "{}", ran.stderr);
+    for expected in [
+        "WAL of PostgreSQL 17, timeline 1, 0/00100028 to 0/0010",
+        "Transactions ended from 2026-11-23 05:00:00 UTC to 2026-11-23 05:09:00 UTC, in 9.0 min\n",
+        "20 records with ",
+        "\nRecord types\n",
+        "  custom200/UNKNOWN (0)",
+        "  Transaction/COMMIT ",
+        "\nRelations, 2 of 10\n",
+        "  (8 others)",
+        "  (no relation)",
+        "\nTransactions, 2 of 10; 10 commits, 0 aborts\n",
+        "  709          committed  2026-11-23 05:09:00 UTC  0/0010",
+    ] {
+        assert!(ran.stdout.contains(expected), "{expected:?} is not in\n{}", ran.stdout);
+    }
+    assert!(ran.stdout.lines().all(|line| !line.ends_with(' ')), "{}", ran.stdout);
+    let json = pgwal(dir.path(), "stats --format json");
+    let wal = &json.rows("wal")[0];
+    assert_eq!((&wal["count"], &wal["commits"], &wal["start"]), (&20.into(), &10.into(), &"0/00100028".into()));
+    assert_eq!((&wal["first_end"], &wal["fpi_count"]), (&"2026-11-23T05:00:00.000000Z".into(), &4.into()));
+    for table in ["record", "relation", "transaction"] {
+        let rows = json.rows(table);
+        assert_eq!(rows.last().unwrap()["row"], "total", "{table}");
+        let sum: u64 = rows.iter().filter(|row| row["row"] != "total").map(|row| row["combined_size"].as_u64().unwrap()).sum();
+        assert_eq!(sum, wal["combined_size"], "{table}");
+    }
+}
+
+#[test]
+fn tables_of_fixtures_add_up() {
+    for fixture in fixtures::all() {
+        let what = fixture.dir.display().to_string();
+        let by = "rmgr,record,relation,database,transaction,time,segment,checkpoint,image";
+        let ran = pgwal(&fixture.dir, &format!("stats --format json --by {by}"));
+        assert_eq!(ran.status, 0, "{what}: {}", ran.stderr);
+        let wal = ran.rows("wal").remove(0);
+        for table in ["rmgr", "record", "relation", "database", "transaction", "time", "segment"] {
+            let rows = ran.rows(table);
+            let rows: Vec<&Value> = rows.iter().filter(|row| row["row"] != "total").collect();
+            for field in ["count", "record_size", "fpi_count", "fpi_size", "combined_size"] {
+                let sum: u64 = rows.iter().map(|row| row[field].as_u64().unwrap()).sum();
+                assert_eq!(sum, wal[field], "{what}: {table}.{field}");
+            }
+        }
+        assert_eq!(ran.rows("checkpoint").len() as u64, wal["checkpoints"].as_u64().unwrap(), "{what}");
+    }
+}
+
+#[test]
+fn csv_has_one_table() {
+    let dir = folder(&ten_minutes());
+    let ran = pgwal(dir.path(), "stats --by relation --top 1 --format csv");
+    let lines: Vec<&str> = ran.stdout.lines().collect();
+    assert_eq!(lines[0], "row,relation,spc,db,rel,count,record_size,fpi_count,fpi_size,combined_size");
+    assert!(lines[1].starts_with("row,1663/5/16384,1663,5,16384,1,") || lines[1].starts_with("row,1663/"), "{}", lines[1]);
+    assert!(lines[2].starts_with("others,(9 others),,,,9,"), "{}", lines[2]);
+    assert_eq!(lines.len(), 5);
+    for args in ["stats --format csv", "stats --format csv --by relation --by database"] {
+        let ran = pgwal(dir.path(), args);
+        assert_eq!((ran.status, ran.stdout.as_str()), (2, ""), "{args}");
+        assert!(ran.stderr.starts_with("error: --format csv shows one table"), "{}", ran.stderr);
+    }
+}
+
+#[test]
+fn times() {
+    let dir = folder(&ten_minutes());
+    let json = |args: &str| pgwal(dir.path(), &format!("stats --by time --format json {args}"));
+    let minutes = |ran: &Ran| -> Vec<(String, u64)> {
+        let rows = ran.rows("time");
+        let rows = rows.iter().filter(|row| row["row"] == "row");
+        rows.map(|row| (row["time"].as_str().unwrap()[11..16].to_owned(), row["commits"].as_u64().unwrap())).collect()
+    };
+    let ran = json("--interval 5m");
+    assert_eq!(minutes(&ran), [("05:00".to_owned(), 5), ("05:05".to_owned(), 5)], "{}", ran.stdout);
+    assert_eq!(minutes(&json("")).len(), 10);
+    for (args, first, last) in [
+        ("--from 2026-11-23_05:03 --to 2026-11-23_05:06", 3, 6),
+        ("--from 2026-11-23_05:02:30 --to 2026-11-23_05:06:59+00", 3, 6),
+        ("--from 2026-11-23_06:03+01", 3, 9),
+        ("--to 2026-11-23T05:00:00Z", 0, 0),
+        ("--from 2025-01-01 --to 2027-01-01", 0, 9),
+        ("--from 0/100028 --to 2026-11-23_05:04:30", 0, 4),
+    ] {
+        let ran = json(args);
+        let wal = &ran.rows("wal")[0];
+        let expected = |n: u32| format!("2026-11-23T05:0{n}:00.000000Z");
+        assert_eq!((&wal["first_end"], &wal["last_end"]), (&expected(first).into(), &expected(last).into()), "{args}");
+        // Each with the record before it.
+        assert_eq!(wal["count"], 2 * (last - first + 1), "{args}");
+    }
+    for (args, says) in [
+        ("--from 2026-11-24", "no transaction ends at or after 2026-11-24T00:00:00.000000Z; the last one looked at is of 2026-11-23T05:09"),
+        ("--to 2026-11-22", "no transaction ends up to 2026-11-22T00:00:00.000000Z; the last one looked at is of 2026-11-23T05:00"),
+        ("--from 2026-11-23_05:03:01 --to 2026-11-23_05:03:59", "no transaction ends from 2026-11-23T05:03:01.000000Z to "),
+    ] {
+        let ran = json(args);
+        assert_eq!((ran.status, ran.stdout.as_str()), (1, ""), "{args}");
+        assert!(ran.stderr.starts_with(&format!("pgwal: {says}")), "{args}: {}", ran.stderr);
+    }
+}
+
+#[test]
+fn names_in_the_place_of_numbers() {
+    let dir = folder(&ten_minutes());
+    fs::write(dir.path().join("names.json"), NAMES).unwrap();
+    let ran = pgwal(dir.path(), "stats --by relation,database --format json --names names.json");
+    let names: Vec<Value> = ran.rows("relation").into_iter().map(|row| row["relation"].clone()).collect();
+    for expected in ["shop.public.orders", "\"Old Shop\".public.orders", "shop.sales.\"Lines\"", "1663/6/16387", "(no relation)", "total"] {
+        assert!(names.contains(&expected.into()), "{expected}: {names:?}");
+    }
+    let names: Vec<Value> = ran.rows("database").into_iter().map(|row| row["database"].clone()).collect();
+    assert_eq!(names, ["Old Shop", "shop", "(no relation)", "total"]);
+    for (file, says) in [("missing.json", "pgwal: missing.json: No such file"), (".", "pgwal: .: ")] {
+        let ran = pgwal(dir.path(), &format!("stats --names {file}"));
+        assert_eq!((ran.status, ran.stdout.as_str()), (1, ""), "{file}");
+        assert!(ran.stderr.starts_with(says), "{}", ran.stderr);
+    }
+}
+
+/// What was read before the damage is shown.
+#[test]
+fn damage_and_wrong_inputs() {
+    let mut wal = ten_minutes();
+    let lsn = wal.records()[10].lsn;
+    wal.patch_record(lsn, 60, &[0xA4]);
+    let dir = folder(&wal);
+    let ran = pgwal(dir.path(), "stats --by transaction --format json");
+    assert_eq!(ran.status, 1);
+    assert!(ran.stderr.starts_with("pgwal: 000000010000000000000001:0x") && ran.stderr.contains("xl_crc"), "{}", ran.stderr);
+    assert_eq!(ran.rows("wal")[0]["count"], 10);
+    // A search for times that meets it says so.
+    let ran = pgwal(dir.path(), "stats --from 2026-11-24");
+    assert!(ran.status == 1 && ran.stderr.contains("no transaction ends") && ran.stderr.contains("xl_crc"), "{}", ran.stderr);
+    let ran = pgwal(dir.path(), "stats nowhere");
+    assert_eq!((ran.status, ran.stderr.as_str()), (1, "pgwal: nowhere: No such file or directory (os error 2)\n"));
+    // A commit that does not parse costs that record alone.
+    let mut wal = ten_minutes();
+    wal.record(&RecordBuilder::new(RmgrId::XACT, 0x00).xid(900).main(&[1, 2, 3]));
+    wal.record(&commit(901, five_o_clock() + 3_600_000_000));
+    let ran = pgwal(folder(&wal).path(), "stats --by transaction --format json");
+    assert!(ran.status == 1 && ran.stderr.contains("xl_xact_commit"), "{}", ran.stderr);
+    assert_eq!((&ran.rows("wal")[0]["count"], &ran.rows("wal")[0]["commits"]), (&22.into(), &11.into()));
+}
+
+#[test]
+fn several_inputs() {
+    let fixture = fixtures::all().into_iter().find(|fixture| (fixture.major, &fixture.scenario[..]) == (17, "workload")).unwrap();
+    let dir = fixture.unpacked();
+    let records = |args: &str| {
+        let ran = pgwal(dir.path(), &format!("stats --by segment --format json {args}"));
+        assert_eq!(ran.status, 0, "{args}: {}", ran.stderr);
+        (ran.rows("wal")[0]["count"].as_u64().unwrap(), ran.rows("segment").len() - 1, ran.stderr)
+    };
+    let whole = records(".");
+    let names: Vec<String> = fs::read_dir(dir.path())
+        .unwrap()
+        .map(|file| file.unwrap().file_name().into_string().unwrap())
+        .filter(|name| name.parse::<pgwal::SegmentName>().is_ok())
+        .collect();
+    // In any order. Segments that were named may go on, so that there is no end to speak of.
+    let all = records(&names.join(" "));
+    assert_eq!((all.0, all.1, all.2.as_str()), (whole.0, names.len(), ""));
+    assert!(whole.2.contains("the WAL ends at"), "{}", whole.2);
+    let first = names.iter().min().unwrap();
+    let one = records(first);
+    assert!(one.0 < whole.0 && one.1 == 1 && one.2.is_empty());
+}
+
+#[test]
+fn wrong_options() {
+    let dir = folder(&ten_minutes());
+    for (args, says) in [
+        ("stats --by size", "error: invalid value 'size' for '--by <TABLE>'"),
+        ("stats --top 0", "error: invalid value '0' for '--top <N>'"),
+        ("stats --top many", "error: invalid value 'many' for '--top <N>'"),
+        (
+            "stats --from yesterday",
+            "error: invalid value 'yesterday' for '--from <LSN|TIME>': expected an LSN, like 16/B374D848, or a time",
+        ),
+        ("stats --interval 5", "error: invalid value '5' for '--interval <TIME>': expected a number and a unit"),
+        ("stats --interval 0s", "error: invalid value '0s' for '--interval <TIME>'"),
+        ("stats --interval 99999999999999d", "error: invalid value '99999999999999d' for '--interval <TIME>'"),
+        ("stats --threads 0", "error: invalid value '0' for '--threads <N>'"),
+        ("stats --from 2026-11-23 -", "error: times are looked for before the WAL is read"),
+        ("dump --since today", "error: invalid value 'today' for '--since <TIME>': \"today\" is not a time"),
+        ("dump --follow --until 2026-11-23", "error: the argument '--follow' cannot be used with '--until <TIME>'"),
+        ("dump -R orders", "error: --relation orders: names need --names FILE"),
+        ("dump -R a.b.c.d", "error: invalid value 'a.b.c.d' for '--relation <T/D/R>'"),
+        ("dump --database shop", "error: --database shop: names need --names FILE"),
+    ] {
+        let ran = pgwal(dir.path(), args);
+        assert_eq!((ran.status, ran.stdout.as_str()), (2, ""), "{args}: {}", ran.stderr);
+        assert!(ran.stderr.starts_with(says), "{args}: {}", ran.stderr);
+        assert!(ran.stderr.contains("For more information, try '--help'."), "{args}: {}", ran.stderr);
+    }
+    fs::write(dir.path().join("names.json"), NAMES).unwrap();
+    for (args, says) in [
+        ("dump --names names.json -R public.customers", "error: --relation public.customers: names.json has no such relation"),
+        ("dump --names names.json --database Shop", "error: --database Shop: names.json has no such database"),
+    ] {
+        let ran = pgwal(dir.path(), args);
+        assert_eq!((ran.status, ran.stdout.as_str()), (2, ""), "{args}: {}", ran.stderr);
+        assert!(ran.stderr.starts_with(says), "{args}: {}", ran.stderr);
+    }
+}
+
+/// Several values of one option are alternatives, different options must all hold.
+#[test]
+fn wider_filters_of_dump() {
+    let dir = folder(&ten_minutes());
+    fs::write(dir.path().join("names.json"), NAMES).unwrap();
+    let xids = |args: &str| -> Vec<u32> {
+        let ran = pgwal(dir.path(), &format!("dump . --names names.json {args}"));
+        assert_eq!(ran.status, 0, "{args}: {}", ran.stderr);
+        let xid = |line: &str| line.split_once("tx:").unwrap().1.split(',').next().unwrap().trim().parse().unwrap();
+        ran.stdout.lines().map(xid).collect()
+    };
+    assert_eq!(xids("-x 700 -x 709 -x 1"), [700, 700, 709, 709]);
+    assert_eq!(xids("-x 700 -x 709 -r Transaction"), [700, 709]);
+    assert_eq!(xids("-R 1663/5/16384 -R 1663/6/16387"), [700, 703]);
+    assert_eq!(xids("-R 1663/5/16384 -R 1663/6/16387 -x 703"), [703]);
+    assert_eq!(xids("-R 1663/5/16384 -R 1663/6/16387 -B 3"), [703]);
+    assert_eq!(xids("-R orders"), [700, 701]);
+    assert_eq!(xids("-R shop.public.orders"), [700]);
+    assert_eq!(xids("-R sales.\"Lines\" -R 1663/5/16388"), [702, 704]);
+    assert_eq!(xids("--database 5"), [700, 702, 704, 706, 708]);
+    assert_eq!(xids("--database Old_Shop -w"), [703, 709]);
+    assert_eq!(xids("--database 5 --database 6").len(), 10);
+    assert_eq!(xids("--database shop -R orders"), [700]);
+    assert_eq!(xids("--database 7"), [0u32; 0]);
+    assert_eq!(xids("--since 2026-11-23_05:08"), [708, 708, 709, 709]);
+    assert_eq!(xids("--until 2026-11-23_05:00:59.9"), [700, 700]);
+    assert_eq!(xids("--since 2026-11-23_05:02:00.000001 --until 2026-11-23_05:03 -r Transaction"), [703]);
+    // The same with any number of threads.
+    let one = pgwal(dir.path(), "dump . --since 2026-11-23_05:03 --until 2026-11-23_05:06 --threads 1");
+    for threads in [2, 3, 16] {
+        let many = pgwal(dir.path(), &format!("dump . --since 2026-11-23_05:03 --until 2026-11-23_05:06 --threads {threads}"));
+        assert_eq!((many.stdout, many.stderr), (one.stdout.clone(), one.stderr.clone()));
+    }
+}
