@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::format::WalFormat;
 use crate::lsn::Lsn;
-use crate::record::{Info, Record};
+use crate::record::{Info, RawRecord, Record};
 use crate::rmgr::{self, RMGRS, RmgrId};
 use crate::text::Text;
 
@@ -51,6 +51,10 @@ impl AddAssign for Counts {
     fn add_assign(&mut self, other: Counts) {
         self.count = self.count.wrapping_add(other.count);
         self.record_size = self.record_size.wrapping_add(other.record_size);
+        // Most have none.
+        if other.fpi_count | other.fpi_size == 0 {
+            return;
+        }
         self.fpi_count = self.fpi_count.wrapping_add(other.fpi_count);
         self.fpi_size = self.fpi_size.wrapping_add(other.fpi_size);
     }
@@ -70,13 +74,13 @@ impl Stats {
     /// Counts a record.
     #[inline]
     pub fn add(&mut self, record: &Record<'_>) {
-        self.add_counts(record, Counts::of(record));
+        self.add_counts(record.raw, Counts::of(record));
     }
 
     /// Counts a record whose `counts` are known already.
     #[inline]
-    pub(crate) fn add_counts(&mut self, record: &Record<'_>, counts: Counts) {
-        let header = record.header();
+    pub(crate) fn add_counts(&mut self, raw: &RawRecord<'_>, counts: Counts) {
+        let header = &raw.header;
         let mut opcode = usize::from(header.info.opcode() >> 4);
         if header.rmid == RmgrId::XACT {
             opcode &= 0x07; // the upper bit is a flag, not part of the opcode
@@ -88,7 +92,7 @@ impl Stats {
         if let Some(place) = self.types.get_mut(at) {
             *place += counts;
         }
-        self.end = record.raw.end;
+        self.end = raw.end;
     }
 
     /// Adds what was counted in WAL that comes after this.

@@ -31,6 +31,7 @@
 mod checkpoints;
 mod curve;
 mod images;
+mod plain;
 mod relations;
 #[cfg(test)]
 mod tests;
@@ -46,6 +47,7 @@ pub use curve::Interval;
 pub use images::{Estimate, ImageRow, Reason};
 pub use transactions::{Outcome, Transaction};
 
+use self::plain::{Plain, plain};
 use crate::error::Error;
 use crate::format::WalFormat;
 use crate::lsn::{Lsn, SegmentName, TimelineId};
@@ -142,40 +144,40 @@ impl Work for Counting {
 
     #[inline]
     fn record(&self, raw: &RawRecord<'_>, part: &mut Box<Part>) -> Result<(), Error> {
-        let mut record = Record::unread(raw);
-        record.read()?;
-        let wanted = &self.wanted;
-        let counts = Counts::of(&record);
-        if part.first.is_none() {
-            part.first = Some(First { lsn: raw.lsn, fmt: raw.fmt, timeline: raw.timeline });
-        }
-        part.stats.add_counts(&record, counts);
-        if wanted.relations {
-            part.relations.add(&record, counts);
-        }
-        if wanted.transactions {
-            match raw.header.xid {
-                Xid(0) => part.without_xid += counts,
-                xid => part.transactions.add(xid, raw.lsn, counts),
+        let told = match plain(&raw.bytes) {
+            Some(Plain { relation, main }) => {
+                let counts = Counts { count: 1, record_size: raw.header.tot_len.into(), ..Counts::default() };
+                part.add(raw, counts, &self.wanted);
+                if self.wanted.relations {
+                    match relation {
+                        Some(relation) => part.relations.add_to(relation, counts),
+                        None => part.relations.without_blocks(counts),
+                    }
+                }
+                match (raw.header.rmid, raw.header.info.0, main.first_chunk()) {
+                    // Most commits are a time and nothing else.
+                    (RmgrId::XACT, 0x00, Some(time)) if main.len() == 8 => {
+                        let time = TimestampTz(i64::from_le_bytes(*time));
+                        part.end(raw.header.xid, Outcome::Committed, time, raw.lsn, None, &self.wanted);
+                        Ok(())
+                    }
+                    (RmgrId::XACT | RmgrId::XLOG, ..) => part.tell(&raw.decode()?, &self.wanted),
+                    _ => Ok(()),
+                }
             }
-        }
-        if wanted.interval.is_some() {
-            part.curve.tail += counts;
-        }
-        if wanted.segments {
-            part.count_segment(raw, counts);
-        }
-        if wanted.images && counts.fpi_count > 0 {
-            part.images.add(&record, self.image_limit.load(Ordering::Relaxed));
-        }
-        let told = match raw.header.rmid {
-            RmgrId::XACT => part.transaction_record(&record, wanted),
-            RmgrId::XLOG => part.xlog_record(&record),
-            _ => Ok(()),
+            None => {
+                let record = raw.decode()?;
+                let counts = Counts::of(&record);
+                part.add(raw, counts, &self.wanted);
+                if self.wanted.relations {
+                    part.relations.add(&record, counts);
+                }
+                if self.wanted.images && counts.fpi_count > 0 {
+                    part.images.add(&record, self.image_limit.load(Ordering::Relaxed));
+                }
+                part.tell(&record, &self.wanted)
+            }
         };
-        if let (Some(top), true) = (record.toplevel_xid, wanted.transactions) {
-            part.events.push(Event::Assign { xids: [raw.header.xid].into(), top });
-        }
         // A payload that does not parse costs that record alone.
         if let Err(error) = told {
             part.bad_payloads += 1;
@@ -268,6 +270,39 @@ impl Ends {
 }
 
 impl Part {
+    /// Counts a record where its header and its place say.
+    #[inline]
+    fn add(&mut self, raw: &RawRecord<'_>, counts: Counts, wanted: &Wanted) {
+        if self.first.is_none() {
+            self.first = Some(First { lsn: raw.lsn, fmt: raw.fmt, timeline: raw.timeline });
+        }
+        self.stats.add_counts(raw, counts);
+        if wanted.transactions {
+            match raw.header.xid {
+                Xid(0) => self.without_xid += counts,
+                xid => self.transactions.add(xid, raw.lsn, counts),
+            }
+        }
+        if wanted.interval.is_some() {
+            self.curve.tail += counts;
+        }
+        if wanted.segments {
+            self.count_segment(raw, counts);
+        }
+    }
+
+    /// What a record tells of transactions and checkpoints.
+    fn tell(&mut self, record: &Record<'_>, wanted: &Wanted) -> Result<(), Error> {
+        if let (Some(top), true) = (record.toplevel_xid, wanted.transactions) {
+            self.events.push(Event::Assign { xids: [record.header().xid].into(), top });
+        }
+        match record.rmid() {
+            RmgrId::XACT => self.transaction_record(record, wanted),
+            RmgrId::XLOG => self.xlog_record(record),
+            _ => Ok(()),
+        }
+    }
+
     #[inline]
     fn count_segment(&mut self, raw: &RawRecord<'_>, counts: Counts) {
         let (start, end) = self.segment;
@@ -284,11 +319,6 @@ impl Part {
 
     fn transaction_record(&mut self, record: &Record<'_>, wanted: &Wanted) -> Result<(), Error> {
         let lsn = record.raw.lsn;
-        // Most commits are a time and nothing else.
-        if let (0x00, Some(time)) = (record.info().0, record.main.first_chunk().filter(|_| record.main.len() == 8)) {
-            self.end(record.header().xid, Outcome::Committed, TimestampTz(i64::from_le_bytes(*time)), lsn, None, wanted);
-            return Ok(());
-        }
         let xid = record.header().xid;
         let subxacts = |part: &mut Part, xids: &mut dyn Iterator<Item = Xid>| {
             let xids = xids.take(if wanted.transactions { CAP } else { 0 });

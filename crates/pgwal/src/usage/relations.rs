@@ -34,8 +34,7 @@ impl Part {
     #[inline]
     pub(super) fn add(&mut self, record: &Record<'_>, counts: Counts) {
         let Some(first) = record.blocks.first() else {
-            self.none += counts;
-            return;
+            return self.without_blocks(counts);
         };
         self.add_to(first.rel, Counts { fpi_count: 0, fpi_size: 0, ..counts });
         if counts.fpi_count > 0 {
@@ -45,6 +44,12 @@ impl Part {
                 }
             }
         }
+    }
+
+    /// Counts a record without a block reference.
+    #[inline]
+    pub(super) fn without_blocks(&mut self, counts: Counts) {
+        self.none += counts;
     }
 
     #[inline]
