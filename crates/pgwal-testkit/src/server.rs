@@ -106,6 +106,27 @@ impl Server {
         self.data.join("pg_wal")
     }
 
+    /// Starts a standby that streams from this server, which must allow it (`wal_level = replica`).
+    ///
+    /// # Errors
+    /// What the programs say.
+    pub fn standby(&self) -> io::Result<Server> {
+        let dir = tempfile::Builder::new().prefix("pgwal-server-").tempdir()?;
+        if is_root() {
+            run(Command::new("chown").arg("postgres").arg(dir.path()))?;
+        }
+        let data = dir.path().join("data");
+        self.client(
+            "pg_basebackup",
+            [OsStr::new("-R"), "-X".as_ref(), "stream".as_ref(), "-c".as_ref(), "fast".as_ref(), "-D".as_ref(), data.as_ref()],
+        )?;
+        let conf = data.join("postgresql.conf");
+        fs::write(&conf, fs::read_to_string(&conf)? + &format!("unix_socket_directories = '{}'\n", dir.path().display()))?;
+        let server = Server { postgres: self.postgres.clone(), dir, data };
+        server.control("start")?;
+        Ok(server)
+    }
+
     /// Runs SQL and returns what it prints, unaligned and without headers.
     ///
     /// # Errors
