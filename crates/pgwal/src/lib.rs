@@ -20,6 +20,7 @@ pub mod wire;
 #[macro_use]
 pub mod text;
 pub mod datadir;
+pub mod diff;
 pub mod error;
 pub mod filter;
 pub mod format;
