@@ -175,7 +175,8 @@ fn default_directory() -> PathBuf {
     places.into_iter().flatten().find(|dir| has_wal(dir)).unwrap_or(here)
 }
 
-fn timeline(text: &str) -> Result<TimelineId, String> {
+/// A timeline, decimal or hexadecimal.
+pub fn timeline(text: &str) -> Result<TimelineId, String> {
     let parsed = match text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")) {
         Some(digits) => u32::from_str_radix(digits, 16),
         None => text.parse(),

@@ -24,6 +24,7 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    Diff(cmd::diff::Opts),
     Dump(cmd::dump::Opts),
     Names(cmd::names::Opts),
     Stats(cmd::stats::Opts),
@@ -38,6 +39,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let mut out = io::stdout().lock();
     let result = match cli.command {
+        Command::Diff(opts) => opts.run(&mut out),
         Command::Dump(opts) => opts.run(&mut out),
         Command::Names(opts) => opts.run(&mut out),
         Command::Stats(opts) => opts.run(&mut out),
