@@ -158,7 +158,8 @@ pub struct Comparison {
     pub start: Lsn,
     /// WAL before that, which only one side has.
     pub only_before: Option<OnlyBefore>,
-    /// The first byte that differs, where it was found by comparing bytes; `None`: there is none, or one side ends first.
+    /// The first byte that differs, where it was found by comparing bytes; `None`: there is none, one side ends first, or the page that
+    /// the comparison starts on differs before that.
     pub first_byte: Option<Lsn>,
     /// LSN up to which all bytes are the same.
     pub same_bytes_to: Lsn,
@@ -542,11 +543,13 @@ pub fn diff(a: &Side, b: &Side, options: Options, sink: &mut dyn Sink) -> Result
             true => front::Equal { difference: None, all: false, end: begin.lsn },
             false => front::skip_equal(&mut feeds, &begin, options.context),
         };
+        let start = options.start.unwrap_or_default().max(begin.lsn);
         let mut comparison = Comparison {
             verdict: Verdict::Identical,
-            start: options.start.unwrap_or_default().max(begin.lsn),
+            start,
             only_before: begin.only_before,
-            first_byte: equal.difference,
+            // The page that the start is on may differ before it.
+            first_byte: equal.difference.filter(|&lsn| lsn >= start),
             same_bytes_to: equal.end,
             but_for: ButFor::default(),
             sides: Sides { a: SideReport::new(a), b: SideReport::new(b) },
@@ -995,14 +998,18 @@ impl Merge<'_> {
             }
             stretch.parting
         };
+        // One side ends there, and that is all.
+        let ends_there = |stretch: &Stretch| is_open && self.closed.count == 1 && stretch.parting.meets_at.is_none();
+        let shorter = |stretch: &Stretch| match stretch.records {
+            Sides { a: 0, .. } => Some(Which::A),
+            Sides { b: 0, .. } => Some(Which::B),
+            _ => None,
+        };
         out.verdict = match (self.closed.different, self.closed.damaged) {
-            (Some(stretch), None) if is_open && self.closed.count == 1 && stretch.records.a == 0 => {
-                Verdict::Prefix { side: Which::A, parting: locate(stretch) }
-            }
-            (Some(stretch), None) if is_open && self.closed.count == 1 && stretch.records.b == 0 => {
-                Verdict::Prefix { side: Which::B, parting: locate(stretch) }
-            }
-            (Some(stretch), _) => Verdict::Diverging { parting: locate(stretch) },
+            (Some(stretch), damaged) => match shorter(&stretch).filter(|_| damaged.is_none() && ends_there(&stretch)) {
+                Some(side) => Verdict::Prefix { side, parting: locate(stretch) },
+                None => Verdict::Diverging { parting: locate(stretch) },
+            },
             (None, Some(stretch)) => Verdict::Damaged { parting: locate(stretch) },
             (None, None) if out.first_byte.is_none() && out.but_for.kinds().next().is_none() => Verdict::Identical,
             (None, None) => Verdict::IdenticalBut,
