@@ -21,6 +21,7 @@ pub mod wire;
 pub mod text;
 pub mod datadir;
 pub mod diff;
+pub mod check;
 pub mod error;
 pub mod filter;
 pub mod format;

@@ -1,0 +1,423 @@
+//! What a check found: where, what, and what can be done about it.
+
+use std::fmt;
+use std::ops::Range;
+
+use serde::{Serialize, Serializer};
+
+use crate::error::ErrorKind;
+use crate::format::WalMagic;
+use crate::lsn::{Lsn, SegmentName, TimelineId};
+
+/// Something wrong in a segment, or in the set of segments; one for each damaged range. JSON: one object, with the fields of its
+/// [`Class`] and of its [`Problem`] (`problem`) beside its own, and with `action`.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Finding {
+    /// The file, archive member or stream, as the user knows it; of a file that is missing, its name.
+    pub input: String,
+    /// Segment: by the name of its file, else by its content; `None` where no segment is meant, as for a history file.
+    pub segment: Option<SegmentName>,
+    /// Bytes of the file, the end not included; `None`: the file as a whole.
+    pub offsets: Option<Range<u64>>,
+    /// The place in the WAL, the end not included; `None` where it is unknown.
+    pub lsns: Option<Range<Lsn>>,
+    /// Start of the record that is damaged, or the first of them; `None`: a page header, or no record at all.
+    pub record: Option<Lsn>,
+    /// What happened to the bytes.
+    pub class: Class,
+    /// The check that failed: what was expected and what was found; `None` where the class says it all.
+    pub problem: Option<Problem>,
+}
+
+/// What happened to the bytes: what a person can act on.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "class", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Class {
+    /// A part of a page was written and the rest was not: it has zeroes, or what was there before.
+    TornPage {
+        /// Bytes that were written at a time: 512 (a disk's sector) or 4096 (a page of the operating system).
+        sector: u32,
+    },
+    /// Whole pages of zeroes with WAL behind them.
+    ZeroedPage,
+    /// A page of an earlier use of the file, with WAL behind it.
+    RecycledPage {
+        /// Segment that the page comes from.
+        from: SegmentName,
+        /// Its address there. C: `xlp_pageaddr`.
+        address: Lsn,
+    },
+    /// One bit is the other way round, and turning it back makes all right.
+    BitFlip {
+        /// Offset of its byte in the file.
+        offset: u64,
+        /// The bit in its byte, 0 to 7, the lowest first.
+        bit: u8,
+    },
+    /// Damage without a pattern.
+    Corrupted,
+    /// The bytes are as they were written (the checksum is right), but they are not what the format allows.
+    Malformed,
+    /// Bytes that the format leaves unused are not zero.
+    NotZero,
+    /// WAL of another major version than the segments around it.
+    WrongMajor {
+        /// Magic of the segments around it.
+        expected: WalMagic,
+        /// Its own.
+        found: WalMagic,
+    },
+    /// Not WAL at all, or of an unknown version.
+    NotWal,
+    /// A segment of another cluster.
+    ForeignCluster {
+        /// System identifier of the other segments, or the one asked for. JSON: a string.
+        #[serde(serialize_with = "as_string")]
+        expected: u64,
+        /// Its own. JSON: a string.
+        #[serde(serialize_with = "as_string")]
+        found: u64,
+    },
+    /// The content is whole WAL of another place than the file's name says.
+    WrongName {
+        /// The name that fits the content.
+        content: SegmentName,
+    },
+    /// The file ends inside the segment.
+    Truncated {
+        /// Bytes there are.
+        len: u64,
+        /// Bytes of a segment.
+        expected: u32,
+    },
+    /// The file is longer than a segment.
+    TooLong {
+        /// Bytes there are.
+        len: u64,
+        /// Bytes of a segment.
+        expected: u32,
+    },
+    /// Segments are missing with WAL behind them.
+    MissingSegment {
+        /// The first one.
+        first: SegmentName,
+        /// The last one.
+        last: SegmentName,
+    },
+    /// A segment is there twice.
+    DuplicateSegment {
+        /// The other file.
+        other: String,
+    },
+    /// Timelines contradict each other: in page headers, records, file names or history files.
+    Timeline,
+    /// The file cannot be read, or does not unpack.
+    Unreadable {
+        /// What the operating system or the decompressor says.
+        reason: String,
+    },
+}
+
+/// What to do about a [`Finding`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Action {
+    /// Take the segment from another copy of the WAL: the server's pg_wal, a standby, another archive.
+    FetchAgain,
+    /// Find the missing segments in another copy of the WAL; without them a restore stops before them.
+    FindMissing,
+    /// Take the file out of this set of segments, and look for the one that belongs there.
+    Separate,
+    /// Give the file the name of its content, after a look at how it got the other one.
+    Rename,
+    /// Decide which of the two is right, and remove the other.
+    RemoveOne,
+    /// Report it: the server wrote it like this, or this program is wrong.
+    Report,
+}
+
+/// A check that failed: what was expected and what was found.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(untagged)]
+pub enum Problem {
+    /// The server's own reader would stop at it.
+    Format(ErrorKind),
+    /// The server's own reader does not look at it.
+    Check(Check),
+}
+
+/// Checks that the server's own reader does not make: one variant for each, with its values.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum Check {
+    /// The padding of the page header, after `xlp_rem_len`, is not zero.
+    PagePadding {
+        /// What it has.
+        found: u32,
+    },
+    /// `xlp_rem_len` is not zero on a page that no record goes on at.
+    RemainingAlone {
+        /// `xlp_rem_len`.
+        found: u32,
+    },
+    /// `xlp_rem_len` does not carry on the count of the page before.
+    Remaining {
+        /// What is left of the record, by the page before.
+        expected: u64,
+        /// `xlp_rem_len`.
+        found: u32,
+    },
+    /// A long page header where no segment starts.
+    LongHeaderInside,
+    /// `xlp_sysid` is not that of the other segments.
+    SystemIdentifier {
+        /// That of the other segments. JSON: a string.
+        #[serde(serialize_with = "as_string")]
+        expected: u64,
+        /// `xlp_sysid`. JSON: a string.
+        #[serde(serialize_with = "as_string")]
+        found: u64,
+    },
+    /// `xlp_tli` is newer than the timeline in the file's name.
+    TimelineAboveName {
+        /// Timeline in the name.
+        name: TimelineId,
+        /// `xlp_tli`.
+        found: TimelineId,
+    },
+    /// `xlp_tli` changes without a record that switches the timeline.
+    TimelineWithoutSwitch {
+        /// Timeline of the WAL before.
+        expected: TimelineId,
+        /// `xlp_tli`.
+        found: TimelineId,
+    },
+    /// The page says that a lost record is written over, but no such record starts on it. C: `XLP_FIRST_IS_OVERWRITE_CONTRECORD`.
+    NoOverwriteRecord,
+    /// OVERWRITE_CONTRECORD is about another record than the one that was lost.
+    OverwrittenRecord {
+        /// Start of the record that was lost.
+        expected: Lsn,
+        /// What the record says.
+        found: Lsn,
+    },
+    /// The padding of the record header is not zero.
+    RecordPadding {
+        /// What it has.
+        found: u16,
+    },
+    /// The bytes between a record and the next are not zero.
+    AlignmentPadding {
+        /// The first that is not.
+        found: u8,
+    },
+    /// Bytes behind XLOG_SWITCH, which leaves the rest of the segment empty, are not zero.
+    AfterSwitch {
+        /// The first that is not.
+        found: u8,
+    },
+}
+
+impl Class {
+    /// Its name, as JSON has it.
+    pub const fn name(&self) -> &'static str {
+        match self {
+            Class::TornPage { .. } => "torn_page",
+            Class::ZeroedPage => "zeroed_page",
+            Class::RecycledPage { .. } => "recycled_page",
+            Class::BitFlip { .. } => "bit_flip",
+            Class::Corrupted => "corrupted",
+            Class::Malformed => "malformed",
+            Class::NotZero => "not_zero",
+            Class::WrongMajor { .. } => "wrong_major",
+            Class::NotWal => "not_wal",
+            Class::ForeignCluster { .. } => "foreign_cluster",
+            Class::WrongName { .. } => "wrong_name",
+            Class::Truncated { .. } => "truncated",
+            Class::TooLong { .. } => "too_long",
+            Class::MissingSegment { .. } => "missing_segment",
+            Class::DuplicateSegment { .. } => "duplicate_segment",
+            Class::Timeline => "timeline",
+            Class::Unreadable { .. } => "unreadable",
+        }
+    }
+
+    /// What to do about it.
+    pub const fn action(&self) -> Action {
+        match self {
+            Class::MissingSegment { .. } => Action::FindMissing,
+            Class::WrongMajor { .. } | Class::NotWal | Class::ForeignCluster { .. } => Action::Separate,
+            Class::WrongName { .. } => Action::Rename,
+            Class::DuplicateSegment { .. } => Action::RemoveOne,
+            Class::Malformed => Action::Report,
+            _ => Action::FetchAgain,
+        }
+    }
+}
+
+fn as_string<S: Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
+
+impl Serialize for Finding {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        #[derive(Serialize)]
+        struct Line<'f> {
+            input: &'f str,
+            segment: Option<SegmentName>,
+            offsets: &'f Option<Range<u64>>,
+            lsns: &'f Option<Range<Lsn>>,
+            record: Option<Lsn>,
+            #[serde(flatten)]
+            class: &'f Class,
+            problem: &'f Option<Problem>,
+            action: Action,
+        }
+        let Finding { input, segment, offsets, lsns, record, class, problem } = self;
+        Line { input, segment: *segment, offsets, lsns, record: *record, class, problem, action: class.action() }.serialize(serializer)
+    }
+}
+
+/// One paragraph: where, what, what was expected and found, what it means, and what to do.
+impl fmt::Display for Finding {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.input)?;
+        if let Some(offsets) = &self.offsets {
+            write!(f, ":0x{:x}-0x{:x}", offsets.start, offsets.end)?;
+        }
+        if let Some(lsns) = &self.lsns {
+            write!(f, " ({} to {})", lsns.start, lsns.end)?;
+        }
+        write!(f, ": {}. ", self.class)?;
+        if let Some(problem) = &self.problem {
+            write!(f, "{problem}")?;
+            match self.record {
+                Some(record) if self.lsns.as_ref().is_none_or(|lsns| lsns.start != record) => write!(f, ", in the record at {record}. ")?,
+                _ => write!(f, ". ")?,
+            }
+        }
+        write!(f, "{}", self.class.action())
+    }
+}
+
+impl fmt::Display for Class {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Class::TornPage { sector } => write!(f, "torn page: only some of its {sector}-byte pieces were written"),
+            Class::ZeroedPage => write!(f, "zeroed page: zeroes, and WAL goes on behind them"),
+            Class::RecycledPage { from, address } => {
+                write!(f, "recycled page: it was left over from {from} ({address}), and WAL goes on behind it")
+            }
+            Class::BitFlip { offset, bit } => write!(f, "bit flip: bit {bit} of the byte at 0x{offset:x}, and nothing else"),
+            Class::Corrupted => write!(f, "corrupted: no single bit, page or sector explains it"),
+            Class::Malformed => write!(f, "malformed: the checksum is right, the content is not"),
+            Class::NotZero => write!(f, "not zero: bytes that the format leaves unused"),
+            Class::WrongMajor { expected, found } => {
+                write!(f, "wrong major: WAL of {}, among WAL of {}", Major(*found), Major(*expected))
+            }
+            Class::NotWal => write!(f, "not WAL that can be checked"),
+            Class::ForeignCluster { expected, found } => {
+                write!(f, "foreign cluster: system identifier {found}, where the others have {expected}")
+            }
+            Class::WrongName { content } => write!(f, "wrong name: it has the content of {content}"),
+            Class::Truncated { len, expected } => write!(f, "truncated: {len} of {expected} bytes"),
+            Class::TooLong { len, expected } => write!(f, "too long: {len} bytes, where a segment has {expected}"),
+            Class::MissingSegment { first, last } if first == last => write!(f, "missing segment: there is WAL behind it"),
+            Class::MissingSegment { first, last } => write!(f, "missing segments: {first} to {last}, and there is WAL behind them"),
+            Class::DuplicateSegment { other } => write!(f, "duplicate segment: {other} is the same one"),
+            Class::Timeline => write!(f, "timelines contradict each other"),
+            Class::Unreadable { reason } => write!(f, "unreadable: {reason}"),
+        }
+    }
+}
+
+/// A magic with the release that it means.
+struct Major(WalMagic);
+
+impl fmt::Display for Major {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match (self.0.major(), self.0.older_release()) {
+            (Some(major), _) => write!(f, "PostgreSQL {major}"),
+            (None, Some(release)) => write!(f, "PostgreSQL {release}"),
+            (None, None) => write!(f, "an unknown version ({})", self.0),
+        }
+    }
+}
+
+impl fmt::Display for Action {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Action::FetchAgain => {
+                "A restore would stop here: take this segment from another copy of the WAL (the server's pg_wal, a standby, another archive)."
+            }
+            Action::FindMissing => {
+                "A restore would stop before it: look for it in another copy of the WAL (the server's pg_wal, a standby, another archive)."
+            }
+            Action::Separate => "A restore would stop here: move the file out of this set, and look for the segment that belongs there.",
+            Action::Rename => "A restore would stop here: find out how the file got this name, and look for the segment that belongs there.",
+            Action::RemoveOne => "A restore takes one of the two: compare them, and keep the right one.",
+            Action::Report => "No copy will differ: the server wrote it like this, or this check is wrong. Please report it.",
+        })
+    }
+}
+
+impl fmt::Display for Problem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Problem::Format(kind) => kind.fmt(f),
+            Problem::Check(check) => check.fmt(f),
+        }
+    }
+}
+
+impl fmt::Display for Check {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match *self {
+            Check::PagePadding { found } => write!(f, "padding after xlp_rem_len: expected 0, found {found:08X}"),
+            Check::RemainingAlone { found } => write!(f, "xlp_rem_len: expected 0, since no record goes on here, found {found}"),
+            Check::Remaining { expected, found } => write!(f, "xlp_rem_len: expected {expected} by the page before, found {found}"),
+            Check::LongHeaderInside => {
+                write!(f, "xlp_info: expected a short page header, since no segment starts here, found XLP_LONG_HEADER")
+            }
+            Check::SystemIdentifier { expected, found } => write!(f, "xlp_sysid: expected {expected}, found {found}"),
+            Check::TimelineAboveName { name, found } => write!(f, "xlp_tli: expected {name} at most, by the file's name, found {found}"),
+            Check::TimelineWithoutSwitch { expected, found } => {
+                write!(f, "xlp_tli: expected {expected}, since no record switches the timeline here, found {found}")
+            }
+            Check::NoOverwriteRecord => write!(f, "XLP_FIRST_IS_OVERWRITE_CONTRECORD is set, but OVERWRITE_CONTRECORD does not follow"),
+            Check::OverwrittenRecord { expected, found } => write!(f, "overwritten_lsn: expected {expected}, found {found}"),
+            Check::RecordPadding { found } => write!(f, "padding after xl_rmid: expected 0, found {found:04X}"),
+            Check::AlignmentPadding { found } => write!(f, "padding between records: expected 00, found {found:02X}"),
+            Check::AfterSwitch { found } => write!(f, "rest of the segment after XLOG_SWITCH: expected 00, found {found:02X}"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn json_has_class_and_problem() {
+        let finding = Finding {
+            input: "000000010000000000000001".to_owned(),
+            segment: "000000010000000000000001".parse().ok(),
+            offsets: Some(0x2000..0x4000),
+            lsns: Some(Lsn(0x100_2000)..Lsn(0x100_4000)),
+            record: None,
+            class: Class::ZeroedPage,
+            problem: Some(Problem::Format(ErrorKind::Magic { expected: WalMagic::of(15), found: WalMagic(0) })),
+        };
+        let json = serde_json::to_string(&finding).unwrap();
+        let expected = "{\"input\":\"000000010000000000000001\",\"segment\":\"000000010000000000000001\",\
+            \"offsets\":{\"start\":8192,\"end\":16384},\"lsns\":{\"start\":\"0/01002000\",\"end\":\"0/01004000\"},\"record\":null,\
+            \"class\":\"zeroed_page\",\"problem\":{\"kind\":\"magic\",\"expected\":\"D110\",\"found\":\"0000\"},\"action\":\"fetch_again\"}";
+        assert_eq!(json, expected);
+        let text = finding.to_string();
+        assert!(text.starts_with("000000010000000000000001:0x2000-0x4000 (0/01002000 to 0/01004000): zeroed page"), "{text}");
+        assert!(json.contains(&format!("\"class\":\"{}\"", finding.class.name())));
+    }
+}
