@@ -94,7 +94,7 @@ pub(crate) struct Framer {
     overwritten: Option<Lsn>,
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// A record starts at `next`, or a page header that it follows.
     Record,
@@ -110,18 +110,47 @@ enum State {
     Joining(Joining),
 }
 
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
 struct Joining {
     start: Lsn,
     total: u32,
     header: Option<RecordHeader>,
 }
 
+/// Two framers are equal that go on in the same way.
+impl PartialEq for Framer {
+    fn eq(&self, other: &Framer) -> bool {
+        let state = |framer: &Framer| (framer.fmt, framer.next, framer.state, framer.previous, framer.timeline, framer.overwritten);
+        let is_joining = matches!(self.state, State::Joining(_));
+        state(self) == state(other) && (!is_joining || self.joined == other.joined)
+    }
+}
+
+impl Eq for Framer {}
+
 impl Framer {
     /// A framer whose first window starts at `start`: a page, whose first record is looked for, or a record.
     pub(crate) fn new(fmt: WalFormat, start: Lsn) -> Framer {
         let state = if fmt.page_offset(start) == 0 { State::FindFirst } else { State::InsidePage };
         Framer { fmt, next: start, state, joined: Vec::new(), previous: None, timeline: None, overwritten: None }
+    }
+
+    /// A framer whose first window starts at `start`, where a record starts, behind the one at `previous`.
+    pub(crate) fn behind(previous: Option<Lsn>, timeline: Option<TimelineId>, fmt: WalFormat, start: Lsn) -> Framer {
+        Framer { fmt, next: start, state: State::Record, joined: Vec::new(), previous, timeline, overwritten: None }
+    }
+
+    /// Takes `timeline` for that of the last page header.
+    pub(crate) fn assume_timeline(&mut self, timeline: TimelineId) {
+        self.timeline = self.timeline.map(|_| timeline);
+    }
+
+    /// Start of the record that goes on behind the next page header, and its bytes still to come.
+    pub(crate) fn joining(&self) -> Option<(Lsn, u64)> {
+        match self.state {
+            State::Joining(joining) => Some((joining.start, self.missing(joining))),
+            _ => None,
+        }
     }
 
     /// Format of the WAL.

@@ -1,5 +1,543 @@
 //! Checking WAL: everything that the format allows to check, without stopping at damage.
+//!
+//! [`check`] reads all segments of a [`Wal`] (made by [`Wal::open_all`]) and reports each damaged range once, as a [`Finding`].
+//! What it checks:
+//! - page headers: magic, info bits, address, timeline, remaining length, padding, and the long header against the file's name and size
+//!   and against the other segments;
+//! - records: length, resource manager, link to the record before, checksum, block references, payload to its last byte, images that
+//!   decompress to a page, padding, zeroes behind XLOG_SWITCH;
+//! - the set: gaps, files of the wrong size, segments of another cluster or another major.
+//!
+//! Where records stop, the next place is looked for where they start again. Where none comes, the WAL has ended: zeroes or what is
+//! left over from an earlier use of a file are no damage then, and neither are whole segments of that kind under later names.
+//!
+//! Any single bit that is turned is found, but for these:
+//! - XLP_BKP_REMOVABLE, up to 18, which the server sets as it likes;
+//! - what no record covers: bytes behind the end of the WAL, of a record that never became whole, and of the record that began before the
+//!   first segment.
 
+mod chain;
+mod damage;
 mod finding;
+mod flip;
+mod form;
+mod links;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::ops::{ControlFlow, Range};
+use std::sync::Arc;
+
+use rayon::prelude::*;
+use serde::Serialize;
 
 pub use finding::{Action, Check, Class, Finding, Problem};
+
+use crate::format::{WalFormat, WalMagic};
+use crate::frame::{End, EndReason};
+use crate::lsn::{Lsn, SegmentName, TimelineId};
+use crate::page::PageHeader;
+use crate::source::{Data, Piece, Pieces, SourceError, SourceProblem, Wal};
+use chain::{Chain, Found, Place};
+use links::Links;
+
+/// What to check, and how.
+#[derive(Clone, Copy, Debug)]
+pub struct Options {
+    /// Nothing before this LSN is looked at; `None`: all there is.
+    pub from: Option<Lsn>,
+    /// Nothing from this LSN on is looked at; `None`: all there is.
+    pub to: Option<Lsn>,
+    /// System identifier that all segments must have; `None`: that of the first one.
+    pub system_identifier: Option<u64>,
+    /// Worker threads; what is found does not depend on their number.
+    pub threads: usize,
+}
+
+/// What a check reports while it runs, in the order of timelines and segments.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum Event {
+    /// Something is wrong.
+    Finding(Finding),
+    /// A file has been checked.
+    Checked(Checked),
+}
+
+/// A file that has been checked.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+pub struct Checked {
+    /// What the user knows it by.
+    pub input: String,
+    /// Segment that its name tells.
+    pub segment: Option<SegmentName>,
+    /// Bytes that were looked at.
+    pub bytes: u64,
+    /// Whole records with the right checksum that end in it.
+    pub records: u64,
+    /// Whether the WAL ended before it: a segment that is kept for later use.
+    pub leftover: bool,
+}
+
+/// What there is to say besides the findings.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize)]
+pub struct Summary {
+    /// Files with WAL in them.
+    pub segments: u64,
+    /// Files that the WAL ended before: they are kept for later use.
+    pub leftover: Vec<String>,
+    /// Files that were there when the check began and not when they were to be read, as a server removes old segments.
+    pub vanished: Vec<String>,
+    /// Whole records with the right checksum.
+    pub records: u64,
+    /// Bytes of all files that were looked at.
+    pub bytes: u64,
+    /// Start of the first record and of the last one, by LSN.
+    pub lsns: Option<Range<Lsn>>,
+    /// Timelines of the pages.
+    pub timelines: BTreeSet<TimelineId>,
+    /// Where the WAL of each timeline ends, where it does.
+    pub ends: Vec<TimelineEnd>,
+    /// System identifier of the segments. JSON: a string.
+    #[serde(serialize_with = "as_string")]
+    pub system_identifier: Option<u64>,
+    /// Major version that wrote the WAL.
+    pub major: Option<u8>,
+    /// Number of findings.
+    pub findings: u64,
+}
+
+/// Where a timeline's WAL ends.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct TimelineEnd {
+    /// By the name of its last segment.
+    pub timeline: TimelineId,
+    /// Where, and why.
+    #[serde(flatten)]
+    pub end: End,
+}
+
+fn as_string<S: serde::Serializer>(value: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
+    match value {
+        Some(value) => serializer.collect_str(value),
+        None => serializer.serialize_none(),
+    }
+}
+
+/// Bytes that a worker checks at a time. Findings do not depend on it, nor on the number of threads.
+const PIECE: usize = 1 << 20;
+/// More threads than this only take memory.
+const MAX_THREADS: usize = 64;
+
+/// Checks `wal`, which [`Wal::open_all`] made, and gives `sink` what is found, in order; it may stop the check.
+pub fn check(wal: &Wal, options: Options, mut sink: impl FnMut(Event) -> ControlFlow<()>) -> Summary {
+    let threads = options.threads.clamp(1, MAX_THREADS);
+    let batch_len = if threads == 1 { 1 } else { threads * 2 };
+    let pool = (threads > 1).then(|| rayon::ThreadPoolBuilder::new().num_threads(threads).build().ok()).flatten();
+    let mut plan = Plan::new(wal, options);
+    let mut walk = Walk::new(wal, options);
+    let mut batch = Vec::new();
+    loop {
+        batch.clear();
+        let mut pieces = 0;
+        while pieces < batch_len {
+            let Some(step) = plan.next() else { break };
+            pieces += usize::from(matches!(step, Job::Bytes { .. }));
+            batch.push(step);
+        }
+        if batch.is_empty() {
+            break;
+        }
+        let ahead: Vec<Option<Ahead>> = match &pool {
+            Some(pool) => pool.install(|| batch.par_iter().with_max_len(1).map(|job| job.ahead(plan.system_identifier)).collect()),
+            None => batch.iter().map(|_| None).collect(),
+        };
+        for (job, ahead) in batch.drain(..).zip(ahead) {
+            if walk.take(job, ahead, &mut sink).is_break() {
+                return walk.summary;
+            }
+        }
+    }
+    // Whether the sink wants more makes no difference at the end.
+    let _ = walk.finish(&mut sink);
+    walk.summary
+}
+
+/// A piece of the work, in the order of the files.
+enum Job {
+    /// A file starts.
+    Begin { file: usize, place: Arc<Place>, start: Lsn, other_major: Option<WalMagic>, is_wal: bool },
+    /// Some of its pages, whole unless the file ends there.
+    Bytes { place: Arc<Place>, start: Lsn, data: Data, range: Range<usize> },
+    /// It ends.
+    End { len: u64 },
+    /// It cannot be read, or is not WAL.
+    Failed { file: usize, class: Class },
+    /// It is gone.
+    Vanished { file: usize },
+}
+
+/// Reads the files and finds out how each is to be read.
+struct Plan<'w> {
+    pieces: Pieces<'w>,
+    files: Vec<(&'w str, Option<SegmentName>)>,
+    options: Options,
+    /// Format of the WAL, by the first file that shows it.
+    fmt: Option<WalFormat>,
+    system_identifier: Option<u64>,
+    /// The file that is being read, and whether any of it is wanted.
+    place: Option<(Arc<Place>, bool)>,
+    queue: Option<Job>,
+}
+
+impl<'w> Plan<'w> {
+    fn new(wal: &'w Wal, options: Options) -> Plan<'w> {
+        let system_identifier = options.system_identifier;
+        Plan { pieces: wal.pieces(PIECE), files: wal.files().collect(), options, fmt: None, system_identifier, place: None, queue: None }
+    }
+
+    /// Looks at the first bytes of a file.
+    fn begin(&mut self, file: usize, front: &[u8]) -> Result<(Job, Arc<Place>, bool), Class> {
+        let (input, name) = self.files.get(file).copied().unwrap_or_default();
+        let form = form::find(front, name, self.fmt).ok_or(Class::NotWal)?;
+        let other_major = self.fmt.filter(|fmt| fmt.major != form.fmt.major).and_then(|_| WalMagic::of(form.fmt.major));
+        let fmt = *self.fmt.get_or_insert(form.fmt);
+        if self.system_identifier.is_none() && fmt == form.fmt {
+            self.system_identifier = form.system_identifier;
+        }
+        let before = self.place.take().map(|(place, _)| Arc::new(Place { before: None, ..(*place).clone() }));
+        let before = before.filter(|before| before.fmt == form.fmt && before.start < form.start);
+        let place = Arc::new(Place { input: input.into(), name, fmt: form.fmt, start: form.start, before });
+        let end = if name.is_some() { form.start + u64::from(form.fmt.segment_size) } else { Lsn(u64::MAX) };
+        let is_wanted = self.options.from.is_none_or(|from| end > from) && self.options.to.is_none_or(|to| form.start < to);
+        let start = self.first_page(&place).max(form.start);
+        Ok((Job::Begin { file, place: Arc::clone(&place), start, other_major, is_wal: form.is_wal }, place, is_wanted))
+    }
+
+    /// The page that the check starts at.
+    fn first_page(&self, place: &Place) -> Lsn {
+        self.options.from.map_or(Lsn::INVALID, |from| Lsn(from.0 - place.fmt.page_offset(from)))
+    }
+
+    /// The part of some bytes that is wanted: whole pages, and nothing behind the end of a segment.
+    fn wanted(&self, place: &Place, start: Lsn, len: usize) -> Range<usize> {
+        let size = u64::from(place.fmt.wal_page_size);
+        let mut end = self.options.to.map_or(u64::MAX, |to| to.0.checked_next_multiple_of(size).unwrap_or(u64::MAX));
+        if place.name.is_some() {
+            end = end.min((place.start + u64::from(place.fmt.segment_size)).0);
+        }
+        let at = |lsn: Lsn| usize::try_from(lsn - start).unwrap_or(usize::MAX).min(len);
+        let (first, last) = (at(self.first_page(place)), at(Lsn(end)));
+        first..last.max(first)
+    }
+}
+
+impl Iterator for Plan<'_> {
+    type Item = Job;
+
+    fn next(&mut self) -> Option<Job> {
+        if let Some(job) = self.queue.take() {
+            return Some(job);
+        }
+        loop {
+            match self.pieces.next()? {
+                (file, Piece::Bytes { offset, data }) => {
+                    let mut begin = None;
+                    if offset == 0 {
+                        match self.begin(file, &data) {
+                            Ok((job, place, is_wanted)) => {
+                                self.place = Some((place, is_wanted));
+                                begin = is_wanted.then_some(job);
+                            }
+                            Err(class) => {
+                                self.pieces.skip_file();
+                                return Some(Job::Failed { file, class });
+                            }
+                        }
+                    }
+                    let Some((place, true)) = &self.place else { continue };
+                    let start = place.start + offset;
+                    let range = self.wanted(place, start, data.len());
+                    let bytes = (!range.is_empty()).then(|| Job::Bytes { place: Arc::clone(place), start, data, range });
+                    if begin.is_some() {
+                        self.queue = bytes;
+                        return begin;
+                    }
+                    if bytes.is_some() {
+                        return bytes;
+                    }
+                }
+                (_, Piece::End { len: 1.. }) if !self.place.as_ref().is_some_and(|(_, is_wanted)| *is_wanted) => {}
+                (file, Piece::End { len: 0 }) => return Some(Job::Failed { file, class: Class::NotWal }),
+                (_, Piece::End { len }) => return Some(Job::End { len }),
+                (file, Piece::Failed(SourceError { problem: SourceProblem::Io(e), .. })) if e.kind() == std::io::ErrorKind::NotFound => {
+                    return Some(Job::Vanished { file });
+                }
+                (file, Piece::Failed(error)) => return Some(Job::Failed { file, class: Class::Unreadable { reason: reason(&error) } }),
+            }
+        }
+    }
+}
+
+/// Why an input cannot be read, without its name.
+fn reason(error: &SourceError) -> String {
+    match &error.problem {
+        SourceProblem::Io(e) => e.to_string(),
+        SourceProblem::Unpack(why) => format!("does not unpack: {why}"),
+        _ => error.to_string(),
+    }
+}
+
+/// Pages that a worker checked without knowing what came before.
+struct Ahead {
+    /// The state at the first page at which it is what a reader in order must have too.
+    seam: Chain,
+    /// The state at the end.
+    chain: Chain,
+    /// What was found behind the seam.
+    found: Found,
+}
+
+impl Job {
+    /// Checks pages before their turn; gives up, and leaves it to the one in order, at anything unusual.
+    fn ahead(&self, system_identifier: Option<u64>) -> Option<Ahead> {
+        let Job::Bytes { place, start, data, range } = self else { return None };
+        let bytes = data.get(range.clone())?;
+        let start = *start + range.start as u64;
+        let mut chain = Chain::new(place.fmt, start, system_identifier);
+        let mut found = Found::default();
+        while !chain.is_settled() {
+            if !chain.next_page(place, bytes, start, &mut found) || !found.findings.is_empty() {
+                return None;
+            }
+        }
+        let seam = chain.clone();
+        let mut found = Found::default();
+        while chain.next_page(place, bytes, start, &mut found) {
+            if !found.findings.is_empty() || !chain.is_sound() {
+                return None;
+            }
+        }
+        chain.is_settled().then_some(Ahead { seam, chain, found })
+    }
+}
+
+/// The check in order; its chain is the state of truth.
+struct Walk<'w> {
+    files: Vec<(&'w str, Option<SegmentName>)>,
+    options: Options,
+    links: Option<Links>,
+    chain: Option<Chain>,
+    /// Number of the file that the chain has come to, and its place.
+    current: Option<(usize, Arc<Place>)>,
+    /// Chains at the end of segments that another timeline goes on from.
+    saved: BTreeMap<usize, Chain>,
+    /// What is known of the current file.
+    checked: Option<Checked>,
+    summary: Summary,
+}
+
+type Flow = ControlFlow<()>;
+
+impl<'w> Walk<'w> {
+    fn new(wal: &'w Wal, options: Options) -> Walk<'w> {
+        let (files, summary) = (wal.files().collect(), Summary { system_identifier: options.system_identifier, ..Summary::default() });
+        Walk { files, options, links: None, chain: None, current: None, saved: BTreeMap::new(), checked: None, summary }
+    }
+
+    fn take(&mut self, job: Job, ahead: Option<Ahead>, sink: &mut impl FnMut(Event) -> Flow) -> Flow {
+        match job {
+            Job::Begin { file, place, start, other_major, is_wal } => self.begin(file, place, start, other_major, is_wal, sink),
+            Job::Bytes { place, start, data, range } => {
+                let Some(bytes) = data.get(range.clone()) else { return Flow::Continue(()) };
+                self.bytes(&place, start + range.start as u64, bytes, ahead, sink)
+            }
+            Job::End { len } => self.end(len, sink),
+            Job::Failed { file, class } => self.failed(file, class, sink),
+            Job::Vanished { file } => {
+                self.summary.vanished.extend(self.files.get(file).map(|(input, _)| (*input).to_owned()));
+                Flow::Continue(())
+            }
+        }
+    }
+
+    fn begin(
+        &mut self,
+        file: usize,
+        place: Arc<Place>,
+        start: Lsn,
+        other_major: Option<WalMagic>,
+        is_wal: bool,
+        sink: &mut impl FnMut(Event) -> Flow,
+    ) -> Flow {
+        let links = self.links.get_or_insert_with(|| Links::new(&self.files, place.fmt.segment_size));
+        let (before, gap) = (links.before(file), links.gap(file));
+        let follows = |chain: &Chain, at: usize| match place.name {
+            Some(_) => before == Some(at),
+            None => chain.position() == place.start,
+        };
+        let continues = match (&self.chain, &self.current) {
+            (Some(chain), Some((at, _))) => follows(chain, *at) && chain.position() == start,
+            _ => false,
+        };
+        // A gap counts where there is WAL behind it: what is left over under later names may have gaps.
+        let gap = gap.filter(|_| is_wal && self.chain.is_some() && self.options.from.is_none_or(|from| from < start));
+        if let Some((first, last)) = gap {
+            let fmt = place.fmt;
+            let lsns = first.start(fmt.segment_size)..last.start(fmt.segment_size) + u64::from(fmt.segment_size);
+            let class = Class::MissingSegment { first, last };
+            if let Some(chain) = &mut self.chain {
+                chain.goes_on(start);
+            }
+            self.finish(sink)?;
+            let segment = Some(first);
+            let missing = Finding { input: first.to_string(), segment, offsets: None, lsns: Some(lsns), record: None, class, problem: None };
+            self.report(missing, sink)?;
+        } else if !continues {
+            let saved = before.and_then(|before| self.saved.get(&before)).filter(|chain| chain.position() == start).cloned();
+            self.finish(sink)?;
+            self.chain = saved;
+        }
+        if let Some(found) = other_major {
+            self.finish(sink)?;
+            let expected = self.summary.major.and_then(WalMagic::of).unwrap_or(found);
+            let lsns = place.start..place.start + u64::from(place.fmt.segment_size);
+            let class = Class::WrongMajor { expected, found };
+            let input = place.input.to_string();
+            let offsets = Some(0..place.fmt.segment_size.into());
+            self.report(Finding { input, segment: place.name, offsets, lsns: Some(lsns), record: None, class, problem: None }, sink)?;
+        }
+        let system_identifier = self.summary.system_identifier;
+        self.chain.get_or_insert_with(|| Chain::new(place.fmt, start, system_identifier));
+        self.summary.major.get_or_insert(place.fmt.major);
+        self.checked = Some(Checked { input: place.input.to_string(), segment: place.name, bytes: 0, records: 0, leftover: false });
+        self.current = Some((file, place));
+        Flow::Continue(())
+    }
+
+    fn bytes(&mut self, place: &Place, start: Lsn, bytes: &[u8], ahead: Option<Ahead>, sink: &mut impl FnMut(Event) -> Flow) -> Flow {
+        let Some(chain) = &mut self.chain else { return Flow::Continue(()) };
+        let mut found = Found::default();
+        let mut ahead = ahead;
+        loop {
+            if let Some(mut ahead) = ahead.take_if(|ahead| ahead.seam == *chain) {
+                *chain = ahead.chain;
+                ahead.found.add(&mut found);
+                found = ahead.found;
+                break;
+            }
+            if !chain.next_page(place, bytes, start, &mut found) {
+                break;
+            }
+        }
+        if let Some(checked) = &mut self.checked {
+            checked.bytes += bytes.len() as u64;
+            checked.records += found.records;
+        }
+        self.summary.bytes += bytes.len() as u64;
+        self.summary.system_identifier = chain.system_identifier();
+        self.take_found(found, sink)
+    }
+
+    /// The file has ended.
+    fn end(&mut self, len: u64, sink: &mut impl FnMut(Event) -> Flow) -> Flow {
+        let (Some((file, place)), Some(mut checked)) = (&self.current, self.checked.take()) else { return Flow::Continue(()) };
+        let (file, place) = (*file, Arc::clone(place));
+        let size = place.fmt.segment_size;
+        let seems_ended = self.chain.as_ref().is_some_and(Chain::seems_ended);
+        checked.leftover = seems_ended && checked.records == 0;
+        let expected = u64::from(size);
+        let is_whole = if place.name.is_some() { len == expected } else { len.is_multiple_of(expected) };
+        let may_be_short = place.input.contains(".partial") && len < expected;
+        if !is_whole && !may_be_short && !(place.name.is_none() && seems_ended) {
+            let (len, end) = match place.name {
+                Some(_) => (len, place.start + expected),
+                None => (len % expected, Lsn(place.start.0.saturating_add(len.next_multiple_of(expected)))),
+            };
+            let (class, bytes) = match len < expected {
+                true => (Class::Truncated { len, expected: size }, len..expected),
+                false => (Class::TooLong { len, expected: size }, expected..len),
+            };
+            let lsns = (len < expected).then(|| Lsn(end.0 - (expected - len))..end);
+            if let (true, Some(chain)) = (len < expected, &mut self.chain) {
+                chain.skip_to(end, class.clone());
+            }
+            let input = place.input.to_string();
+            self.report(Finding { input, segment: place.name, offsets: Some(bytes), lsns, record: None, class, problem: None }, sink)?;
+        }
+        if checked.leftover {
+            self.summary.leftover.push(checked.input.clone());
+        } else {
+            self.summary.segments += 1;
+        }
+        if let (Some(chain), true) = (&self.chain, self.links.as_ref().is_some_and(|links| links.is_fork(file))) {
+            self.saved.insert(file, chain.clone());
+        }
+        sink(Event::Checked(checked))
+    }
+
+    /// A file cannot be read, or no further.
+    fn failed(&mut self, file: usize, class: Class, sink: &mut impl FnMut(Event) -> Flow) -> Flow {
+        let (input, name) = self.files.get(file).copied().unwrap_or_default();
+        let input = input.to_owned();
+        let mut finding = Finding { input, segment: name, offsets: None, lsns: None, record: None, class, problem: None };
+        if let (Some((_, place)), Some(name)) = (&self.current, name) {
+            let end = name.start(place.fmt.segment_size) + u64::from(place.fmt.segment_size);
+            finding.lsns = Some(name.start(place.fmt.segment_size)..end);
+            if let Some(chain) = &mut self.chain {
+                if chain.seems_ended() && finding.class == Class::NotWal {
+                    self.summary.leftover.push(finding.input);
+                    return Flow::Continue(());
+                }
+                if chain.position() < end {
+                    chain.skip_to(end, finding.class.clone());
+                }
+            }
+            self.current = Some((file, Arc::clone(place)));
+        }
+        self.checked = None;
+        self.report(finding, sink)
+    }
+
+    /// Nothing follows on the chain.
+    fn finish(&mut self, sink: &mut impl FnMut(Event) -> Flow) -> Flow {
+        let (Some(chain), Some((_, place))) = (self.chain.take(), &self.current) else { return Flow::Continue(()) };
+        let cut_off = self.options.to.is_some_and(|to| chain.position() >= to);
+        let mut found = Found::default();
+        if let Some(end) = chain.finish(place, &mut found).filter(|_| !cut_off) {
+            let is_leftover = matches!(end.reason, EndReason::Recycled { .. } | EndReason::ZeroPage) && end.lsn == place.start;
+            if !is_leftover || self.summary.ends.is_empty() {
+                let timeline = place.name.map_or(found.timeline, |name| name.timeline);
+                self.summary.ends.push(TimelineEnd { timeline, end });
+            }
+        }
+        self.take_found(found, sink)
+    }
+
+    fn take_found(&mut self, found: Found, sink: &mut impl FnMut(Event) -> Flow) -> Flow {
+        self.summary.records += found.records;
+        if found.timeline.0 > 0 {
+            self.summary.timelines.insert(found.timeline);
+        }
+        if let (Some(first), Some(last)) = (found.first, found.last) {
+            let lsns = self.summary.lsns.get_or_insert(first..last);
+            *lsns = lsns.start.min(first)..lsns.end.max(last);
+        }
+        found.findings.into_iter().try_for_each(|finding| self.report(finding, sink))
+    }
+
+    fn report(&mut self, finding: Finding, sink: &mut impl FnMut(Event) -> Flow) -> Flow {
+        let is_outside = finding.lsns.as_ref().is_some_and(|lsns| {
+            self.options.from.is_some_and(|from| lsns.end <= from) || self.options.to.is_some_and(|to| lsns.start >= to)
+        });
+        if is_outside {
+            return Flow::Continue(());
+        }
+        self.summary.findings += 1;
+        sink(Event::Finding(finding))
+    }
+}
+
+/// Whether the page at the front of a segment says that it belongs at `start`.
+fn belongs(header: &PageHeader, fmt: WalFormat, start: Lsn) -> bool {
+    header.magic.major() == Some(fmt.major) && header.address == start
+}

@@ -101,6 +101,20 @@ macro_rules! rmgrs {
             })
         }
 
+        /// Parses the payload of `rec` and drops it: whether it is what its opcode promises. Nothing to say about a custom
+        /// resource manager, or an opcode that this version does not define.
+        ///
+        /// # Errors
+        /// The payload does not parse.
+        #[inline]
+        pub fn check(rec: &Record<'_>, fmt: WalFormat) -> Result<()> {
+            match rec.rmid().0 {
+                $($id => { $module::parse(rec, fmt)?; })*
+                _ => {}
+            }
+            Ok(())
+        }
+
         /// Appends the description of `rec`: what [`parse`] and [`Describe`] do, without the payload in between.
         ///
         /// # Errors

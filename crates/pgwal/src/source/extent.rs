@@ -44,7 +44,7 @@ impl Extent {
 }
 
 /// Extents start and end at multiples of the largest WAL page.
-const LARGEST_PAGE: usize = 1 << 16;
+pub(super) const LARGEST_PAGE: usize = 1 << 16;
 
 /// The extents of a [`super::Wal`], in its order. An error concerns one segment; the next call goes on behind it.
 pub struct Extents<'w> {
@@ -71,7 +71,7 @@ struct Current {
     partial: bool,
 }
 
-enum Bytes {
+pub(super) enum Bytes {
     File {
         file: File,
         offset: u64,
@@ -112,7 +112,7 @@ impl<'w> Extents<'w> {
         Ok(Current { input: entry.input.as_str().into(), fmt, start, next, bytes, partial })
     }
 
-    fn open_place(&mut self, entry: &Entry) -> Result<Bytes, SourceError> {
+    pub(super) fn open_place(&mut self, entry: &Entry) -> Result<Bytes, SourceError> {
         let fail = |e: io::Error| SourceError::new(&entry.input, SourceProblem::Io(e));
         let stream = match &entry.place {
             Place::File(path) => {
@@ -279,7 +279,7 @@ impl Bytes {
     }
 
     /// Up to `size` bytes; none at the end.
-    fn next(&mut self, size: usize) -> io::Result<Data> {
+    pub(super) fn next(&mut self, size: usize) -> io::Result<Data> {
         match self {
             Bytes::File { file, offset, left } => {
                 let len = (*left).min(size as u64);

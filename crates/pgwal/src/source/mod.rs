@@ -6,6 +6,7 @@
 mod archive;
 mod extent;
 mod kind;
+mod pieces;
 mod plan;
 mod unpack;
 
@@ -19,6 +20,7 @@ use memmap2::{Mmap, MmapOptions};
 
 pub use extent::{Extent, Extents};
 pub use kind::{Kind, NotWal};
+pub(crate) use pieces::{Piece, Pieces};
 pub use plan::{Wal, segment_of_file_name};
 
 use crate::error::{Error, Result};

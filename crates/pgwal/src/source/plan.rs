@@ -11,6 +11,7 @@ use tempfile::TempDir;
 use super::archive::{Member, Tar};
 use super::extent::Extents;
 use super::kind::{FIRST_PAGE, Kind, Packing};
+use super::pieces::Pieces;
 use super::{SourceError, SourceProblem, unpack};
 use crate::lsn::{Lsn, SegmentName, TimelineId};
 
@@ -108,6 +109,36 @@ impl Wal {
             [one] if is_empty => Err(SourceError::new(one.as_ref().display(), SourceProblem::NoSegments)),
             _ => Ok(wal),
         }
+    }
+
+    /// Finds the segments of `inputs` as [`Wal::open`] does, and keeps all of them, on every timeline, or on `timeline` alone, and
+    /// each file of a segment that is there more than once. They are in the order of their names; the best file of a segment
+    /// comes first.
+    ///
+    /// # Errors
+    /// As [`Wal::open`].
+    pub fn open_all<P: AsRef<Path>>(inputs: &[P], timeline: Option<TimelineId>) -> Result<Wal, SourceError> {
+        let mut wal = Wal { entries: Vec::new(), _spilled: Vec::new() };
+        for input in inputs {
+            let found = wal.find(input.as_ref())?;
+            wal.entries.extend(found);
+        }
+        wal.entries.retain(|entry| entry.name.is_none_or(|name| timeline.is_none_or(|wanted| name.timeline == wanted)));
+        wal.entries.sort_by_key(|entry| (entry.name, std::cmp::Reverse(rank(&entry.input))));
+        match inputs {
+            [one] if wal.entries.is_empty() => Err(SourceError::new(one.as_ref().display(), SourceProblem::NoSegments)),
+            _ => Ok(wal),
+        }
+    }
+
+    /// The segments' files, each with the name of its segment, where it has one.
+    pub fn files(&self) -> impl ExactSizeIterator<Item = (&str, Option<SegmentName>)> {
+        self.entries.iter().map(|entry| (entry.input.as_str(), entry.name))
+    }
+
+    /// The bytes of each file in the order of the files, at most `size` at a time (rounded up to whole 64 kB pages), whatever they are.
+    pub(crate) fn pieces(&self, size: usize) -> Pieces<'_> {
+        Pieces::new(&self.entries, size)
     }
 
     /// Names of the segments, of those that have one.
@@ -208,7 +239,8 @@ impl Wal {
             Ok(())
         });
         let place = |entry: &Entry| entry.name.map(|name| (name.log, name.seg));
-        if entries.is_sorted_by(|a, b| place(a) < place(b)) {
+        let timeline = |entry: &Entry| entry.name.map(|name| name.timeline);
+        if entries.is_sorted_by(|a, b| place(a) < place(b) && timeline(a) <= timeline(b)) {
             return segments_of(&input, entries, walked);
         }
         self.spill(&input, open().map_err(SourceError::unpack(&input))?)

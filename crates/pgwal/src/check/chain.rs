@@ -1,0 +1,1009 @@
+//! Checking pages and records in their order, and finding the way back to records behind damage.
+
+use std::borrow::Cow;
+use std::ops::Range;
+use std::sync::Arc;
+
+use super::damage;
+use super::finding::{Check, Class, Finding, Problem};
+use super::flip;
+use crate::error::{Error, ErrorKind};
+use crate::format::{WalFormat, WalMagic};
+use crate::frame::{End, EndReason, Framer, Step};
+use crate::lsn::{Lsn, SegmentName, TimelineId};
+use crate::page::{LongHeader, PageHeader, PageInfo, SHORT_HEADER_SIZE};
+use crate::record::{Info, RECORD_HEADER_SIZE, RawRecord, RecordHeader, is_rmgr};
+use crate::rmgr::{self, Payload, RmgrId, xlog};
+use crate::wire::Wire;
+
+/// A segment file that is being checked.
+#[derive(Clone, Debug)]
+pub(super) struct Place {
+    /// What the user knows it by.
+    pub input: Arc<str>,
+    /// Segment that the file's name tells.
+    pub name: Option<SegmentName>,
+    pub fmt: WalFormat,
+    /// LSN of the file's first byte.
+    pub start: Lsn,
+    /// The file that holds the WAL before it.
+    pub before: Option<Arc<Place>>,
+}
+
+/// What came out of checking some pages.
+#[derive(Debug, Default)]
+pub(super) struct Found {
+    pub findings: Vec<Finding>,
+    /// Records that are whole and have the right checksum.
+    pub records: u64,
+    /// Start of the first of them.
+    pub first: Option<Lsn>,
+    /// Start of the last of them.
+    pub last: Option<Lsn>,
+    /// The newest timeline of the pages.
+    pub timeline: TimelineId,
+    /// Space for the pages that images are restored to.
+    page: Vec<u8>,
+}
+
+/// What is known of the WAL up to a place, and what must come next.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) struct Chain {
+    /// Joins the records; `None` while the place is looked for where records start again.
+    framer: Option<Framer>,
+    fmt: WalFormat,
+    /// Behind the last byte that has been looked at.
+    position: Lsn,
+    /// The page at which the search for a first record began, until one is found.
+    origin: Option<Lsn>,
+    /// What the next page must say is left of the record that goes on from before the first page.
+    leading: Option<u64>,
+    /// The bytes so far of a record that pages cut, as far as they may be needed.
+    cut: Vec<u8>,
+    timeline: Timeline,
+    /// The page that says that the record before it was lost, until a record says so too.
+    overwriting: Option<Lsn>,
+    /// Of the first segment, or the one asked for.
+    system_identifier: Option<u64>,
+    /// The segment is one of another cluster.
+    foreign: bool,
+    /// Up to here nothing more is said about bytes that should be zero.
+    quiet: Lsn,
+    lost: Option<Box<Lost>>,
+}
+
+/// Which timeline pages must have.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+struct Timeline {
+    /// The one that the WAL is on; `None`: not known yet, or not any more.
+    now: Option<TimelineId>,
+    /// No page may have an older one.
+    floor: TimelineId,
+    /// A page that came before the record that explains it.
+    change: Option<Change>,
+}
+
+/// A page with a newer timeline than the one before.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Change {
+    page: Lsn,
+    from: TimelineId,
+    to: TimelineId,
+    /// Records since; the server writes a few before the one that tells the new timeline.
+    records: u8,
+}
+
+/// Where records stopped, until they start again.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Lost {
+    /// The first byte that belongs to no good record.
+    from: Lsn,
+    record: Option<Lsn>,
+    problem: Option<Problem>,
+    class: Class,
+    /// A page of an earlier use of the file; if a record is found further on in it, the page was torn.
+    page: Option<Lsn>,
+    /// What this is if no WAL comes behind: its end.
+    end: Option<EndReason>,
+    /// There is WAL behind it, even if no whole record has been found yet.
+    goes_on: bool,
+    /// Start of the last good record.
+    last: Option<Lsn>,
+    /// It has been reported already.
+    reported: bool,
+}
+
+/// More of a record is not kept for a search for a flipped bit.
+const CUT_LIMIT: usize = 1 << 20;
+/// Records that may come between a page with a new timeline and the record that tells of it: OVERWRITE_CONTRECORD, FPW_CHANGE, …
+const RECORDS_BEFORE_SWITCH: u8 = 4;
+
+/// A page, and what lies around it.
+struct Page<'p> {
+    lsn: Lsn,
+    header: PageHeader,
+    /// Its bytes, with damage undone that is understood.
+    bytes: Cow<'p, [u8]>,
+    /// The piece of the file that it lies in.
+    piece: &'p [u8],
+    piece_start: Lsn,
+}
+
+impl Found {
+    /// Takes over what was found before this.
+    pub(super) fn add(&mut self, before: &mut Found) {
+        std::mem::swap(&mut self.findings, &mut before.findings);
+        self.findings.append(&mut before.findings);
+        self.records += before.records;
+        self.first = before.first.or(self.first);
+        self.last = self.last.or(before.last);
+        self.timeline = self.timeline.max(before.timeline);
+    }
+}
+
+impl Page<'_> {
+    /// LSN behind its last byte.
+    fn end(&self) -> Lsn {
+        self.lsn + self.bytes.len() as u64
+    }
+
+    /// Its bytes from `lsn` on, which lies inside it.
+    fn from(&self, lsn: Lsn) -> &[u8] {
+        usize::try_from(lsn - self.lsn).ok().and_then(|at| self.bytes.get(at..)).unwrap_or_default()
+    }
+
+    /// The bytes of the piece from `lsn` to the end of this page.
+    fn piece_from(&self, lsn: Lsn) -> &[u8] {
+        let at = |lsn: Lsn| usize::try_from(lsn - self.piece_start).unwrap_or(usize::MAX).min(self.piece.len());
+        self.piece.get(at(lsn)..at(self.end())).unwrap_or_default()
+    }
+}
+
+impl Place {
+    /// The segment, by its name, or by where it lies.
+    pub(super) fn segment(&self, timeline: TimelineId, lsn: Lsn) -> SegmentName {
+        match self.name {
+            Some(name) if lsn.segment_number(self.fmt.segment_size) == self.start.segment_number(self.fmt.segment_size) => name,
+            _ => SegmentName::of(timeline, lsn, self.fmt.segment_size),
+        }
+    }
+
+    /// The file that the byte at `lsn` lies in: this one, or one before it.
+    fn of(&self, lsn: Lsn) -> &Place {
+        let mut place = self;
+        while let Some(before) = place.before.as_ref().filter(|_| lsn < place.start) {
+            place = before;
+        }
+        place
+    }
+
+    /// Offset of the byte at `lsn` in the file; its end, for what lies behind it.
+    fn offset(&self, lsn: Lsn) -> u64 {
+        let len = if self.name.is_some() { u64::from(self.fmt.segment_size) } else { u64::MAX };
+        (lsn - self.start).min(len)
+    }
+
+    /// Newest timeline that the segment can have.
+    fn ceiling(&self) -> TimelineId {
+        self.name.map_or(TimelineId(u32::MAX), |name| name.timeline)
+    }
+}
+
+impl Chain {
+    /// Knows nothing yet: starts at the page at `start`.
+    pub(super) fn new(fmt: WalFormat, start: Lsn, system_identifier: Option<u64>) -> Chain {
+        Chain {
+            framer: Some(Framer::new(fmt, start)),
+            fmt,
+            position: start,
+            origin: Some(start),
+            leading: None,
+            cut: Vec::new(),
+            timeline: Timeline::default(),
+            overwriting: None,
+            system_identifier,
+            foreign: false,
+            quiet: Lsn::INVALID,
+            lost: None,
+        }
+    }
+
+    /// Behind the last byte looked at.
+    pub(super) fn position(&self) -> Lsn {
+        self.position
+    }
+
+    /// Of the first segment, or the one asked for.
+    pub(super) fn system_identifier(&self) -> Option<u64> {
+        self.system_identifier
+    }
+
+    /// Whether records follow each other up to here: no damage, no end, nothing open but a record that goes on.
+    pub(super) fn is_sound(&self) -> bool {
+        self.lost.is_none() && self.framer.is_some() && self.origin.is_none()
+    }
+
+    /// Whether the WAL seems to have ended.
+    pub(super) fn seems_ended(&self) -> bool {
+        self.lost.as_ref().is_some_and(|lost| lost.end.is_some() && !lost.goes_on)
+    }
+
+    /// Whether the state is that which a reader has who began at a page shortly before: its next record is known.
+    pub(super) fn is_settled(&self) -> bool {
+        self.is_sound() && self.leading.is_none() && self.timeline.change.is_none() && self.overwriting.is_none() && !self.foreign
+    }
+
+    /// There is WAL at `next`, behind segments that are missing: this is not its end.
+    pub(super) fn goes_on(&mut self, next: Lsn) {
+        match &mut self.lost {
+            Some(lost) => lost.goes_on = true,
+            None => self.skip_to(next, Class::Corrupted),
+        }
+    }
+
+    /// Goes on at `next`, behind bytes that are missing and have been reported.
+    pub(super) fn skip_to(&mut self, next: Lsn, class: Class) {
+        if self.lost.is_none() {
+            let lost = self.lose(self.position, None, None, class);
+            self.lost = Some(Box::new(Lost { reported: true, goes_on: true, ..lost }));
+        }
+        self.framer = None;
+        self.cut.clear();
+        self.position = next;
+    }
+
+    /// Checks the next page: the one at the position, in `piece`, which starts at `start`. `false`: there is none.
+    pub(super) fn next_page(&mut self, place: &Place, piece: &[u8], start: Lsn, found: &mut Found) -> bool {
+        let lsn = self.position;
+        let left = usize::try_from(lsn - start).ok().and_then(|at| piece.get(at..)).unwrap_or_default();
+        let bytes = left.get(..self.fmt.wal_page_size as usize).unwrap_or(left);
+        self.position = lsn + bytes.len() as u64;
+        if let Ok((_, header)) = PageHeader::read(bytes) {
+            self.page(place, Page { lsn, header, bytes: Cow::Borrowed(bytes), piece, piece_start: start }, found);
+        }
+        !bytes.is_empty()
+    }
+
+    fn page(&mut self, place: &Place, mut page: Page<'_>, found: &mut Found) {
+        if self.foreign && page.header.long.is_some_and(|long| Some(long.system_identifier) == self.system_identifier) {
+            *self = Chain { position: self.position, ..Chain::new(self.fmt, page.lsn, self.system_identifier) };
+        }
+        if self.quiet <= page.lsn {
+            self.quiet = Lsn::INVALID;
+        }
+        let unused = self.behind_switch(page.lsn);
+        // From 11 on, the server leaves out the headers of pages that nothing is written to.
+        let is_empty = unused.is_some() && count_ones(page.bytes.get(..SHORT_HEADER_SIZE).unwrap_or_default()) <= 2;
+        if self.framer.is_some() && (is_empty || self.is_expected(place, &page.header) || self.header(place, &mut page, found)) {
+            if let Some(end) = unused {
+                let header = if is_empty { 0 } else { SHORT_HEADER_SIZE as u64 };
+                self.not_zero(place, page.lsn + header, page.from(page.lsn + header), end, found);
+            }
+            if let Some(framer) = &mut self.framer {
+                framer.assume_timeline(page.header.timeline);
+            }
+            found.timeline = found.timeline.max(page.header.timeline);
+        } else {
+            self.start_again(place, &page);
+        }
+        // Each round ends the page or goes on further behind in it.
+        while let Some(mut framer) = self.framer.take() {
+            let result = self.records(place, &page, &mut framer, found);
+            match result {
+                Ok(()) => {
+                    self.keep_cut(&page, &framer);
+                    self.framer = Some(framer);
+                    break;
+                }
+                Err(error) => self.failed(place, &mut page, &framer, &error, found),
+            }
+        }
+    }
+
+    /// Whether a page header is just what it must be. Every page asks, so this is quick and leaves the hard cases to [`Chain::header`].
+    fn is_expected(&self, place: &Place, header: &PageHeader) -> bool {
+        let Some(framer) = &self.framer else { return false };
+        let at = framer.position();
+        let long = self.long_header(at);
+        let mut info = header.info.0;
+        if !self.fmt.since(19) {
+            info &= !PageInfo::XLP_BKP_REMOVABLE.0;
+        }
+        let (continues, remaining) = match (framer.joining(), self.leading) {
+            (Some((_, missing)), _) => (true, missing),
+            (None, Some(missing)) => (missing > 0, missing),
+            (None, None) if self.is_searching() => (header.remaining > 0, header.remaining.into()),
+            (None, None) => (false, 0),
+        };
+        let bits = if continues { PageInfo::XLP_FIRST_IS_CONTRECORD.0 } else { 0 } | if long { PageInfo::XLP_LONG_HEADER.0 } else { 0 };
+        let system = match (header.long, self.system_identifier) {
+            (Some(long), Some(expected)) => long.system_identifier == expected,
+            _ => true,
+        };
+        let sizes = header.long.is_none_or(|long| {
+            long.segment_size == self.fmt.segment_size && long.wal_page_size == self.fmt.wal_page_size
+        });
+        let timeline = match self.timeline.now {
+            Some(now) => header.timeline == now && self.timeline.change.is_none(),
+            None => header.timeline >= self.timeline.floor && header.timeline.0 > 0,
+        };
+        // Behind a switch, from 11 on, there are no headers.
+        info == bits
+            && header.address == at
+            && u64::from(header.remaining) == remaining
+            && header.padding == 0
+            && header.magic.major() == Some(self.fmt.major)
+            && system
+            && sizes
+            && timeline
+            && header.timeline <= place.ceiling()
+            && self.knows(header)
+    }
+
+    /// Whether nothing is to be learned from the header.
+    fn knows(&self, header: &PageHeader) -> bool {
+        self.timeline.now.is_some() && (header.long.is_none() || self.system_identifier.is_some()) && !self.is_searching()
+    }
+
+    /// Whether it is not known yet if a record goes on at the next page.
+    fn is_searching(&self) -> bool {
+        self.framer.as_ref().is_some_and(|framer| framer.next_record().is_none() && framer.joining().is_none())
+    }
+
+    fn long_header(&self, page: Lsn) -> bool {
+        page.segment_offset(self.fmt.segment_size) == 0
+    }
+
+    /// End of the unused rest of a segment that the page at `page` lies in.
+    fn behind_switch(&self, page: Lsn) -> Option<Lsn> {
+        let next = self.framer.as_ref()?.next_record()?;
+        (next >= page + u64::from(self.fmt.wal_page_size)).then(|| Lsn(next.0 - self.fmt.page_offset(next)))
+    }
+
+    /// Judges a page header that is not plainly right: says what is wrong with it, and undoes it in the copy of the page.
+    /// `false`: the page cannot be used as what should come next.
+    fn header(&mut self, place: &Place, page: &mut Page<'_>, found: &mut Found) -> bool {
+        let Some(framer) = &self.framer else { return false };
+        let lsn = page.lsn;
+        let joining = framer.joining();
+        let overwrite = PageInfo::overwrite_contrecord(self.fmt).0;
+        // What the header can be: the record before goes on, it was lost and is written over, or none goes on.
+        let plain = self.plain_header(place, page);
+        let with = |bits: u16, remaining: u64| PageHeader {
+            info: PageInfo(plain.info.0 | bits),
+            remaining: u32::try_from(remaining).unwrap_or(u32::MAX),
+            ..plain
+        };
+        let goes_on = PageInfo::XLP_FIRST_IS_CONTRECORD.0;
+        let forms = match (joining, self.leading) {
+            (Some((_, missing)), _) | (None, Some(missing @ 1..)) => vec![with(goes_on, missing), with(overwrite, 0)],
+            (None, None) if self.is_searching() && page.header.remaining > 0 => {
+                vec![with(goes_on, page.header.remaining.into()), plain, with(overwrite, 0)]
+            }
+            (None, None) if self.is_searching() => vec![plain, with(overwrite, 0)],
+            _ => vec![plain],
+        };
+        let distance = |form: &PageHeader| written(form).iter().zip(page.bytes.iter()).map(|(a, b)| (a ^ b).count_ones()).sum::<u32>();
+        let Some((form, bits)) = forms.into_iter().map(|form| (form, distance(&form))).min_by_key(|&(_, bits)| bits) else { return false };
+        let expected = written(&form);
+        let actual = page.bytes.get(..expected.len()).unwrap_or_default().to_vec();
+        if let (1.., Some((start, _))) = (bits, joining)
+            && form.remaining != page.header.remaining
+            && flip::in_record(&self.gather(page, start), framer.previous()).is_some()
+        {
+            // The page is right: it is the record's length that is not.
+            self.lose_page(place, page, self.header_problem(place, &page.header, &form, lsn), found);
+            return false;
+        }
+        if bits == 1 && (page.header.address == lsn || joining.is_some() || self.is_confirmed(page, &form)) {
+            if let Some(bit) = flip::between(&actual, &expected) {
+                let problem = self.header_problem(place, &page.header, &form, lsn);
+                let offset = lsn - place.start + bit.at as u64;
+                found.findings.push(self.finding(place, lsn..lsn + expected.len() as u64, None, Class::BitFlip { offset, bit: bit.bit }, problem));
+            }
+        } else if bits > 0 {
+            let problem = self.header_problem(place, &page.header, &form, lsn);
+            let head = lsn..lsn + expected.len() as u64;
+            if let Some(Problem::Check(Check::SystemIdentifier { expected, found: other })) = problem {
+                // Its records are checked, but not its links to the segments around it.
+                let whole = lsn..lsn + u64::from(self.fmt.segment_size);
+                let class = Class::ForeignCluster { expected, found: other };
+                found.findings.push(Finding { record: None, ..self.finding(place, whole, None, class, problem) });
+                let system_identifier = self.system_identifier;
+                *self = Chain { position: self.position, foreign: true, ..Chain::new(self.fmt, lsn, system_identifier) };
+                return true;
+            }
+            let is_ours = page.header.address == lsn && page.header.magic.major() == Some(self.fmt.major);
+            let is_continuity = matches!(
+                problem,
+                Some(Problem::Format(ErrorKind::NoContinuation | ErrorKind::ContinuationLength { .. } | ErrorKind::ContinuationAtStart))
+            );
+            if !is_ours || is_continuity {
+                self.lose_page(place, page, problem, found);
+                return false;
+            }
+            let class = match problem {
+                Some(Problem::Check(Check::PagePadding { .. } | Check::RemainingAlone { .. })) => Class::NotZero,
+                Some(Problem::Check(Check::TimelineAboveName { .. }) | Problem::Format(ErrorKind::PageTimeline { .. })) => Class::Timeline,
+                _ => Class::Corrupted,
+            };
+            if class == Class::Timeline {
+                // Said once; the pages behind are taken as they are.
+                self.timeline = Timeline { now: Some(page.header.timeline), ..Timeline::default() };
+            }
+            found.findings.push(self.finding(place, head, None, class, problem));
+        }
+        self.learn(place, &form, lsn, found);
+        if bits > 0 {
+            page.bytes.to_mut().splice(..expected.len(), expected);
+        }
+        page.header = form;
+        true
+    }
+
+    /// The header that the page has if no record goes on at it. The timeline is its own, where it can be.
+    fn plain_header(&self, place: &Place, page: &Page<'_>) -> PageHeader {
+        let Page { lsn, header, .. } = *page;
+        let found = header.timeline;
+        let floor = self.timeline.floor.max(TimelineId(1));
+        let timeline = match &self.timeline {
+            // A change that the page after it does not know of was none.
+            Timeline { now: Some(_), change: Some(change), .. } if found == change.from => found,
+            Timeline { now: Some(now), .. } if found < *now || found > place.ceiling() => *now,
+            _ if found < floor => floor,
+            _ if found > place.ceiling() => place.ceiling(),
+            _ => found,
+        };
+        let removable = if self.fmt.since(19) { 0 } else { header.info.0 & PageInfo::XLP_BKP_REMOVABLE.0 };
+        let long = self.long_header(lsn).then(|| LongHeader {
+            // Its own is read even where the flag of the long header is missing.
+            system_identifier: self.system_identifier.or(u64_at(&page.bytes, SHORT_HEADER_SIZE)).unwrap_or_default(),
+            segment_size: self.fmt.segment_size,
+            wal_page_size: self.fmt.wal_page_size,
+        });
+        let info = PageInfo(removable | if long.is_some() { PageInfo::XLP_LONG_HEADER.0 } else { 0 });
+        let magic = WalMagic::of(self.fmt.major).unwrap_or(header.magic);
+        PageHeader { magic, info, timeline, address: lsn, remaining: 0, padding: 0, long }
+    }
+
+    /// The first check that `header` fails, where it should be `form`.
+    fn header_problem(&self, place: &Place, header: &PageHeader, form: &PageHeader, lsn: Lsn) -> Option<Problem> {
+        let check = |check| Some(Problem::Check(check));
+        if let Err(kind) = header.check(self.fmt, lsn, self.timeline.now.filter(|_| header.timeline < form.timeline)) {
+            return Some(Problem::Format(kind));
+        }
+        let continues = |header: &PageHeader| header.info.contains(PageInfo::XLP_FIRST_IS_CONTRECORD);
+        match (header.long, form.long) {
+            (Some(_), None) => return check(Check::LongHeaderInside),
+            (Some(long), Some(expected)) if long.system_identifier != expected.system_identifier => {
+                return check(Check::SystemIdentifier { expected: expected.system_identifier, found: long.system_identifier });
+            }
+            _ => {}
+        }
+        if header.timeline != form.timeline {
+            return match place.name {
+                Some(name) if header.timeline > name.timeline => check(Check::TimelineAboveName { name: name.timeline, found: header.timeline }),
+                _ => check(Check::TimelineWithoutSwitch { expected: form.timeline, found: header.timeline }),
+            };
+        }
+        match (continues(form), continues(header)) {
+            (true, false) => return Some(Problem::Format(ErrorKind::NoContinuation)),
+            (false, true) => return Some(Problem::Format(ErrorKind::ContinuationAtStart)),
+            _ => {}
+        }
+        if header.remaining != form.remaining {
+            return match (continues(form), self.leading) {
+                (true, Some(expected)) => check(Check::Remaining { expected, found: header.remaining }),
+                (true, None) => {
+                    Some(Problem::Format(ErrorKind::ContinuationLength { expected: form.remaining.into(), found: header.remaining }))
+                }
+                (false, _) => check(Check::RemainingAlone { found: header.remaining }),
+            };
+        }
+        if header.padding != 0 {
+            return check(Check::PagePadding { found: header.padding });
+        }
+        (header.overwrites_contrecord(self.fmt) != form.overwrites_contrecord(self.fmt)).then_some(Problem::Check(Check::NoOverwriteRecord))
+    }
+
+    /// Whether a page with another address belongs here all the same: what is on it carries on the WAL.
+    fn is_confirmed(&self, page: &Page<'_>, form: &PageHeader) -> bool {
+        let Some(framer) = &self.framer else { return false };
+        if form.remaining == 0
+            && let Some(previous) = framer.previous()
+        {
+            let first = page.from(page.lsn + form.size() as u64);
+            return RecordHeader::read(first, self.fmt).is_ok_and(|(_, record)| record.prev == previous && record.tot_len > 0);
+        }
+        let size = u64::from(self.fmt.wal_page_size);
+        let at = usize::try_from(page.lsn + size - page.piece_start).unwrap_or(usize::MAX);
+        let next = PageHeader::read(page.piece.get(at..).unwrap_or_default());
+        next.is_ok_and(|(_, next)| next.check(self.fmt, page.lsn + size, None).is_ok())
+    }
+
+    /// Takes over what a header, right or put right, tells.
+    fn learn(&mut self, place: &Place, header: &PageHeader, lsn: Lsn, found: &mut Found) {
+        if let Some(long) = header.long {
+            self.system_identifier.get_or_insert(long.system_identifier);
+        }
+        match (self.timeline.now, self.timeline.change.take()) {
+            (Some(_), Some(change)) if header.timeline == change.from => self.deny(place, change, found),
+            (Some(now), None) if header.timeline > now => {
+                self.timeline.change = Some(Change { page: lsn, from: now, to: header.timeline, records: 0 });
+                self.timeline.now = Some(header.timeline);
+            }
+            (Some(_), change) => self.timeline.change = change,
+            (None, _) => self.timeline.now = Some(header.timeline),
+        }
+        self.timeline.floor = TimelineId::default(); // only of use while the timeline is not known
+        let joining = self.framer.as_ref().is_some_and(|framer| framer.joining().is_some());
+        if header.overwrites_contrecord(self.fmt) {
+            self.overwriting = Some(lsn);
+        }
+        if !joining && header.info.contains(PageInfo::XLP_FIRST_IS_CONTRECORD) {
+            let room = u64::from(self.fmt.wal_page_size).saturating_sub(header.size() as u64);
+            self.leading = u64::from(header.remaining).checked_sub(room).filter(|_| self.is_searching());
+            // A record that fills the page to its end still makes the next one look for the first record.
+        } else if self.is_searching() {
+            self.leading = None;
+        }
+    }
+
+    /// A page's timeline was not explained by a record: it stays as it was before.
+    fn deny(&mut self, place: &Place, change: Change, found: &mut Found) {
+        let Change { page, from, to, .. } = change;
+        let bits = (from.0 ^ to.0).to_le_bytes();
+        let flip = (from.0 ^ to.0).is_power_of_two().then(|| bits.iter().position(|&byte| byte != 0)).flatten();
+        let class = match flip {
+            Some(at) => {
+                let bit = (from.0 ^ to.0).trailing_zeros() % 8;
+                Class::BitFlip { offset: page - place.start + 4 + at as u64, bit: bit as u8 } // xlp_tli is at byte 4
+            }
+            None => Class::Timeline,
+        };
+        let problem = Some(Problem::Check(Check::TimelineWithoutSwitch { expected: from, found: to }));
+        found.findings.push(self.finding(place, page..page + SHORT_HEADER_SIZE as u64, None, class, problem));
+        self.timeline.now = Some(from);
+    }
+
+    /// Reports bytes that should be zero, up to `end` at most; once for all of them.
+    fn not_zero(&mut self, place: &Place, start: Lsn, bytes: &[u8], end: Lsn, found: &mut Found) {
+        let Some(at) = bytes.iter().position(|&byte| byte != 0).filter(|_| self.quiet <= start) else { return };
+        self.quiet = end;
+        let byte = bytes.get(at).copied().unwrap_or_default();
+        let lsn = start + at as u64;
+        let class = one_bit(bytes).map_or(Class::NotZero, |bit| Class::BitFlip { offset: lsn - place.start, bit });
+        found.findings.push(self.finding(place, lsn..end, None, class, Some(Problem::Check(Check::AfterSwitch { found: byte }))));
+    }
+
+    /// The records that start or end on the page.
+    fn records(&mut self, place: &Place, page: &Page<'_>, framer: &mut Framer, found: &mut Found) -> Result<(), Error> {
+        let mut window = page.from(framer.position());
+        loop {
+            match framer.step(&mut window)? {
+                Step::NeedMore => return Ok(()),
+                Step::Record(raw) => {
+                    // What follows a record up to the next: at most seven bytes, or the rest of the page behind a switch.
+                    let padding = usize::try_from(raw.end - framer.position()).unwrap_or(usize::MAX).min(window.len());
+                    let padding = window.get(..padding).unwrap_or_default();
+                    if padding.iter().any(|&byte| byte != 0) {
+                        self.check_padding(place, &raw, framer.position(), padding, found);
+                    }
+                    self.record(place, &raw, found);
+                }
+            }
+        }
+    }
+
+    #[cold]
+    fn check_padding(&mut self, place: &Place, raw: &RawRecord<'_>, start: Lsn, padding: &[u8], found: &mut Found) {
+        if raw.header.rmid == RmgrId::XLOG && raw.header.info.opcode() == Info::XLOG_SWITCH {
+            return self.not_zero(place, start, padding, raw.end, found);
+        }
+        let at = padding.iter().position(|&byte| byte != 0).unwrap_or_default();
+        let lsn = start + at as u64;
+        let class = one_bit(padding).map_or(Class::NotZero, |bit| Class::BitFlip { offset: lsn - place.start, bit });
+        let problem = Some(Problem::Check(Check::AlignmentPadding { found: padding.get(at).copied().unwrap_or_default() }));
+        found.findings.push(self.finding(place, start..raw.end, Some(raw.lsn), class, problem));
+    }
+
+    /// A whole record with the right checksum.
+    #[inline]
+    fn record(&mut self, place: &Place, raw: &RawRecord<'_>, found: &mut Found) {
+        found.records += 1;
+        found.first.get_or_insert(raw.lsn);
+        found.last = Some(raw.lsn);
+        if self.origin.is_some() || self.lost.is_some() || self.overwriting.is_some() || self.timeline.change.is_some() {
+            self.unusual_record(place, raw, found);
+        }
+        if raw.header.rmid == RmgrId::XLOG {
+            self.follow_timeline(raw);
+        }
+        if raw.header.padding != 0 {
+            let problem = Problem::Check(Check::RecordPadding { found: raw.header.padding });
+            found.findings.push(self.finding(place, raw.lsn..raw.end, Some(raw.lsn), Class::NotZero, Some(problem)));
+        }
+        if let Err(error) = check_content(raw, &mut found.page) {
+            let problem = Problem::Format(error.kind().clone());
+            found.findings.push(self.finding(place, raw.lsn..raw.end, Some(raw.lsn), Class::Malformed, Some(problem)));
+        }
+    }
+
+    /// A record that something before it waits for.
+    #[cold]
+    fn unusual_record(&mut self, place: &Place, raw: &RawRecord<'_>, found: &mut Found) {
+        if let Some(lost) = self.lost.take() {
+            self.report(place, *lost, raw.lsn, found);
+        }
+        if let Some(origin) = self.origin.take()
+            && raw.header.prev >= origin
+        {
+            let problem = Problem::Format(ErrorKind::PreviousLink { expected: None, found: raw.header.prev });
+            found.findings.push(self.finding(place, origin..raw.lsn, None, Class::Corrupted, Some(problem)));
+        }
+        self.leading = None;
+        if let Some(page) = self.overwriting.take() {
+            let overwrite = raw.decode().ok().and_then(|record| match record.payload() {
+                Ok(Some(Payload::Xlog(xlog::Op::OverwriteContrecord(overwrite)))) => Some(overwrite.overwritten_lsn),
+                _ => None,
+            });
+            let check = match (overwrite, raw.overwritten) {
+                (None, _) => Some(Check::NoOverwriteRecord),
+                (Some(found), Some(expected)) if found != expected => Some(Check::OverwrittenRecord { expected, found }),
+                _ => None,
+            };
+            if let Some(check) = check {
+                let class = match check {
+                    Check::NoOverwriteRecord => {
+                        let bit = PageInfo::overwrite_contrecord(self.fmt).0.trailing_zeros() as u8;
+                        Class::BitFlip { offset: page - place.start + 2, bit } // xlp_info is at byte 2
+                    }
+                    _ => Class::Malformed,
+                };
+                let head = page..page + self.fmt.page_header_size(page);
+                found.findings.push(self.finding(place, head, None, class, Some(Problem::Check(check))));
+            }
+        }
+        if let Some(change) = self.timeline.change.take() {
+            if switched(raw) == Some((change.from, change.to)) {
+                return;
+            }
+            if raw.header.rmid == RmgrId::XLOG && change.records < RECORDS_BEFORE_SWITCH {
+                self.timeline.change = Some(Change { records: change.records + 1, ..change });
+            } else {
+                self.deny(place, change, found);
+            }
+        }
+    }
+
+    /// Follows a record that switches the timeline before a page says so.
+    fn follow_timeline(&mut self, raw: &RawRecord<'_>) {
+        if let Some((from, to)) = switched(raw)
+            && self.timeline.now == Some(from)
+        {
+            self.timeline.now = Some(to);
+        }
+    }
+
+    /// Keeps the bytes of a record that goes on at the next page.
+    fn keep_cut(&mut self, page: &Page<'_>, framer: &Framer) {
+        match framer.joining() {
+            None => self.cut.clear(),
+            Some((start, _)) => {
+                let body = page.lsn + self.fmt.page_header_size(page.lsn);
+                if start >= body {
+                    self.cut.clear();
+                }
+                let piece = page.from(start.max(body));
+                let room = CUT_LIMIT.saturating_sub(self.cut.len());
+                self.cut.extend_from_slice(piece.get(..room).unwrap_or(piece));
+            }
+        }
+    }
+
+    /// A record is damaged: says so, undoes it in the copy of the page if it is one bit, and otherwise looks for the next record.
+    fn failed(&mut self, place: &Place, page: &mut Page<'_>, framer: &Framer, error: &Error, found: &mut Found) {
+        let start = error.location().record.unwrap_or(error.location().lsn);
+        let on_page = start >= page.lsn;
+        if self.lost.is_some() {
+            // What looked like a record was none.
+            let next = if on_page { start + 8 } else { page.lsn + self.fmt.page_header_size(page.lsn) };
+            if on_page {
+                self.find_record(place, page, next);
+            } else {
+                self.start_again(place, page);
+            }
+            return;
+        }
+        let bytes = self.gather(page, start);
+        let previous = framer.previous();
+        let timeline = framer.timeline();
+        let problem = Some(Problem::Format(error.kind().clone()));
+        let flip = flip::in_record(&bytes, previous);
+        if let Some(bit) = flip {
+            let len = RecordHeader::read(&bytes, self.fmt).map_or(RECORD_HEADER_SIZE as u64, |(_, mut header)| {
+                let mut length = header.tot_len.to_le_bytes();
+                bit.turn(&mut length);
+                header.tot_len = u32::from_le_bytes(length);
+                header.tot_len.into()
+            });
+            let at = self.fmt.lsn_in_record(start, bit.at as u64);
+            let end = self.fmt.lsn_in_record(start, len.saturating_sub(1)) + 1;
+            found.findings.push(self.flip_finding(place, start..end, at, bit.bit, problem.clone()));
+            if at >= page.lsn && on_page {
+                if let Some(byte) = usize::try_from(at - page.lsn).ok().and_then(|at| page.bytes.to_mut().get_mut(at)) {
+                    *byte ^= 1 << bit.bit;
+                }
+                self.framer = Some(Framer::behind(previous, timeline, self.fmt, start));
+                return;
+            }
+            // The record ends here, and the next one can be told to follow it.
+            let behind = framer.position().align();
+            if matches!(error.kind(), ErrorKind::Crc { .. }) && behind <= page.end() {
+                self.cut.clear();
+                self.framer = Some(Framer::behind(Some(start), timeline, self.fmt, behind));
+                return;
+            }
+            let class = Class::BitFlip { offset: at - place.start, bit: bit.bit };
+            let lost = self.lose(start, Some(start), problem, class);
+            self.lost = Some(Box::new(Lost { reported: true, goes_on: true, last: previous, ..lost }));
+        } else {
+            let end = self.end_reason(page, &bytes, start, previous, error);
+            let class = damage::of_record(page.piece_from(start.max(page.piece_start)), start.max(page.piece_start), self.fmt, previous);
+            let lost = self.lose(start, Some(start), problem, class);
+            self.lost = Some(Box::new(Lost { end, last: previous, ..lost }));
+        }
+        self.cut.clear();
+        let next = if on_page { start + 8 } else { page.lsn + self.fmt.page_header_size(page.lsn) };
+        self.find_record(place, page, next);
+    }
+
+    /// What the damage at `start` is if no WAL comes behind it.
+    fn end_reason(&self, page: &Page<'_>, bytes: &[u8], start: Lsn, previous: Option<Lsn>, error: &Error) -> Option<EndReason> {
+        let head = bytes.get(..RECORD_HEADER_SIZE.min(bytes.len())).unwrap_or_default();
+        if start >= page.lsn && head.iter().all(|&byte| byte == 0) {
+            return Some(EndReason::Zeroes);
+        }
+        let links = RecordHeader::read(bytes, self.fmt).is_ok_and(|(_, header)| Some(header.prev) == previous);
+        match error.kind() {
+            // The record before it is not the one that came before: left over from an earlier use of the file.
+            _ if !links => Some(EndReason::Leftover),
+            // A record is written a sector at a time; one inside a sector is there or it is not.
+            ErrorKind::Crc { .. } => {
+                let total = RecordHeader::read(bytes, self.fmt).map_or(0, |(_, header)| u64::from(header.tot_len));
+                let last = self.fmt.lsn_in_record(start, total.saturating_sub(1));
+                (start.0 / damage::SECTOR != last.0 / damage::SECTOR).then_some(EndReason::Unfinished { missing: None })
+            }
+            _ => None,
+        }
+    }
+
+    /// The bytes of the record at `start`, as far as they are at hand; what comes behind it may follow.
+    fn gather(&self, page: &Page<'_>, start: Lsn) -> Vec<u8> {
+        let mut bytes = Vec::new();
+        let mut lsn = start;
+        if start < page.lsn {
+            bytes.extend_from_slice(&self.cut);
+            lsn = page.lsn + self.fmt.page_header_size(page.lsn);
+        }
+        let size = u64::from(self.fmt.wal_page_size);
+        let piece_end = page.piece_start + page.piece.len() as u64;
+        while lsn < piece_end && bytes.len() < CUT_LIMIT {
+            let end = Lsn(lsn.0 - self.fmt.page_offset(lsn)) + size;
+            let at = |lsn: Lsn| usize::try_from(lsn - page.piece_start).unwrap_or(usize::MAX).min(page.piece.len());
+            let part = if lsn < page.end() { page.from(lsn) } else { page.piece.get(at(lsn)..at(end)).unwrap_or_default() };
+            // A record rarely takes more than a few pages; a length says how much is worth looking at.
+            bytes.extend_from_slice(part);
+            lsn = end + self.fmt.page_header_size(end);
+            if bytes.len() > 16 * size as usize && start >= page.lsn {
+                break;
+            }
+        }
+        bytes
+    }
+
+    /// Records stop at a page that is not the one that should be here.
+    fn lose_page(&mut self, place: &Place, page: &Page<'_>, problem: Option<Problem>, found: &mut Found) {
+        let Some(framer) = self.framer.take() else { return };
+        let joining = framer.joining();
+        let (from, record) = joining.map_or((page.lsn, None), |(start, _)| (start, Some(start)));
+        if joining.is_some()
+            && let Some(bit) = flip::in_record(&self.cut, framer.previous())
+        {
+            // The record does not go on here: its length is wrong.
+            let at = self.fmt.lsn_in_record(from, bit.at as u64);
+            found.findings.push(self.flip_finding(place, from..page.lsn, at, bit.bit, problem.clone()));
+            let lost = self.lose(from, record, problem, Class::Corrupted);
+            self.lost = Some(Box::new(Lost { reported: true, goes_on: true, last: framer.previous(), ..lost }));
+            return;
+        }
+        let zeroes = page.bytes.iter().take(SHORT_HEADER_SIZE).all(|&byte| byte == 0);
+        let end = match (joining, &problem) {
+            _ if page.header.address == page.lsn && page.header.magic.major() == Some(self.fmt.major) => None,
+            (Some((_, missing)), _) => Some(EndReason::Unfinished { missing: Some(missing) }),
+            (None, _) if zeroes => Some(EndReason::ZeroPage),
+            (None, _) if page.header.address.segment_offset(self.fmt.segment_size) == page.lsn.segment_offset(self.fmt.segment_size) => Some(EndReason::Recycled { page: page.header.address }),
+            _ => None,
+        };
+        let class = damage::of_page(&page.bytes, &page.header, page.lsn, self.fmt);
+        let lost = self.lose(from, record, problem, class);
+        self.lost = Some(Box::new(Lost { end, last: framer.previous(), page: Some(page.lsn), ..lost }));
+        self.cut.clear();
+    }
+
+    fn lose(&mut self, from: Lsn, record: Option<Lsn>, problem: Option<Problem>, class: Class) -> Lost {
+        let last = self.framer.as_ref().and_then(Framer::previous);
+        self.timeline = Timeline { now: None, floor: self.timeline.now.unwrap_or(self.timeline.floor), change: None };
+        self.overwriting = None;
+        self.leading = None;
+        self.origin = None;
+        Lost { from, record, problem, class, page: None, end: None, goes_on: false, last, reported: false }
+    }
+
+    /// Looks for records on a page, with nothing known but its place.
+    fn start_again(&mut self, place: &Place, page: &Page<'_>) {
+        let header = &page.header;
+        let long = self.long_header(page.lsn);
+        let is_page = header.check(self.fmt, page.lsn, None).is_ok()
+            && header.long.is_some() == long
+            && header.timeline >= self.timeline.floor
+            && header.timeline <= place.ceiling();
+        let is_tried = self.framer.is_some();
+        self.framer = None;
+        if let Some(lost) = &mut self.lost
+            && is_page
+        {
+            lost.goes_on = true;
+        }
+        if is_page && !is_tried {
+            self.framer = Some(Framer::new(self.fmt, page.lsn));
+        } else {
+            self.find_record(place, page, page.lsn + self.fmt.page_header_size(page.lsn));
+        }
+    }
+
+    /// Looks on the page, from `from` on, for a record that belongs here.
+    fn find_record(&mut self, place: &Place, page: &Page<'_>, from: Lsn) {
+        self.framer = None;
+        let Some(lost) = &self.lost else { return };
+        // What was there before has older links.
+        let oldest = lost.last.unwrap_or(Lsn(page.lsn.0.saturating_sub(self.fmt.segment_size.into())));
+        let timeline = page.header.check(self.fmt, page.lsn, None).is_ok().then_some(page.header.timeline);
+        let timeline = timeline.or(Some(self.timeline.floor.max(TimelineId(1)))).filter(|&timeline| timeline <= place.ceiling());
+        let mut at = from.align();
+        while at < page.end() {
+            let bytes = page.from(at);
+            let Ok((_, header)) = RecordHeader::read(bytes, self.fmt) else { return };
+            let is_plausible = header.tot_len as usize >= RECORD_HEADER_SIZE
+                && header.prev >= oldest
+                && header.prev < at
+                && is_rmgr(header.rmid, self.fmt)
+                && header.padding == 0;
+            if is_plausible {
+                let framer = Framer::behind(None, timeline, self.fmt, at);
+                let mut window = bytes;
+                let is_right = match framer.clone().step(&mut window) {
+                    Ok(Step::Record(_)) => true,
+                    // It goes on behind the page, and has the link that it should have.
+                    Ok(Step::NeedMore) => lost.record == Some(header.prev) || lost.last == Some(header.prev),
+                    Err(_) => false,
+                };
+                if is_right {
+                    self.framer = Some(framer);
+                    if let Some(lost) = &mut self.lost {
+                        lost.goes_on = true;
+                    }
+                    return;
+                }
+            }
+            at = at + 8;
+        }
+    }
+
+    fn finding(&self, place: &Place, lsns: Range<Lsn>, record: Option<Lsn>, class: Class, problem: Option<Problem>) -> Finding {
+        let place = place.of(lsns.start);
+        let segment = Some(place.segment(self.timeline.now.unwrap_or(self.timeline.floor), lsns.start));
+        let offsets = Some(place.offset(lsns.start)..place.offset(lsns.end));
+        Finding { input: place.input.to_string(), segment, offsets, lsns: Some(lsns), record, class, problem }
+    }
+
+    /// The bit at `at` of the record in `lsns` was turned.
+    fn flip_finding(&self, place: &Place, lsns: Range<Lsn>, at: Lsn, bit: u8, problem: Option<Problem>) -> Finding {
+        // The file that has the bit may not be the one that has the record's start.
+        let file = place.of(at);
+        let class = Class::BitFlip { offset: file.offset(at), bit };
+        self.finding(place, lsns.start.max(file.start)..lsns.end, Some(lsns.start), class, problem)
+    }
+
+    /// Reports what was lost up to `end`.
+    fn report(&self, place: &Place, lost: Lost, end: Lsn, found: &mut Found) {
+        if lost.reported {
+            return;
+        }
+        let Lost { from, record, problem, mut class, page, .. } = lost;
+        if let (Class::RecycledPage { .. } | Class::Corrupted, Some(page)) = (&class, page) {
+            // Records start again on the same page: a part of it was written.
+            let half = end - page;
+            if half < u64::from(self.fmt.wal_page_size) && half > self.fmt.page_header_size(page) {
+                class = Class::TornPage { sector: if half >= damage::OS_PAGE { damage::OS_PAGE as u32 } else { damage::SECTOR as u32 } };
+            }
+        }
+        found.findings.push(self.finding(place, from..end.max(from), record, class, problem));
+    }
+
+    /// Nothing follows: where the WAL ends, if it does, and what is left to report.
+    pub(super) fn finish(mut self, place: &Place, found: &mut Found) -> Option<End> {
+        if let Some(lost) = self.lost.take() {
+            if let (Some(reason), false) = (lost.end, lost.goes_on || lost.reported) {
+                return Some(End { lsn: lost.from, reason });
+            }
+            self.report(place, *lost, self.position, found);
+            return None;
+        }
+        let framer = self.framer.take()?;
+        if let Some((start, _)) = framer.joining()
+            && let Some(bit) = flip::in_record(&self.cut, framer.previous())
+        {
+            let at = self.fmt.lsn_in_record(start, bit.at as u64);
+            let problem = framer.joining().map(|(_, missing)| {
+                let needed = missing.saturating_add(self.cut.len() as u64);
+                Problem::Format(ErrorKind::RecordLayout { field: "xl_tot_len", needed, left: self.cut.len() as u64 })
+            });
+            found.findings.push(self.flip_finding(place, start..self.position, at, bit.bit, problem));
+            return None;
+        }
+        if let Some(change) = self.timeline.change.take() {
+            self.deny(place, change, found);
+        }
+        Some(framer.finish(&[]))
+    }
+}
+
+/// Bits that are set.
+fn count_ones(bytes: &[u8]) -> u32 {
+    bytes.iter().map(|byte| byte.count_ones()).sum()
+}
+
+/// The only bit that is set, by its place in its byte.
+fn one_bit(bytes: &[u8]) -> Option<u8> {
+    let byte = bytes.iter().find(|&&byte| byte != 0)?;
+    (count_ones(bytes) == 1).then_some(byte.trailing_zeros() as u8)
+}
+
+fn u64_at(bytes: &[u8], at: usize) -> Option<u64> {
+    bytes.get(at..)?.first_chunk().map(|chunk| u64::from_le_bytes(*chunk))
+}
+
+/// The bytes of a header.
+fn written(header: &PageHeader) -> Vec<u8> {
+    let mut bytes = Vec::new();
+    header.write(&mut bytes);
+    bytes
+}
+
+/// The timelines before and after a record that switches from one to another.
+fn switched(raw: &RawRecord<'_>) -> Option<(TimelineId, TimelineId)> {
+    if raw.header.rmid != RmgrId::XLOG {
+        return None;
+    }
+    let (from, to) = match raw.decode().ok()?.payload().ok()?? {
+        Payload::Xlog(xlog::Op::EndOfRecovery(end)) => (end.prev_timeline, end.timeline),
+        Payload::Xlog(xlog::Op::CheckpointShutdown(checkpoint)) => (checkpoint.prev_timeline, checkpoint.timeline),
+        _ => return None,
+    };
+    (from != to).then_some((from, to))
+}
+
+/// Decodes the record, its payload and its images, and drops them.
+#[inline]
+fn check_content(raw: &RawRecord<'_>, page: &mut Vec<u8>) -> Result<(), Error> {
+    let record = raw.decode()?;
+    rmgr::check(&record, raw.fmt)?;
+    for block in &record.blocks {
+        // An image without compression was measured when the record was decoded.
+        if let Some(image) = block.image.filter(|image| image.info.is_compressed()) {
+            image.restore(raw.fmt, page).map_err(|kind| Error::new(kind, raw.location(0)))?;
+        }
+    }
+    Ok(())
+}

@@ -1,0 +1,74 @@
+//! Telling kinds of damage apart by what the bytes look like.
+
+use super::finding::Class;
+use crate::format::{WalFormat, WalMagic};
+use crate::frame::{Framer, Step};
+use crate::lsn::{Lsn, SegmentName};
+use crate::page::PageHeader;
+use crate::record::{RECORD_HEADER_SIZE, RecordHeader, is_rmgr};
+use crate::wire::Wire;
+
+/// Bytes that a disk writes at once.
+pub(super) const SECTOR: u64 = 512;
+/// Bytes that the operating system writes at once.
+pub(super) const OS_PAGE: u64 = 4096;
+
+/// What happened to the page at `lsn`, whose header is not the one that should be there.
+pub(super) fn of_page(bytes: &[u8], header: &PageHeader, lsn: Lsn, fmt: WalFormat) -> Class {
+    let zeroes = bytes.iter().position(|&byte| byte != 0).map_or(u64::MAX, |at| at as u64);
+    if zeroes == u64::MAX {
+        return Class::ZeroedPage;
+    }
+    if zeroes >= SECTOR {
+        return Class::TornPage { sector: if zeroes >= OS_PAGE { OS_PAGE as u32 } else { SECTOR as u32 } };
+    }
+    match (header.magic.major(), WalMagic::of(fmt.major)) {
+        (Some(major), Some(expected)) if major != fmt.major => Class::WrongMajor { expected, found: header.magic },
+        (Some(_), _) if header.address != lsn && header.address.segment_offset(fmt.segment_size) == lsn.segment_offset(fmt.segment_size) => {
+            let from = SegmentName::of(header.timeline, header.address, fmt.segment_size);
+            Class::RecycledPage { from, address: header.address }
+        }
+        _ => Class::Corrupted,
+    }
+}
+
+/// What happened to a record that no single bit explains: `bytes` go from it, at `start`, to the end of the page at which it failed.
+pub(super) fn of_record(bytes: &[u8], start: Lsn, fmt: WalFormat, previous: Option<Lsn>) -> Class {
+    let end = start + bytes.len() as u64;
+    let at = |lsn: Lsn| usize::try_from(lsn - start).unwrap_or(usize::MAX).min(bytes.len());
+    // The first whole piece of zeroes.
+    let mut sector = Lsn(start.0.next_multiple_of(SECTOR));
+    while sector < end {
+        let next = sector + SECTOR;
+        if bytes.get(at(sector)..at(next)).is_some_and(|part| part.iter().all(|&byte| byte == 0)) {
+            return Class::TornPage { sector: size_of_piece(start, sector) };
+        }
+        sector = next;
+    }
+    // A record of an earlier use of the file.
+    if let Some(previous) = previous {
+        let mut lsn = start.align();
+        while lsn < end {
+            let left = bytes.get(at(lsn)..).unwrap_or_default();
+            let Ok((_, header)) = RecordHeader::read(left, fmt) else { break };
+            let is_old = header.prev.is_valid() && header.prev < previous && is_rmgr(header.rmid, fmt);
+            let len = header.tot_len as usize;
+            if is_old && (RECORD_HEADER_SIZE..=left.len()).contains(&len) && lsn != start {
+                let mut window = left;
+                if matches!(Framer::behind(None, None, fmt, lsn).step(&mut window), Ok(Step::Record(_))) {
+                    // It starts somewhere in the piece that was not written.
+                    return Class::TornPage { sector: size_of_piece(start, Lsn(lsn.0 / SECTOR * SECTOR)) };
+                }
+            }
+            lsn = lsn + 8;
+        }
+    }
+    Class::Corrupted
+}
+
+/// The larger piece, if one of its borders lies between the damaged record and the bytes that were not written.
+fn size_of_piece(start: Lsn, unwritten: Lsn) -> u32 {
+    let border = unwritten.0 / OS_PAGE * OS_PAGE;
+    let is_between = border > start.0 || (border == start.0 && border == unwritten.0);
+    if is_between { OS_PAGE as u32 } else { SECTOR as u32 }
+}

@@ -1,0 +1,78 @@
+//! The bytes of segment files as they are, for checking: nothing is assumed of them.
+
+use super::extent::{Bytes, Extents, LARGEST_PAGE};
+use super::plan::Entry;
+use super::{Data, SourceError, SourceProblem};
+use crate::lsn::Lsn;
+
+/// What comes next of a file.
+#[derive(Debug)]
+pub(crate) enum Piece {
+    /// Bytes of it; only the last ones of a file are less than asked for.
+    Bytes {
+        /// Where they start in the file.
+        offset: u64,
+        data: Data,
+    },
+    /// It has ended.
+    End {
+        /// Bytes it had.
+        len: u64,
+    },
+    /// It cannot be read (further).
+    Failed(SourceError),
+}
+
+/// The pieces of a [`super::Wal`]: of each file its bytes, and then one piece that says how it ended.
+pub(crate) struct Pieces<'w> {
+    /// Opens files, and keeps an archive open from one member to the next.
+    opener: Extents<'w>,
+    entries: &'w [Entry],
+    at: usize,
+    current: Option<(Bytes, u64)>,
+    size: usize,
+}
+
+impl<'w> Pieces<'w> {
+    pub(super) fn new(entries: &'w [Entry], size: usize) -> Pieces<'w> {
+        let size = size.next_multiple_of(LARGEST_PAGE).max(LARGEST_PAGE);
+        Pieces { opener: Extents::new(&[], Lsn::INVALID, size), entries, at: 0, current: None, size }
+    }
+
+    /// Reads no further in the current file.
+    pub(crate) fn skip_file(&mut self) {
+        self.current = None;
+        self.at += 1;
+    }
+}
+
+/// The number of the file in [`super::Wal::files`], and a piece of it.
+impl Iterator for Pieces<'_> {
+    type Item = (usize, Piece);
+
+    fn next(&mut self) -> Option<(usize, Piece)> {
+        let at = self.at;
+        let entry = self.entries.get(at)?;
+        let (bytes, offset) = match &mut self.current {
+            Some(current) => current,
+            None => match self.opener.open_place(entry) {
+                Ok(bytes) => self.current.insert((bytes, 0)),
+                Err(error) => {
+                    self.at += 1;
+                    return Some((at, Piece::Failed(error)));
+                }
+            },
+        };
+        let piece = match bytes.next(self.size) {
+            Ok(data) if data.is_empty() => Piece::End { len: *offset },
+            Ok(data) => {
+                let start = *offset;
+                *offset += data.len() as u64; // the size of a file
+                return Some((at, Piece::Bytes { offset: start, data }));
+            }
+            Err(e) => Piece::Failed(SourceError::new(&entry.input, SourceProblem::Unpack(e.to_string()))),
+        };
+        self.skip_file();
+        Some((at, piece))
+    }
+}
