@@ -159,12 +159,13 @@ fn range(first: &Path, name: SegmentName, last: Option<SegmentName>) -> Result<W
     }
 }
 
-fn name_of(path: &Path) -> Option<SegmentName> {
+/// The segment that a file's name tells.
+pub fn name_of(path: &Path) -> Option<SegmentName> {
     segment_of_file_name(&path.file_name()?.to_string_lossy())
 }
 
 /// The first of pg_waldump's places that has WAL.
-fn default_directory() -> PathBuf {
+pub fn default_directory() -> PathBuf {
     let has_wal = |dir: &Path| {
         let mut files = dir.read_dir().into_iter().flatten().flatten();
         files.any(|file| segment_of_file_name(&file.file_name().to_string_lossy()).is_some())

@@ -28,6 +28,7 @@ enum Command {
     Dump(cmd::dump::Opts),
     Names(cmd::names::Opts),
     Stats(cmd::stats::Opts),
+    Verify(cmd::verify::Opts),
 }
 
 fn main() -> ExitCode {
@@ -43,6 +44,7 @@ fn main() -> ExitCode {
         Command::Dump(opts) => opts.run(&mut out),
         Command::Names(opts) => opts.run(&mut out),
         Command::Stats(opts) => opts.run(&mut out),
+        Command::Verify(opts) => opts.run(&mut out),
     };
     match result.and_then(|code| out.flush().map(|()| code).map_err(Into::into)) {
         Ok(code) => code,

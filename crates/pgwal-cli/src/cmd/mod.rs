@@ -4,3 +4,4 @@ pub mod diff;
 pub mod dump;
 pub mod names;
 pub mod stats;
+pub mod verify;

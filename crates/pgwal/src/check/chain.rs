@@ -218,6 +218,18 @@ impl Chain {
         self.system_identifier
     }
 
+    /// Bytes that it holds.
+    #[cfg(test)]
+    pub(super) fn size(&self) -> usize {
+        self.cut.len()
+    }
+
+    /// Start of the record that goes on at the next page.
+    #[cfg(test)]
+    pub(super) fn joining(&self) -> Option<Lsn> {
+        self.framer.as_ref()?.joining().map(|(start, _)| start)
+    }
+
     /// Whether records follow each other up to here: no damage, no end, nothing open but a record that goes on.
     pub(super) fn is_sound(&self) -> bool {
         self.lost.is_none() && self.framer.is_some() && self.origin.is_none()

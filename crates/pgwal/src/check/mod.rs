@@ -35,7 +35,6 @@ pub use finding::{Action, Check, Class, Finding, Problem};
 use crate::format::{WalFormat, WalMagic};
 use crate::frame::{End, EndReason};
 use crate::lsn::{Lsn, SegmentName, TimelineId};
-use crate::page::PageHeader;
 use crate::source::{Data, Piece, Pieces, SourceError, SourceProblem, Wal};
 use chain::{Chain, Found, Place};
 use links::Links;
@@ -47,7 +46,7 @@ pub struct Options {
     pub from: Option<Lsn>,
     /// Nothing from this LSN on is looked at; `None`: all there is.
     pub to: Option<Lsn>,
-    /// System identifier that all segments must have; `None`: that of the first one.
+    /// System identifier that all segments must have; `None`: that of most of them.
     pub system_identifier: Option<u64>,
     /// Worker threads; what is found does not depend on their number.
     pub threads: usize,
@@ -125,6 +124,8 @@ fn as_string<S: serde::Serializer>(value: &Option<u64>, serializer: S) -> Result
 
 /// Bytes that a worker checks at a time. Findings do not depend on it, nor on the number of threads.
 const PIECE: usize = 1 << 20;
+/// So many files tell what is usual among them: format and system identifier.
+const VOTERS: usize = 15;
 /// More threads than this only take memory.
 const MAX_THREADS: usize = 64;
 
@@ -134,7 +135,7 @@ pub fn check(wal: &Wal, options: Options, mut sink: impl FnMut(Event) -> Control
     let batch_len = if threads == 1 { 1 } else { threads * 2 };
     let pool = (threads > 1).then(|| rayon::ThreadPoolBuilder::new().num_threads(threads).build().ok()).flatten();
     let mut plan = Plan::new(wal, options);
-    let mut walk = Walk::new(wal, options);
+    let mut walk = Walk::new(wal, options, plan.system_identifier);
     let mut batch = Vec::new();
     loop {
         batch.clear();
@@ -181,7 +182,7 @@ struct Plan<'w> {
     pieces: Pieces<'w>,
     files: Vec<(&'w str, Option<SegmentName>)>,
     options: Options,
-    /// Format of the WAL, by the first file that shows it.
+    /// Format of most files, or of the first that shows one.
     fmt: Option<WalFormat>,
     system_identifier: Option<u64>,
     /// The file that is being read, and whether any of it is wanted.
@@ -191,8 +192,10 @@ struct Plan<'w> {
 
 impl<'w> Plan<'w> {
     fn new(wal: &'w Wal, options: Options) -> Plan<'w> {
-        let system_identifier = options.system_identifier;
-        Plan { pieces: wal.pieces(PIECE), files: wal.files().collect(), options, fmt: None, system_identifier, place: None, queue: None }
+        let fronts = wal.fronts(VOTERS);
+        let vote = form::vote(fronts.iter().map(Vec::as_slice));
+        let (fmt, system_identifier) = (vote.map(|vote| vote.0), options.system_identifier.or(vote.map(|vote| vote.1)));
+        Plan { pieces: wal.pieces(PIECE), files: wal.files().collect(), options, fmt, system_identifier, place: None, queue: None }
     }
 
     /// Looks at the first bytes of a file.
@@ -200,10 +203,7 @@ impl<'w> Plan<'w> {
         let (input, name) = self.files.get(file).copied().unwrap_or_default();
         let form = form::find(front, name, self.fmt).ok_or(Class::NotWal)?;
         let other_major = self.fmt.filter(|fmt| fmt.major != form.fmt.major).and_then(|_| WalMagic::of(form.fmt.major));
-        let fmt = *self.fmt.get_or_insert(form.fmt);
-        if self.system_identifier.is_none() && fmt == form.fmt {
-            self.system_identifier = form.system_identifier;
-        }
+        self.fmt.get_or_insert(form.fmt);
         let before = self.place.take().map(|(place, _)| Arc::new(Place { before: None, ..(*place).clone() }));
         let before = before.filter(|before| before.fmt == form.fmt && before.start < form.start);
         let place = Arc::new(Place { input: input.into(), name, fmt: form.fmt, start: form.start, before });
@@ -339,8 +339,8 @@ struct Walk<'w> {
 type Flow = ControlFlow<()>;
 
 impl<'w> Walk<'w> {
-    fn new(wal: &'w Wal, options: Options) -> Walk<'w> {
-        let (files, summary) = (wal.files().collect(), Summary { system_identifier: options.system_identifier, ..Summary::default() });
+    fn new(wal: &'w Wal, options: Options, system_identifier: Option<u64>) -> Walk<'w> {
+        let (files, summary) = (wal.files().collect(), Summary { system_identifier, ..Summary::default() });
         Walk { files, options, links: None, chain: None, current: None, saved: BTreeMap::new(), checked: None, summary }
     }
 
@@ -537,7 +537,5 @@ impl<'w> Walk<'w> {
     }
 }
 
-/// Whether the page at the front of a segment says that it belongs at `start`.
-fn belongs(header: &PageHeader, fmt: WalFormat, start: Lsn) -> bool {
-    header.magic.major() == Some(fmt.major) && header.address == start
-}
+#[cfg(test)]
+mod tests;

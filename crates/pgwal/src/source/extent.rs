@@ -250,7 +250,7 @@ impl Bytes {
     }
 
     /// The first bytes, without taking them.
-    fn front(&mut self) -> io::Result<Vec<u8>> {
+    pub(super) fn front(&mut self) -> io::Result<Vec<u8>> {
         match self {
             Bytes::File { file, offset, left } => Ok(map(file, *offset, (*left).min(FIRST_PAGE as u64) as usize)?.to_vec()),
             Bytes::Stream { front, stream, failed } => {

@@ -46,6 +46,12 @@ impl<'w> Pieces<'w> {
     }
 }
 
+/// The first bytes of a file, a few thousand.
+pub(super) fn front(entry: &Entry) -> Result<Vec<u8>, SourceError> {
+    let mut bytes = Extents::new(&[], Lsn::INVALID, LARGEST_PAGE).open_place(entry)?;
+    bytes.front().map_err(|e| SourceError::new(&entry.input, SourceProblem::Unpack(e.to_string())))
+}
+
 /// The number of the file in [`super::Wal::files`], and a piece of it.
 impl Iterator for Pieces<'_> {
     type Item = (usize, Piece);

@@ -136,6 +136,14 @@ impl Wal {
         self.entries.iter().map(|entry| (entry.input.as_str(), entry.name))
     }
 
+    /// The first bytes of up to `count` files that can be looked at without reading others, from all over the WAL.
+    pub(crate) fn fronts(&self, count: usize) -> Vec<Vec<u8>> {
+        let files: Vec<&Entry> = self.entries.iter().filter(|entry| matches!(entry.place, Place::File(_) | Place::Range { .. })).collect();
+        let step = files.len().div_ceil(count.max(1)).max(1);
+        // One that cannot be read says so in its turn.
+        files.into_iter().step_by(step).filter_map(|entry| super::pieces::front(entry).ok()).collect()
+    }
+
     /// The bytes of each file in the order of the files, at most `size` at a time (rounded up to whole 64 kB pages), whatever they are.
     pub(crate) fn pieces(&self, size: usize) -> Pieces<'_> {
         Pieces::new(&self.entries, size)
