@@ -43,7 +43,8 @@ fn findings(dir: &Path) -> (i32, Vec<Value>) {
 fn copy(major: u8, scenario: &str) -> (TempDir, Vec<PathBuf>) {
     let fixture = fixtures::all().into_iter().find(|fixture| fixture.major == major && fixture.scenario == scenario).unwrap();
     let dir = TempDir::new().unwrap();
-    let copies = fixture.segments().iter().map(|path| {
+    let segments = fixture.segments();
+    let copies = segments.iter().map(|path| {
         let copy = dir.path().join(path.file_name().unwrap());
         fs::copy(path, &copy).unwrap();
         copy

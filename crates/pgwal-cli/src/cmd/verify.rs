@@ -23,7 +23,7 @@ use crate::args;
 #[command(
     args_override_self = true,
     after_help = "\
-Example: pgwal verify /var/lib/postgresql/17/main
+Example: pgwal verify fixtures/v17/timeline2
 
 It does not stop at damage: it goes on where records start again, and reports each damaged range once.
 

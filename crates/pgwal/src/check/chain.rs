@@ -12,7 +12,7 @@ use crate::format::{WalFormat, WalMagic};
 use crate::frame::{End, EndReason, Framer, Step};
 use crate::lsn::{Lsn, SegmentName, TimelineId};
 use crate::page::{LongHeader, PageHeader, PageInfo, SHORT_HEADER_SIZE};
-use crate::record::{Info, RECORD_HEADER_SIZE, RawRecord, RecordHeader, is_rmgr};
+use crate::record::{RECORD_HEADER_SIZE, RawRecord, RecordHeader, is_rmgr};
 use crate::rmgr::{self, Payload, RmgrId, xlog};
 use crate::wire::Wire;
 
@@ -591,25 +591,29 @@ impl Chain {
     /// The records that start or end on the page.
     fn records(&mut self, place: &Place, page: &Page<'_>, framer: &mut Framer, found: &mut Found) -> Result<(), Error> {
         let mut window = page.from(framer.position());
-        loop {
-            match framer.step(&mut window)? {
-                Step::NeedMore => return Ok(()),
-                Step::Record(raw) => {
-                    // What follows a record up to the next: at most seven bytes, or the rest of the page behind a switch.
-                    let padding = usize::try_from(raw.end - framer.position()).unwrap_or(usize::MAX).min(window.len());
-                    let padding = window.get(..padding).unwrap_or_default();
-                    if padding.iter().any(|&byte| byte != 0) {
-                        self.check_padding(place, &raw, framer.position(), padding, found);
-                    }
-                    self.record(place, &raw, found);
+        let mut raw = RawRecord::vacant(self.fmt);
+        while framer.step(&mut window, &mut raw)? == Step::Record {
+            // What follows a record up to the next: at most seven bytes, or the rest of the page behind a switch.
+            let end = match &raw.bytes {
+                Cow::Borrowed(bytes) => raw.lsn + bytes.len() as u64,
+                Cow::Owned(bytes) => self.fmt.lsn_in_record(raw.lsn, bytes.len() as u64 - 1) + 1, // a record is not empty
+            };
+            if end < raw.end {
+                let behind = page.from(end);
+                let len = usize::try_from(raw.end - end).unwrap_or(usize::MAX);
+                let padding = behind.get(..len).unwrap_or(behind);
+                if padding.iter().any(|&byte| byte != 0) {
+                    self.check_padding(place, &raw, end, padding, found);
                 }
             }
+            self.record(place, &raw, found);
         }
+        Ok(())
     }
 
     #[cold]
     fn check_padding(&mut self, place: &Place, raw: &RawRecord<'_>, start: Lsn, padding: &[u8], found: &mut Found) {
-        if raw.header.rmid == RmgrId::XLOG && raw.header.info.opcode() == Info::XLOG_SWITCH {
+        if raw.header.is_switch() {
             return self.not_zero(place, start, padding, raw.end, found);
         }
         let at = padding.iter().position(|&byte| byte != 0).unwrap_or_default();
@@ -818,20 +822,24 @@ impl Chain {
     fn lose_page(&mut self, place: &Place, page: &Page<'_>, problem: Option<Problem>, found: &mut Found) {
         let Some(framer) = self.framer.take() else { return };
         let joining = framer.joining();
-        let (from, record) = joining.map_or((page.lsn, None), |(start, _)| (start, Some(start)));
+        let record = joining.map(|(start, _)| start);
+        // A page that belongs here and does not carry on the record shows that the record is damaged, or what came of it.
+        let is_ours = page.header.address == page.lsn && page.header.magic.major() == Some(self.fmt.major);
+        let from = record.filter(|_| is_ours).unwrap_or(page.lsn);
         if joining.is_some()
             && let Some(bit) = flip::in_record(&self.cut, framer.previous())
         {
             // The record does not go on here: its length is wrong.
-            let at = self.fmt.lsn_in_record(from, bit.at as u64);
-            found.findings.push(self.flip_finding(place, from..page.lsn, at, bit.bit, problem.clone()));
+            let start = record.unwrap_or(from);
+            let at = self.fmt.lsn_in_record(start, bit.at as u64);
+            found.findings.push(self.flip_finding(place, start..page.lsn, at, bit.bit, problem.clone()));
             let lost = self.lose(from, record, problem, Class::Corrupted);
             self.lost = Some(Box::new(Lost { reported: true, goes_on: true, last: framer.previous(), ..lost }));
             return;
         }
         let zeroes = page.bytes.iter().take(SHORT_HEADER_SIZE).all(|&byte| byte == 0);
         let end = match (joining, &problem) {
-            _ if page.header.address == page.lsn && page.header.magic.major() == Some(self.fmt.major) => None,
+            _ if is_ours => None,
             (Some((_, missing)), _) => Some(EndReason::Unfinished { missing: Some(missing) }),
             (None, _) if zeroes => Some(EndReason::ZeroPage),
             (None, _) if page.header.address.segment_offset(self.fmt.segment_size) == page.lsn.segment_offset(self.fmt.segment_size) => Some(EndReason::Recycled { page: page.header.address }),
@@ -894,8 +902,8 @@ impl Chain {
             if is_plausible {
                 let framer = Framer::behind(None, timeline, self.fmt, at);
                 let mut window = bytes;
-                let is_right = match framer.clone().step(&mut window) {
-                    Ok(Step::Record(_)) => true,
+                let is_right = match framer.clone().step(&mut window, &mut RawRecord::vacant(self.fmt)) {
+                    Ok(Step::Record) => true,
                     // It goes on behind the page, and has the link that it should have.
                     Ok(Step::NeedMore) => lost.record == Some(header.prev) || lost.last == Some(header.prev),
                     Err(_) => false,
@@ -947,7 +955,7 @@ impl Chain {
     pub(super) fn finish(mut self, place: &Place, found: &mut Found) -> Option<End> {
         if let Some(lost) = self.lost.take() {
             if let (Some(reason), false) = (lost.end, lost.goes_on || lost.reported) {
-                return Some(End { lsn: lost.from, reason });
+                return Some(End { lsn: lost.record.unwrap_or(lost.from), reason });
             }
             self.report(place, *lost, self.position, found);
             return None;

@@ -5,7 +5,7 @@ use crate::format::{WalFormat, WalMagic};
 use crate::frame::{Framer, Step};
 use crate::lsn::{Lsn, SegmentName};
 use crate::page::PageHeader;
-use crate::record::{RECORD_HEADER_SIZE, RecordHeader, is_rmgr};
+use crate::record::{RECORD_HEADER_SIZE, RawRecord, RecordHeader, is_rmgr};
 use crate::wire::Wire;
 
 /// Bytes that a disk writes at once.
@@ -36,15 +36,6 @@ pub(super) fn of_page(bytes: &[u8], header: &PageHeader, lsn: Lsn, fmt: WalForma
 pub(super) fn of_record(bytes: &[u8], start: Lsn, fmt: WalFormat, previous: Option<Lsn>) -> Class {
     let end = start + bytes.len() as u64;
     let at = |lsn: Lsn| usize::try_from(lsn - start).unwrap_or(usize::MAX).min(bytes.len());
-    // The first whole piece of zeroes.
-    let mut sector = Lsn(start.0.next_multiple_of(SECTOR));
-    while sector < end {
-        let next = sector + SECTOR;
-        if bytes.get(at(sector)..at(next)).is_some_and(|part| part.iter().all(|&byte| byte == 0)) {
-            return Class::TornPage { sector: size_of_piece(start, sector) };
-        }
-        sector = next;
-    }
     // A record of an earlier use of the file.
     if let Some(previous) = previous {
         let mut lsn = start.align();
@@ -55,13 +46,25 @@ pub(super) fn of_record(bytes: &[u8], start: Lsn, fmt: WalFormat, previous: Opti
             let len = header.tot_len as usize;
             if is_old && (RECORD_HEADER_SIZE..=left.len()).contains(&len) && lsn != start {
                 let mut window = left;
-                if matches!(Framer::behind(None, None, fmt, lsn).step(&mut window), Ok(Step::Record(_))) {
+                let mut raw = RawRecord::vacant(fmt);
+                if Framer::behind(None, None, fmt, lsn).step(&mut window, &mut raw).is_ok_and(|step| step == Step::Record) {
                     // It starts somewhere in the piece that was not written.
                     return Class::TornPage { sector: size_of_piece(start, Lsn(lsn.0 / SECTOR * SECTOR)) };
                 }
             }
             lsn = lsn + 8;
         }
+    }
+    // The first whole piece of zeroes.
+    let mut sector = Lsn(start.0.next_multiple_of(SECTOR));
+    while sector < end {
+        let next = sector + SECTOR;
+        if bytes.get(at(sector)..at(next)).is_some_and(|part| part.iter().all(|&byte| byte == 0)) {
+            let part = bytes.get(at(sector)..at(sector + OS_PAGE)).unwrap_or_default();
+            let is_page = sector.0 % OS_PAGE == 0 && part.len() as u64 == OS_PAGE && part.iter().all(|&byte| byte == 0);
+            return Class::TornPage { sector: if is_page { OS_PAGE as u32 } else { SECTOR as u32 } };
+        }
+        sector = next;
     }
     Class::Corrupted
 }

@@ -93,7 +93,7 @@ pub enum Class {
     },
     /// The file is longer than a segment.
     TooLong {
-        /// Bytes there are.
+        /// Bytes there are, at least.
         len: u64,
         /// Bytes of a segment.
         expected: u32,

@@ -246,6 +246,9 @@ impl Iterator for Plan<'_> {
                         match self.begin(file, &data) {
                             Ok((job, place, is_wanted)) => {
                                 self.place = Some((place, is_wanted));
+                                if !is_wanted {
+                                    self.pieces.skip_file();
+                                }
                                 begin = is_wanted.then_some(job);
                             }
                             Err(class) => {
@@ -255,6 +258,11 @@ impl Iterator for Plan<'_> {
                         }
                     }
                     let Some((place, true)) = &self.place else { continue };
+                    if place.name.is_some() && offset >= u64::from(place.fmt.segment_size) {
+                        // However much there may be behind a segment, nobody wants it.
+                        self.pieces.skip_file();
+                        return Some(Job::End { len: offset + data.len() as u64 });
+                    }
                     let start = place.start + offset;
                     let range = self.wanted(place, start, data.len());
                     let bytes = (!range.is_empty()).then(|| Job::Bytes { place: Arc::clone(place), start, data, range });
@@ -266,7 +274,6 @@ impl Iterator for Plan<'_> {
                         return bytes;
                     }
                 }
-                (_, Piece::End { len: 1.. }) if !self.place.as_ref().is_some_and(|(_, is_wanted)| *is_wanted) => {}
                 (file, Piece::End { len: 0 }) => return Some(Job::Failed { file, class: Class::NotWal }),
                 (_, Piece::End { len }) => return Some(Job::End { len }),
                 (file, Piece::Failed(SourceError { problem: SourceProblem::Io(e), .. })) if e.kind() == std::io::ErrorKind::NotFound => {

@@ -185,9 +185,13 @@ impl Set {
             let mut bytes = bytes.clone();
             let mut count = Count::default();
             let size = place.fmt.wal_page_size as usize;
-            // The state inside a very long record is large, so not every one of its pages has its turn.
-            let step = if self.states[at].iter().any(|state| state.size() > 100_000) { 61 } else { 1 };
-            for page in (0..bytes.len()).step_by(size * step) {
+            for page in (0..bytes.len()).step_by(size) {
+                // Of the pages inside a very long record, whose state is large, and of those that the server left empty behind
+                // XLOG_SWITCH, which are all alike, some have their turn.
+                let is_alike = self.states[at][page / size].size() > 100_000 || bytes[page + 40..page + size].iter().all(|&byte| byte == 0);
+                if is_alike && page / size % 61 != 0 {
+                    continue;
+                }
                 for offset in page..page + if page == 0 { 40 } else { 24 } {
                     for bit in 0..8 {
                         count = count.add(self.turn(&mut bytes, at, offset, bit));
@@ -243,12 +247,7 @@ fn every_turned_bit_is_found() {
         .with_max_len(1)
         .map(|(major, files)| {
             let set = Set::load(files);
-            let t = std::time::Instant::now();
-            let h = set.headers();
-            let th = t.elapsed();
-            let r = (*major, h, set.random(RANDOM, files.len() as u64 + u64::from(*major)));
-            println!("{}: {:?} {:?}", set.name, th, t.elapsed());
-            r
+            (*major, set.headers(), set.random(RANDOM, files.len() as u64 + u64::from(*major)))
         })
         .collect();
     let mut missed = 0;

@@ -124,7 +124,9 @@ impl Wal {
             wal.entries.extend(found);
         }
         wal.entries.retain(|entry| entry.name.is_none_or(|name| timeline.is_none_or(|wanted| name.timeline == wanted)));
-        wal.entries.sort_by_key(|entry| (entry.name, std::cmp::Reverse(rank(&entry.input))));
+        // What can be read comes before what cannot.
+        let is_broken = |entry: &Entry| matches!(entry.place, Place::Broken { .. });
+        wal.entries.sort_by_key(|entry| (is_broken(entry), entry.name, std::cmp::Reverse(rank(&entry.input))));
         match inputs {
             [one] if wal.entries.is_empty() => Err(SourceError::new(one.as_ref().display(), SourceProblem::NoSegments)),
             _ => Ok(wal),
