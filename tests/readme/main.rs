@@ -122,7 +122,8 @@ fn commands_that_do_not_run_are_understood() {
             assert!(shown.is_empty(), "README.md:{}: `{command}` does not run, so what it prints cannot be told", block.line);
             let ours = &command[command.find("pgwal ").unwrap_or_else(|| panic!("README.md:{}: `{command}`", block.line))..];
             let (found, code) = run(ours, nowhere.path(), 0);
-            assert!(code < 2, "README.md:{}: `{ours}`: {found}", block.line);
+            // Some commands exit with 2 where there is nothing to read, so the status alone does not tell.
+            assert!(code <= 2 && !found.contains("try '--help'"), "README.md:{}: `{ours}`: {found}", block.line);
         }
     }
 }
@@ -159,7 +160,8 @@ fn examples_in_help_run() {
         assert!(!examples.is_empty(), "pgwal {name} --help shows no example");
         for example in examples {
             let (found, code) = run(example, &top(), 0);
-            assert!(code == 0 && !found.is_empty(), "`{example}`: {code}\n{found}");
+            // 1: what is compared differs, what is checked is damaged.
+            assert!(code < 2 && !found.is_empty(), "`{example}`: {code}\n{found}");
             ran += 1;
         }
     }

@@ -43,10 +43,9 @@ fn findings(dir: &Path) -> (i32, Vec<Value>) {
 fn copy(major: u8, scenario: &str) -> (TempDir, Vec<PathBuf>) {
     let fixture = fixtures::all().into_iter().find(|fixture| fixture.major == major && fixture.scenario == scenario).unwrap();
     let dir = TempDir::new().unwrap();
-    let segments = fixture.segments();
-    let copies = segments.iter().map(|path| {
+    let copies = fixture.segments().into_iter().map(|path| {
         let copy = dir.path().join(path.file_name().unwrap());
-        fs::copy(path, &copy).unwrap();
+        fs::copy(&path, &copy).unwrap();
         copy
     });
     let copies = copies.collect();
@@ -123,10 +122,12 @@ fn flipped_bits() {
 
 #[test]
 fn files_that_do_not_belong() {
-    one_finding("truncated", &[("len", 300_000.into()), ("expected", (1 << 20).into())], 300_000..1 << 20, |bytes, _| bytes.truncate(300_000));
+    one_finding("truncated", &[("len", 300_000.into()), ("expected", (1 << 20).into())], 300_000..1 << 20, |bytes, _| {
+        bytes.truncate(300_000)
+    });
     one_finding("too_long", &[("len", ((1 << 20) + 8192).into())], 1 << 20..(1 << 20) + 8192, |bytes, _| bytes.resize((1 << 20) + 8192, 7));
-    one_finding("foreign_cluster", &[("found", "7711197769568478309".into())], 0..1 << 20, |bytes, _| {
-        bytes[24..32].copy_from_slice(&7_711_197_769_568_478_309u64.to_le_bytes());
+    one_finding("foreign_cluster", &[("found", "7000000000000000001".into())], 0..1 << 20, |bytes, _| {
+        bytes[24..32].copy_from_slice(&7_000_000_000_000_000_001u64.to_le_bytes());
     });
     let (_, other) = copy(16, "pgbench");
     let other = fs::read(&other[0]).unwrap();
@@ -134,7 +135,11 @@ fn files_that_do_not_belong() {
     fs::write(&files[1], other).unwrap();
     let (status, found) = findings(dir.path());
     assert_eq!(status, 1);
-    assert_eq!((&found[0]["class"], &found[0]["found"], &found[0]["expected"]), (&"wrong_major".into(), &"D113".into(), &"D110".into()), "{found:#?}");
+    assert_eq!(
+        (&found[0]["class"], &found[0]["found"], &found[0]["expected"]),
+        (&"wrong_major".into(), &"D113".into(), &"D110".into()),
+        "{found:#?}"
+    );
 
     let (dir, files) = copy(15, "workload");
     fs::remove_file(&files[1]).unwrap();

@@ -14,7 +14,10 @@ fn text_says_where_what_and_what_to_do() {
     let (finding, rest) = out.split_once("\n\n").unwrap();
     assert!(finding.starts_with(&format!("./{name}:0x2")), "{out}");
     assert!(finding.contains(": zeroed page: ") && finding.contains("xlp_magic: expected D110, found 0000"), "{out}");
-    assert!(finding.ends_with("take this segment from another copy of the WAL (the server's pg_wal, a standby, another archive)."), "{out}");
+    assert!(
+        finding.ends_with("take this segment from another copy of the WAL (the server's pg_wal, a standby, another archive)."),
+        "{out}"
+    );
     assert!(rest.contains("Checked 3 segments, ") && rest.ends_with(": 1 finding.\n"), "{out}");
     assert_eq!(verify(dir.path(), ["--quiet", "."]), (1, format!("{finding}\n\n"), String::new()));
 }

@@ -332,9 +332,8 @@ impl Chain {
             (Some(long), Some(expected)) => long.system_identifier == expected,
             _ => true,
         };
-        let sizes = header.long.is_none_or(|long| {
-            long.segment_size == self.fmt.segment_size && long.wal_page_size == self.fmt.wal_page_size
-        });
+        let sizes =
+            header.long.is_none_or(|long| long.segment_size == self.fmt.segment_size && long.wal_page_size == self.fmt.wal_page_size);
         let timeline = match self.timeline.now {
             Some(now) => header.timeline == now && self.timeline.change.is_none(),
             None => header.timeline >= self.timeline.floor && header.timeline.0 > 0,
@@ -397,6 +396,11 @@ impl Chain {
         };
         let distance = |form: &PageHeader| written(form).iter().zip(page.bytes.iter()).map(|(a, b)| (a ^ b).count_ones()).sum::<u32>();
         let Some((form, bits)) = forms.into_iter().map(|form| (form, distance(&form))).min_by_key(|&(_, bits)| bits) else { return false };
+        if bits > 0 && self.lost.is_some() {
+            // What looked like a record, and was to go on here, was none.
+            self.framer = None;
+            return false;
+        }
         let expected = written(&form);
         let actual = page.bytes.get(..expected.len()).unwrap_or_default().to_vec();
         if let (1.., Some((start, _))) = (bits, joining)
@@ -411,7 +415,13 @@ impl Chain {
             if let Some(bit) = flip::between(&actual, &expected) {
                 let problem = self.header_problem(place, &page.header, &form, lsn);
                 let offset = lsn - place.start + bit.at as u64;
-                found.findings.push(self.finding(place, lsn..lsn + expected.len() as u64, None, Class::BitFlip { offset, bit: bit.bit }, problem));
+                found.findings.push(self.finding(
+                    place,
+                    lsn..lsn + expected.len() as u64,
+                    None,
+                    Class::BitFlip { offset, bit: bit.bit },
+                    problem,
+                ));
             }
         } else if bits > 0 {
             let problem = self.header_problem(place, &page.header, &form, lsn);
@@ -494,7 +504,9 @@ impl Chain {
         }
         if header.timeline != form.timeline {
             return match place.name {
-                Some(name) if header.timeline > name.timeline => check(Check::TimelineAboveName { name: name.timeline, found: header.timeline }),
+                Some(name) if header.timeline > name.timeline => {
+                    check(Check::TimelineAboveName { name: name.timeline, found: header.timeline })
+                }
                 _ => check(Check::TimelineWithoutSwitch { expected: form.timeline, found: header.timeline }),
             };
         }
@@ -842,7 +854,9 @@ impl Chain {
             _ if is_ours => None,
             (Some((_, missing)), _) => Some(EndReason::Unfinished { missing: Some(missing) }),
             (None, _) if zeroes => Some(EndReason::ZeroPage),
-            (None, _) if page.header.address.segment_offset(self.fmt.segment_size) == page.lsn.segment_offset(self.fmt.segment_size) => Some(EndReason::Recycled { page: page.header.address }),
+            (None, _) if page.header.address.segment_offset(self.fmt.segment_size) == page.lsn.segment_offset(self.fmt.segment_size) => {
+                Some(EndReason::Recycled { page: page.header.address })
+            }
             _ => None,
         };
         let class = damage::of_page(&page.bytes, &page.header, page.lsn, self.fmt);

@@ -24,7 +24,9 @@ pub(super) fn of_page(bytes: &[u8], header: &PageHeader, lsn: Lsn, fmt: WalForma
     }
     match (header.magic.major(), WalMagic::of(fmt.major)) {
         (Some(major), Some(expected)) if major != fmt.major => Class::WrongMajor { expected, found: header.magic },
-        (Some(_), _) if header.address != lsn && header.address.segment_offset(fmt.segment_size) == lsn.segment_offset(fmt.segment_size) => {
+        (Some(_), _)
+            if header.address != lsn && header.address.segment_offset(fmt.segment_size) == lsn.segment_offset(fmt.segment_size) =>
+        {
             let from = SegmentName::of(header.timeline, header.address, fmt.segment_size);
             Class::RecycledPage { from, address: header.address }
         }

@@ -63,7 +63,8 @@ fn by_pages(front: &[u8], name: Option<SegmentName>) -> Option<(WalFormat, Lsn)>
     PAGE_SIZES.into_iter().find_map(|size| {
         let page = |number: usize| PageHeader::read(front.get(size as usize * number..)?).ok().map(|(_, header)| header);
         let (zeroth, first, second) = (page(0)?, page(1)?, page(2)?);
-        let follows = |page: &PageHeader, before: &PageHeader| page.magic == before.magic && page.address == before.address + u64::from(size);
+        let follows =
+            |page: &PageHeader, before: &PageHeader| page.magic == before.magic && page.address == before.address + u64::from(size);
         let major = first.magic.major().filter(|_| follows(&second, &first) || follows(&first, &zeroth))?;
         let start = Lsn(first.address.0.checked_sub(size.into())?);
         let fmt = |segment_size| WalFormat { major, wal_page_size: size, segment_size, block_size: DEFAULT_BLOCK_SIZE };

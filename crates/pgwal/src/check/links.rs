@@ -28,7 +28,8 @@ impl Links {
             if let Some(name) = name {
                 let number = name.number(segment_size);
                 // The newest timeline that can have led here.
-                let ancestors = |timelines: &BTreeMap<TimelineId, usize>| timelines.range(..=name.timeline).next_back().map(|(&t, &f)| (t, f));
+                let ancestors =
+                    |timelines: &BTreeMap<TimelineId, usize>| timelines.range(..=name.timeline).next_back().map(|(&t, &f)| (t, f));
                 let nearest = numbers.range(..number).rev().find_map(|(&number, timelines)| Some((number, ancestors(timelines)?)));
                 match nearest {
                     Some((last, (_, file))) if last + 1 == number => before = Some(file),
@@ -70,8 +71,16 @@ mod tests {
 
     #[test]
     fn files_carry_on_over_timelines() {
-        let names = ["000000010000000000000004", "000000010000000000000005", "000000010000000000000006", "000000010000000000000006.partial",
-            "000000010000000000000009", "000000020000000000000006", "000000020000000000000007", "000000030000000000000009"];
+        let names = [
+            "000000010000000000000004",
+            "000000010000000000000005",
+            "000000010000000000000006",
+            "000000010000000000000006.partial",
+            "000000010000000000000009",
+            "000000020000000000000006",
+            "000000020000000000000007",
+            "000000030000000000000009",
+        ];
         let files: Vec<(&str, Option<SegmentName>)> = names.iter().map(|name| (*name, name[..24].parse().ok())).collect();
         let links = Links::new(&files, 1 << 24);
         let before: Vec<Option<usize>> = (0..names.len()).map(|file| links.before(file)).collect();

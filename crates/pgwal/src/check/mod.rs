@@ -397,7 +397,8 @@ impl<'w> Walk<'w> {
             }
             self.finish(sink)?;
             let segment = Some(first);
-            let missing = Finding { input: first.to_string(), segment, offsets: None, lsns: Some(lsns), record: None, class, problem: None };
+            let missing =
+                Finding { input: first.to_string(), segment, offsets: None, lsns: Some(lsns), record: None, class, problem: None };
             self.report(missing, sink)?;
         } else if !continues {
             let saved = before.and_then(|before| self.saved.get(&before)).filter(|chain| chain.position() == start).cloned();

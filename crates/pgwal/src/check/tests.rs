@@ -60,7 +60,15 @@ impl Set {
             let before = segments.last().map(|(place, _)| Arc::new(Place { before: None, ..(**place).clone() }));
             segments.push((Arc::new(Place { input: file.into(), name: Some(name), fmt: form.fmt, start: form.start, before }), bytes));
         }
-        let name = files[0].parent().unwrap().components().rev().take(2).map(|part| part.as_os_str().to_str().unwrap()).collect::<Vec<_>>().join("/");
+        let name = files[0]
+            .parent()
+            .unwrap()
+            .components()
+            .rev()
+            .take(2)
+            .map(|part| part.as_os_str().to_str().unwrap())
+            .collect::<Vec<_>>()
+            .join("/");
         let mut set = Set { name, segments, states: Vec::new(), uncovered: Vec::new() };
         set.learn();
         set
@@ -132,7 +140,9 @@ impl Set {
         match is_found {
             true => Count { found: 1, ..Count::default() },
             false if is_removable => Count { removable: 1, ..Count::default() },
-            false if self.is_uncovered(segment, offset) || self.is_leading_length(segment, offset) => Count { uncovered: 1, ..Count::default() },
+            false if self.is_uncovered(segment, offset) || self.is_leading_length(segment, offset) => {
+                Count { uncovered: 1, ..Count::default() }
+            }
             false => {
                 println!("{}: {} bit {bit} of byte 0x{offset:x}", self.name, place.input);
                 Count { missed: 1, ..Count::default() }
@@ -252,11 +262,16 @@ fn every_turned_bit_is_found() {
         .collect();
     let mut missed = 0;
     for major in 10..=19 {
-        let of = |which: fn(&(u8, Count, Count)) -> Count| counts.iter().filter(|count| count.0 == major).map(which).fold(Count::default(), Count::add);
+        let of = |which: fn(&(u8, Count, Count)) -> Count| {
+            counts.iter().filter(|count| count.0 == major).map(which).fold(Count::default(), Count::add)
+        };
         let (headers, random) = (of(|count| count.1), of(|count| count.2));
         for (what, count) in [("page headers", headers), ("random bits ", random)] {
             let Count { found, removable, uncovered, missed: lost } = count;
-            println!("{major}: {what}: {found} of {} found ({removable} XLP_BKP_REMOVABLE, {uncovered} that no record covers)", found + lost);
+            println!(
+                "{major}: {what}: {found} of {} found ({removable} XLP_BKP_REMOVABLE, {uncovered} that no record covers)",
+                found + lost
+            );
             missed += lost;
             assert!(found > 1000, "{major}: {what}");
         }
