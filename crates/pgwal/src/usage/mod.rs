@@ -130,6 +130,7 @@ pub fn count(wal: &Wal, options: scan::Options, wanted: Wanted) -> (Usage, Summa
 struct Counting {
     wanted: Wanted,
     /// Parts that have been taken: their memory is used again.
+    #[expect(clippy::vec_box, reason = "parts go through the scan in their boxes, and come back in them")]
     spare: Mutex<Vec<Box<Part>>>,
     /// See [`images::Images::limit`].
     image_limit: AtomicU64,
