@@ -185,8 +185,9 @@ fn as_the_stored_cases() {
                 let args: Vec<&str> = case["args"].as_array().unwrap().iter().map(|arg| arg.as_str().unwrap()).collect();
                 let special = ["make", "interrupt", "env"].iter().any(|key| case.get(key).is_some());
                 let about = args.iter().any(|arg| ["--help", "--version", "-V", "-?"].contains(arg));
-                // Resource managers add up on all WAL; for pg_waldump 13 the last one counted.
-                let added_up = major < 15 && args.iter().filter(|&&arg| arg == "-r").count() > 1;
+                // What is given again adds up here; for pg_waldump the last one counts, up to 14 also of resource managers.
+                let again = |option: &str| args.iter().filter(|&&arg| arg == option).count() > 1;
+                let added_up = again("-x") || again("-R") || major < 15 && again("-r");
                 // Messages are our own, and so are their reasons.
                 if added_up || special || about || case["status"] != 0 {
                     continue;

@@ -19,9 +19,9 @@
 pub mod wire;
 #[macro_use]
 pub mod text;
+pub mod check;
 pub mod datadir;
 pub mod diff;
-pub mod check;
 pub mod error;
 pub mod filter;
 pub mod format;

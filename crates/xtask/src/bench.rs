@@ -11,7 +11,7 @@ use pgwal_testkit::server::Postgres;
 /// Compare pgwal's speed with the installed pg_waldump's
 #[derive(clap::Args)]
 pub struct Opts {
-    /// WAL to write for the comparison, in MB
+    /// WAL with page images to write for the comparison, in MB; two fifths of that with small records
     #[arg(long, default_value_t = 512)]
     megabytes: u64,
     /// Runs of each command; the median counts
@@ -32,46 +32,58 @@ impl Opts {
     pub fn run(self) -> Result<()> {
         let postgres = Postgres::find(self.major).ok_or("no PostgreSQL with a server and pg_waldump found")?;
         let pgwal = build()?;
-        let dir = tempfile::tempdir()?;
-        let wal = match &self.wal {
-            Some(wal) => wal.clone(),
+        let written = tempfile::tempdir()?;
+        let sets = match &self.wal {
+            Some(wal) => vec![(wal.display().to_string(), wal.clone())],
             None => {
-                write_wal(&postgres, self.megabytes, dir.path())?;
-                dir.path().to_owned()
+                let pgbench = write_wal(&postgres, self.megabytes, "", &written.path().join("pgbench"))?;
+                let small = write_wal(&postgres, self.megabytes * 2 / 5, "full_page_writes = off", &written.path().join("small"))?;
+                vec![
+                    ("pgbench, with page images".to_owned(), pgbench),
+                    ("pgbench, small records (full_page_writes = off)".to_owned(), small),
+                ]
             }
         };
-        let mut segments: Vec<PathBuf> = fs::read_dir(&wal)?.flatten().map(|entry| entry.path()).filter(|path| is_segment(path)).collect();
+        let waldump = postgres.program("pg_waldump");
+        sets.iter().try_for_each(|(name, wal)| self.compare(name, wal, postgres.major, &waldump, &pgwal))
+    }
+
+    /// Runs both programs on the segments in `wal`.
+    fn compare(&self, name: &str, wal: &Path, major: u8, waldump: &Path, pgwal: &Path) -> Result<()> {
+        let mut segments: Vec<PathBuf> = fs::read_dir(wal)?.flatten().map(|entry| entry.path()).filter(|path| is_segment(path)).collect();
         segments.sort();
         let (Some(first), Some(last)) = (segments.first(), segments.last()) else {
             return Err(format!("{}: no segments", wal.display()).into());
         };
         let bytes: u64 = segments.iter().filter_map(|path| fs::metadata(path).ok()).map(|metadata| metadata.len()).sum();
-        let waldump = postgres.program("pg_waldump");
-        println!("pg_waldump {}, {} MB of WAL in {} segments, median of {} runs", postgres.major, bytes >> 20, segments.len(), self.runs);
+        println!("{name}: {} MB in {} segments; pg_waldump {major}; median of {} runs", bytes >> 20, segments.len(), self.runs);
         println!("{:<44} {:>10} {:>10} {:>8}", "", "pg_waldump", "pgwal", "ratio");
-        let rows: &[(&str, &[&str], &[&str])] = &[
-            ("dump, one thread", &[], &["--threads=1"]),
-            ("dump, all threads", &[], &[]),
-            ("dump -b, one thread", &["-b"], &["-b", "--threads=1"]),
-            ("dump --format json, all threads, against text", &[], &["--format=json"]),
-            ("dump --stats=record, one thread", &["--stats=record"], &["--stats=record", "--threads=1"]),
-            ("dump -q, one thread", &["-q"], &["-q", "--threads=1"]),
+        let range: &[&Path] = &[first, last];
+        let one: &[&Path] = &[first];
+        let all: &[&Path] = &[wal];
+        type Row<'a> = (&'a str, &'a [&'a str], &'a [&'a Path], &'a [&'a str], &'a [&'a Path]);
+        let rows: &[Row<'_>] = &[
+            ("dump, one thread", &[], range, &["dump", "--threads=1"], range),
+            ("dump", &[], range, &["dump"], range),
+            ("dump of one segment", &[], one, &["dump"], one),
+            ("dump -b, one thread", &["-b"], range, &["dump", "-b", "--threads=1"], range),
+            ("dump --format json, against text", &[], range, &["dump", "--format=json"], range),
+            ("verify, against -q", &["-q"], range, &["verify", "--quiet"], all),
+            ("stats, against -z", &["-z"], range, &["stats"], all),
+            ("dump -q, one thread", &["-q"], range, &["dump", "-q", "--threads=1"], range),
+            ("dump --stats=record, one thread", &["--stats=record"], range, &["dump", "--stats=record", "--threads=1"], range),
         ];
-        for (name, theirs, ours) in rows {
+        for (name, theirs, their_files, ours, our_files) in rows {
             let mut times = [Vec::new(), Vec::new()];
             // In turn, so that both meet the same machine.
             for _ in 0..self.runs {
-                times[0].push(time(Command::new(&waldump).args(*theirs).arg(first).arg(last))?);
-                times[1].push(time(Command::new(&pgwal).arg("dump").args(*ours).arg(first).arg(last))?);
+                times[0].push(time(Command::new(waldump).args(*theirs).args(*their_files))?);
+                times[1].push(time(Command::new(pgwal).args(*ours).args(*our_files))?);
             }
-            let [theirs, ours] = times.map(median);
-            println!(
-                "{name:<44} {:>8.2} s {:>8.2} s {:>6.1} x",
-                theirs.as_secs_f64(),
-                ours.as_secs_f64(),
-                theirs.as_secs_f64() / ours.as_secs_f64()
-            );
+            let [theirs, ours] = times.map(|times| median(times).as_secs_f64());
+            println!("{name:<44} {theirs:>8.3} s {ours:>8.3} s {:>6.1} x", theirs / ours);
         }
+        println!();
         Ok(())
     }
 }
@@ -88,10 +100,11 @@ fn build() -> Result<PathBuf> {
 }
 
 /// pgbench's ordinary transactions until there is enough WAL; finished segments are copied to `to`.
-fn write_wal(postgres: &Postgres, megabytes: u64, to: &Path) -> Result<()> {
-    eprintln!("writing {megabytes} MB of WAL with pgbench …");
+fn write_wal(postgres: &Postgres, megabytes: u64, setting: &str, to: &Path) -> Result<PathBuf> {
+    eprintln!("writing {megabytes} MB of WAL with pgbench … {setting}");
+    fs::create_dir(to)?;
     let settings = "max_wal_size = 64GB\ncheckpoint_timeout = 1h\nwal_keep_size = 64GB\nautovacuum = on\nsynchronous_commit = off";
-    let server = postgres.start(&[], settings)?;
+    let server = postgres.start(&[], &format!("{settings}\n{setting}"))?;
     server.client("pgbench", ["-i", "-s", "10", "-q", "postgres"])?;
     server.sql("CHECKPOINT")?;
     let start = server.sql("SELECT pg_switch_wal()")?;
@@ -110,7 +123,7 @@ fn write_wal(postgres: &Postgres, megabytes: u64, to: &Path) -> Result<()> {
             fs::copy(file.path(), to.join(name))?;
         }
     }
-    Ok(())
+    Ok(to.to_owned())
 }
 
 fn is_segment(path: &Path) -> bool {

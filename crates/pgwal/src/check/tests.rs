@@ -17,10 +17,18 @@ use crate::page::PageInfo;
 struct Set {
     name: String,
     segments: Vec<(Arc<Place>, Vec<u8>)>,
-    /// The state before each page of each segment, and after the last.
-    states: Vec<Vec<Chain>>,
+    /// The state before each page of each segment, and after the last; inside a very long record, of which it holds what there
+    /// is so far, before one page in [`SPARSE`].
+    states: Vec<Vec<Option<Chain>>>,
     /// Bytes that no record covers: of each, the segment, and from where to where.
     uncovered: Vec<(usize, Lsn, Lsn)>,
+}
+
+const SPARSE: usize = 61;
+
+/// Whether the state is that inside a very long record.
+fn is_large(chain: &Chain) -> bool {
+    chain.size() > 100_000
 }
 
 /// What became of the bits.
@@ -80,9 +88,9 @@ impl Set {
         let mut chain = Chain::new(first.fmt, first.start, None);
         let mut found = Found::default();
         for (at, (place, bytes)) in self.segments.iter().enumerate() {
-            let mut states = vec![chain.clone()];
+            let mut states = vec![Some(chain.clone())];
             while chain.next_page(place, bytes, place.start, &mut found) {
-                states.push(chain.clone());
+                states.push((!is_large(&chain) || states.len().is_multiple_of(SPARSE)).then(|| chain.clone()));
             }
             // The record that began before the first segment, and one that was lost and written over.
             if at == 0 {
@@ -110,7 +118,7 @@ impl Set {
             let (place, bytes) = &self.segments[at];
             let info = u16::from_le_bytes([bytes[2], bytes[3]]);
             if info & PageInfo::overwrite_contrecord(place.fmt).0 != 0 {
-                let start = self.states[at][0].joining().unwrap();
+                let start = self.states[at][0].as_ref().unwrap().joining().unwrap();
                 self.uncovered.push((at - 1, start, place.start));
             }
         }
@@ -169,8 +177,8 @@ impl Set {
             }
         }
         let mut found = Found::default();
-        let mut page = offset / size;
-        let mut chain = self.states[segment][page].clone();
+        let states = self.states[segment][..=offset / size].iter().enumerate().rev();
+        let (mut page, mut chain) = states.filter_map(|(page, state)| Some((page, state.clone()?))).next().unwrap();
         for at in segment..self.segments.len() {
             let (place, good) = &self.segments[at];
             let bytes = if at == segment { bytes } else { good };
@@ -179,7 +187,7 @@ impl Set {
                 if !found.findings.is_empty() {
                     return true;
                 }
-                if chain == self.states[at][page] {
+                if (at > segment || page > offset / size) && self.states[at][page].as_ref() == Some(&chain) {
                     return false;
                 }
             }
@@ -198,8 +206,9 @@ impl Set {
             for page in (0..bytes.len()).step_by(size) {
                 // Of the pages inside a very long record, whose state is large, and of those that the server left empty behind
                 // XLOG_SWITCH, which are all alike, some have their turn.
-                let is_alike = self.states[at][page / size].size() > 100_000 || bytes[page + 40..page + size].iter().all(|&byte| byte == 0);
-                if is_alike && page / size % 61 != 0 {
+                let is_inside = self.states[at][page / size].as_ref().is_none_or(is_large);
+                let is_alike = is_inside || bytes[page + 40..page + size].iter().all(|&byte| byte == 0);
+                if is_alike && page / size % SPARSE != 0 {
                     continue;
                 }
                 for offset in page..page + if page == 0 { 40 } else { 24 } {

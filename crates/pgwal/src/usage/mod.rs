@@ -13,7 +13,7 @@
 //! # fn main() -> Result<(), Box<dyn std::error::Error>> {
 //! # let dir = std::env::temp_dir().join(format!("pgwal-doc-usage-{}", std::process::id()));
 //! # std::fs::create_dir_all(&dir)?;
-//! # std::fs::write(dir.join("000000010000000000000001"), pgwal_testkit::example())?;
+//! # std::fs::write(dir.join("000000010000000000000010"), pgwal_testkit::example())?;
 //! use pgwal::{scan, source::Wal, usage};
 //! let wal = Wal::open(&[&dir], None)?;
 //! let options = scan::Options { start: None, end: None, threads: 2 };
