@@ -19,6 +19,7 @@
 pub mod wire;
 #[macro_use]
 pub mod text;
+pub mod backup_label;
 pub mod check;
 pub mod datadir;
 pub mod diff;
@@ -27,6 +28,7 @@ pub mod filter;
 pub mod format;
 pub mod frame;
 pub mod heap_tuple;
+pub mod history;
 pub mod index_tuple;
 pub mod inval;
 pub mod json;
