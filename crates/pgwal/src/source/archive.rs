@@ -8,6 +8,7 @@ use std::io::{self, Read, Seek};
 use std::path::PathBuf;
 use std::rc::Rc;
 
+use super::listing::is_text_file_name;
 use super::plan::{file_name, segment_of_file_name};
 use crate::lsn::SegmentName;
 
@@ -22,10 +23,10 @@ pub(super) struct Tar<R: Read> {
     allowed: Allowed,
 }
 
-/// A file in a tar archive that is called like a segment.
+/// A file in a tar archive that is called like a segment, or like a file that tells about segments.
 pub(super) struct Member<'a> {
-    /// The segment.
-    pub(super) name: SegmentName,
+    /// The segment; `None`: a file about segments.
+    pub(super) name: Option<SegmentName>,
     /// Its path in the archive.
     pub(super) path: PathBuf,
     /// Where its bytes start in the archive.
@@ -49,7 +50,7 @@ impl<R: Read> Tar<R> {
         Tar { archive: tar::Archive::new(Metered { stream, position: 0, allowed: allowed.clone() }), allowed }
     }
 
-    /// Shows `visit` the segments, in the archive's order.
+    /// Shows `visit` the segments and the files about them, in the archive's order.
     ///
     /// # Errors
     /// The archive is damaged or ends too early, or `visit` fails; the segments before have been visited.
@@ -80,17 +81,19 @@ fn walk<R: Read>(
         allowed.up_to.set(end.saturating_add(HEADERS));
         let path = member.path()?.into_owned();
         let is_file = kind.is_file() || kind.is_contiguous() || kind.is_gnu_sparse();
-        let Some(name) = segment_of_file_name(&file_name(&path)).filter(|_| is_file) else {
+        let file = file_name(&path);
+        let name = segment_of_file_name(&file);
+        if !is_file || (name.is_none() && !is_text_file_name(&file)) {
             if end > archive_len {
                 return Err(io::Error::other(format!("cut short inside {path:?}")));
             }
             continue;
-        };
+        }
         let len = member.size();
         let bytes = (&mut member as &mut dyn Read).take(TOO_LARGE);
         visit(Member { name, path, offset, len, is_sparse: kind.is_gnu_sparse(), bytes })?;
         if len >= TOO_LARGE || stored >= TOO_LARGE {
-            return Err(io::Error::other(format!("damaged archive: {name} has {len} bytes there, more than a segment can have")));
+            return Err(io::Error::other(format!("damaged archive: {file} has {len} bytes there, more than a segment can have")));
         }
         if end > archive_len {
             return Ok(()); // what is missing is missed where the segment is read

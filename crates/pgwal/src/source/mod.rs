@@ -6,6 +6,7 @@
 mod archive;
 mod extent;
 mod kind;
+mod listing;
 mod pieces;
 mod plan;
 mod unpack;
@@ -20,6 +21,7 @@ use memmap2::{Mmap, MmapOptions};
 
 pub use extent::{Extent, Extents};
 pub use kind::{Kind, NotWal};
+pub use listing::{Archive, ArchiveFile, FileKind, SegmentFile, Start};
 pub(crate) use pieces::{Piece, Pieces};
 pub use plan::{Wal, segment_of_file_name};
 

@@ -18,7 +18,9 @@ use crate::lsn::{Lsn, SegmentName, TimelineId};
 /// The segments of one or more inputs, in the order of the WAL. Nothing is read but names and first bytes.
 #[derive(Debug)]
 pub struct Wal {
-    entries: Vec<Entry>,
+    pub(super) entries: Vec<Entry>,
+    /// The other files of folders, and what archives have of files that tell about segments.
+    pub(super) others: Vec<Entry>,
     /// Members of archives that could not be read in their order; removed with the last user.
     _spilled: Vec<Arc<TempDir>>,
 }
@@ -49,7 +51,7 @@ pub(super) enum Place {
 
 impl Entry {
     fn of_member(archive: &str, member: &Member<'_>, place: Place) -> Entry {
-        Entry { input: format!("{archive}:{}", member.path.display()), name: Some(member.name), place }
+        Entry { input: format!("{archive}:{}", member.path.display()), name: member.name, place }
     }
 }
 
@@ -75,7 +77,7 @@ impl Wal {
     /// An input that cannot be read, or a directory or archive without any segment. An archive that is damaged behind a segment is read
     /// up to there: see [`Wal::broken`].
     pub fn open<P: AsRef<Path>>(inputs: &[P], timeline: Option<TimelineId>) -> Result<Wal, SourceError> {
-        let mut wal = Wal { entries: Vec::new(), _spilled: Vec::new() };
+        let mut wal = Wal { entries: Vec::new(), others: Vec::new(), _spilled: Vec::new() };
         let mut named = BTreeMap::new();
         let mut broken = Vec::new();
         for input in inputs {
@@ -118,7 +120,7 @@ impl Wal {
     /// # Errors
     /// As [`Wal::open`].
     pub fn open_all<P: AsRef<Path>>(inputs: &[P], timeline: Option<TimelineId>) -> Result<Wal, SourceError> {
-        let mut wal = Wal { entries: Vec::new(), _spilled: Vec::new() };
+        let mut wal = Wal { entries: Vec::new(), others: Vec::new(), _spilled: Vec::new() };
         for input in inputs {
             let found = wal.find(input.as_ref())?;
             wal.entries.extend(found);
@@ -149,6 +151,11 @@ impl Wal {
     /// The bytes of each file in the order of the files, at most `size` at a time (rounded up to whole 64 kB pages), whatever they are.
     pub(crate) fn pieces(&self, size: usize) -> Pieces<'_> {
         Pieces::new(&self.entries, size)
+    }
+
+    /// The segments `entries`, which follow each other; they may be of `whole`.
+    pub(super) fn of(entries: Vec<Entry>, whole: &Wal) -> Wal {
+        Wal { entries, others: Vec::new(), _spilled: whole._spilled.clone() }
     }
 
     /// Names of the segments, of those that have one.
@@ -200,7 +207,7 @@ impl Wal {
         }
         let metadata = fs::metadata(input).map_err(SourceError::io(input.display()))?;
         if metadata.is_dir() {
-            return find_in_directory(input);
+            return self.find_in_directory(input);
         }
         if !metadata.is_file() {
             return Err(SourceError::new(input.display(), SourceProblem::Special));
@@ -222,19 +229,38 @@ impl Wal {
         }
     }
 
+    fn find_in_directory(&mut self, dir: &Path) -> Result<Vec<Entry>, SourceError> {
+        let pg_wal = dir.join("pg_wal");
+        let dir = if pg_wal.is_dir() { pg_wal.as_path() } else { dir };
+        let mut entries = Vec::new();
+        for file in fs::read_dir(dir).map_err(SourceError::io(dir.display()))? {
+            let path = file.map_err(SourceError::io(dir.display()))?.path();
+            if path.is_file() {
+                let name = segment_of_file_name(&file_name(&path));
+                let entry = Entry { input: path.display().to_string(), name, place: Place::File(path) };
+                if name.is_some() { &mut entries } else { &mut self.others }.push(entry);
+            }
+        }
+        if entries.is_empty() { Err(SourceError::new(dir.display(), SourceProblem::NoSegments)) } else { Ok(entries) }
+    }
+
     /// Members of a plain tar are parts of the file, in whatever order they stand.
     fn find_in_tar(&mut self, path: &Path) -> Result<Vec<Entry>, SourceError> {
         let input = path.display().to_string();
         let open = || File::open(path).map_err(SourceError::io(&input));
         let archive_len = path.metadata().map_err(SourceError::io(&input))?.len();
-        let (mut entries, mut has_holes) = (Vec::new(), false);
+        let (mut entries, mut others, mut has_holes) = (Vec::new(), Vec::new(), false);
         let walked = Tar::new(open()?).segments_by_seeking(archive_len, |member| {
             let place = Place::Range { file: path.to_owned(), offset: member.offset, len: member.len };
-            entries.push(Entry::of_member(&input, &member, place));
+            if member.name.is_some() { &mut entries } else { &mut others }.push(Entry::of_member(&input, &member, place));
             has_holes |= member.is_sparse;
             Ok(())
         });
-        if has_holes { self.spill(&input, open()?) } else { segments_of(&input, entries, walked) }
+        if has_holes {
+            return self.spill(&input, open()?);
+        }
+        self.others.append(&mut others);
+        segments_of(&input, entries, walked)
     }
 
     /// A compressed tar is read in its order where that is the order of the WAL; otherwise its segments are unpacked first.
@@ -242,28 +268,29 @@ impl Wal {
         let input = archive.display().to_string();
         let open = || -> io::Result<_> { unpack::stream(packing, io::BufReader::new(File::open(archive)?)) };
         let stream = open().map_err(SourceError::unpack(&input))?;
-        let mut entries = Vec::new();
+        let (mut entries, mut others) = (Vec::new(), Vec::new());
         let walked = Tar::new(stream).segments(|member| {
             let place = Place::Packed { archive: archive.to_owned(), packing, member: member.path.clone() };
-            entries.push(Entry::of_member(&input, &member, place));
+            if member.name.is_some() { &mut entries } else { &mut others }.push(Entry::of_member(&input, &member, place));
             Ok(())
         });
         let place = |entry: &Entry| entry.name.map(|name| (name.log, name.seg));
         let timeline = |entry: &Entry| entry.name.map(|name| name.timeline);
         if entries.is_sorted_by(|a, b| place(a) < place(b) && timeline(a) <= timeline(b)) {
+            self.others.append(&mut others);
             return segments_of(&input, entries, walked);
         }
         self.spill(&input, open().map_err(SourceError::unpack(&input))?)
     }
 
-    /// Unpacks the segments of a tar stream into a temporary directory.
+    /// Unpacks the segments of a tar stream, and the files about them, into a temporary directory.
     fn spill(&mut self, input: &str, stream: impl Read) -> Result<Vec<Entry>, SourceError> {
         let dir = Arc::new(TempDir::with_prefix("pgwal-").map_err(SourceError::unpack(input))?);
-        let mut entries = Vec::new();
+        let (mut entries, mut others) = (Vec::new(), Vec::new());
         let walked = Tar::new(stream).segments(|mut member| {
-            let path = dir.path().join(format!("{}-{}", entries.len(), file_name(&member.path)));
+            let path = dir.path().join(format!("{}-{}", entries.len() + others.len(), file_name(&member.path)));
             let mut spilled = File::create(&path)?;
-            entries.push(Entry::of_member(input, &member, Place::File(path)));
+            if member.name.is_some() { &mut entries } else { &mut others }.push(Entry::of_member(input, &member, Place::File(path)));
             let mut front = vec![0; FIRST_PAGE];
             let len = unpack::fill(&mut member, &mut front)?;
             front.truncate(len);
@@ -273,6 +300,7 @@ impl Wal {
             Ok(())
         });
         self._spilled.push(dir);
+        self.others.append(&mut others);
         segments_of(input, entries, walked)
     }
 
@@ -312,19 +340,6 @@ fn rank(input: &str) -> u8 {
 
 fn segment_name_only(input: &str) -> bool {
     Path::new(input).extension().is_none()
-}
-
-fn find_in_directory(dir: &Path) -> Result<Vec<Entry>, SourceError> {
-    let pg_wal = dir.join("pg_wal");
-    let dir = if pg_wal.is_dir() { pg_wal.as_path() } else { dir };
-    let mut entries = Vec::new();
-    for file in fs::read_dir(dir).map_err(SourceError::io(dir.display()))? {
-        let path = file.map_err(SourceError::io(dir.display()))?.path();
-        if let Some(name) = segment_of_file_name(&file_name(&path)).filter(|_| path.is_file()) {
-            entries.push(Entry { input: path.display().to_string(), name: Some(name), place: Place::File(path) });
-        }
-    }
-    if entries.is_empty() { Err(SourceError::new(dir.display(), SourceProblem::NoSegments)) } else { Ok(entries) }
 }
 
 /// What an archive that could be read as far as `walked` says has of the WAL. Damage comes after the segments before it.

@@ -1,0 +1,299 @@
+//! What a folder or archive holds, file by file: segments, histories, backup labels, and what is none of these.
+
+use std::collections::BTreeMap;
+use std::fs::{self, File};
+use std::io::{self, Read, Seek, SeekFrom};
+use std::path::{Path, PathBuf};
+use std::time::SystemTime;
+
+use super::archive::Tar;
+use super::kind::{FIRST_PAGE, Kind, NotWal, Packing, first_page};
+use super::plan::{Entry, Place, file_name};
+use super::{SourceError, Wal, unpack};
+use crate::backup_label::{self, BackupLabel, BackupLabelError};
+use crate::format::WalFormat;
+use crate::history::{self, History, HistoryError};
+use crate::lsn::{SegmentName, TimelineId};
+use crate::page::PageHeader;
+
+/// All files of one or more inputs, by name. Nothing is read but first pages and the small files that are text.
+#[derive(Debug)]
+pub struct Archive {
+    files: Vec<ArchiveFile>,
+    wal: Wal,
+}
+
+/// A file of an [`Archive`].
+#[derive(Debug)]
+pub struct ArchiveFile {
+    /// What the user knows it by.
+    pub input: String,
+    /// Its name without folders.
+    pub file: String,
+    /// Bytes, as stored; of a member of a compressed archive, those of the archive.
+    pub len: u64,
+    /// When it was last changed, or the archive that it is in; `None`: nobody can tell.
+    pub modified: Option<SystemTime>,
+    /// What it is.
+    pub kind: FileKind,
+    entry: Entry,
+}
+
+/// What a file is, by its name.
+#[derive(Debug)]
+pub enum FileKind {
+    /// A segment, or what has the name of one.
+    Segment(SegmentFile),
+    /// A timeline history file.
+    History {
+        /// The timeline, by its name.
+        timeline: TimelineId,
+        /// What it says.
+        history: Result<History, HistoryError>,
+    },
+    /// A backup history file, or a backup_label.
+    BackupLabel {
+        /// Where the backup starts, by the name of a backup history file; `None`: a backup_label.
+        start: Option<(SegmentName, u32)>,
+        /// What it says.
+        label: Result<BackupLabel, BackupLabelError>,
+    },
+    /// A text that cannot be read.
+    Unreadable(String),
+    /// Anything else.
+    Other,
+}
+
+/// A file with the name of a segment.
+#[derive(Clone, Debug)]
+pub struct SegmentFile {
+    /// The segment, by its name.
+    pub name: SegmentName,
+    /// `.partial`: not filled when its timeline was left, or not received to its end. No server asks for it by this name.
+    pub partial: bool,
+    /// What it starts with.
+    pub start: Start,
+}
+
+/// What a file starts with that has the name of a segment.
+#[derive(Clone, Debug)]
+pub enum Start {
+    /// The first page of a segment, whether it is this one or another.
+    Page(WalFormat, PageHeader),
+    /// No first page of a segment.
+    NotWal(NotWal),
+    /// It cannot be read.
+    Unreadable(String),
+}
+
+impl SegmentFile {
+    /// Format and first page header, where the file starts as the segment that its name tells.
+    pub fn in_place(&self) -> Option<(WalFormat, &PageHeader)> {
+        match &self.start {
+            Start::Page(fmt, header) if header.address == self.name.start(fmt.segment_size) => Some((*fmt, header)),
+            _ => None,
+        }
+    }
+}
+
+impl Archive {
+    /// Lists the files of `inputs`: everything that [`Wal::open`] takes.
+    ///
+    /// # Errors
+    /// An input that cannot be read.
+    pub fn open<P: AsRef<Path>>(inputs: &[P]) -> Result<Archive, SourceError> {
+        let mut wal = Wal::open_all(inputs, None)?;
+        let mut packed = Packed::default();
+        let entries = wal.entries.iter().cloned().chain(std::mem::take(&mut wal.others));
+        let mut files: Vec<ArchiveFile> = entries.filter_map(|entry| ArchiveFile::new(entry, &mut packed)).collect();
+        // The order of the WAL, and of names.
+        files.sort_by(|a, b| (a.entry.name, &a.file, &a.input).cmp(&(b.entry.name, &b.file, &b.input)));
+        Ok(Archive { files, wal })
+    }
+
+    /// The files: segments by timeline and number, behind what is none.
+    pub fn files(&self) -> &[ArchiveFile] {
+        &self.files
+    }
+
+    /// The segments, by timeline and number.
+    pub fn segments(&self) -> impl Iterator<Item = (&ArchiveFile, &SegmentFile)> {
+        self.files.iter().filter_map(|file| file.segment().map(|segment| (file, segment)))
+    }
+
+    /// The history files, by timeline.
+    pub fn histories(&self) -> impl Iterator<Item = (&ArchiveFile, TimelineId, &Result<History, HistoryError>)> {
+        self.files.iter().filter_map(|file| match &file.kind {
+            FileKind::History { timeline, history } => Some((file, *timeline, history)),
+            _ => None,
+        })
+    }
+
+    /// The history file of `timeline`; where there are several, one that can be read.
+    pub fn history(&self, timeline: TimelineId) -> Option<(&ArchiveFile, &Result<History, HistoryError>)> {
+        let files = || self.histories().filter(|found| found.1 == timeline).map(|(file, _, history)| (file, history));
+        files().find(|(_, history)| history.is_ok()).or_else(|| files().next())
+    }
+
+    /// The WAL of `files`, segments of this archive that follow each other.
+    pub fn wal<'a>(&'a self, files: impl IntoIterator<Item = &'a ArchiveFile>) -> Wal {
+        Wal::of(files.into_iter().map(|file| file.entry.clone()).collect(), &self.wal)
+    }
+}
+
+impl ArchiveFile {
+    /// `None`: it has gone since it was listed, as a server removes and renames segments while we look.
+    fn new(entry: Entry, packed: &mut Packed) -> Option<ArchiveFile> {
+        let file = match &entry.place {
+            Place::Stdin | Place::Broken { .. } => String::new(),
+            Place::Packed { member, .. } => file_name(member),
+            // Behind the archive's name there is a colon, and spilled files have other names than they had.
+            Place::File(_) | Place::Range { .. } => entry.input.rsplit(['/', ':']).next().unwrap_or_default().to_owned(),
+        };
+        let (len, modified) = entry.place.stamp();
+        let mut read = |len| packed.front(&entry.place, len);
+        let kind = match entry.name {
+            Some(name) => FileKind::Segment(SegmentFile {
+                name,
+                partial: file.contains(".partial"),
+                start: match read(FIRST_PAGE).map(|page| first_page(&page)) {
+                    Err(e) if e.kind() == io::ErrorKind::NotFound => return None,
+                    Ok(Ok((fmt, header))) => Start::Page(fmt, header),
+                    Ok(Err(what)) => Start::NotWal(what),
+                    Err(e) => Start::Unreadable(e.to_string()),
+                },
+            }),
+            None => match TextFile::of(&file).map(|text| (text, read(TEXT_LEN))) {
+                None => FileKind::Other,
+                Some((_, Err(e))) if e.kind() == io::ErrorKind::NotFound => return None,
+                Some((_, Err(e))) => FileKind::Unreadable(e.to_string()),
+                Some((TextFile::History(timeline), Ok(text))) => FileKind::History { timeline, history: History::parse(timeline, &text) },
+                Some((TextFile::BackupLabel(start), Ok(text))) => FileKind::BackupLabel { start, label: BackupLabel::parse(&text) },
+            },
+        };
+        Some(ArchiveFile { input: entry.input.clone(), file, len, modified, kind, entry })
+    }
+
+    /// The segment, where this is one.
+    pub fn segment(&self) -> Option<&SegmentFile> {
+        match &self.kind {
+            FileKind::Segment(segment) => Some(segment),
+            _ => None,
+        }
+    }
+
+    /// How good a source of its segment this is: whole before `.partial`, plain before compressed.
+    pub(crate) fn rank(&self) -> (bool, bool) {
+        (self.segment().is_some_and(|segment| !segment.partial), self.file.len() == SegmentName::LEN)
+    }
+}
+
+/// The small files beside segments, by name.
+enum TextFile {
+    History(TimelineId),
+    BackupLabel(Option<(SegmentName, u32)>),
+}
+
+impl TextFile {
+    fn of(name: &str) -> Option<TextFile> {
+        if name == "backup_label" {
+            return Some(TextFile::BackupLabel(None));
+        }
+        let history = history::timeline_of_file_name(name).map(TextFile::History);
+        history.or_else(|| backup_label::start_of_file_name(name).map(|start| TextFile::BackupLabel(Some(start))))
+    }
+}
+
+/// Whether this is the name of a small file that tells about segments.
+pub(super) fn is_text_file_name(name: &str) -> bool {
+    TextFile::of(name).is_some()
+}
+
+/// Bytes of a history file or backup label, at most: a line of a history has about 50 and stands for a promotion.
+pub(super) const TEXT_LEN: usize = 1 << 20;
+
+impl Place {
+    /// Size and time of the file that it is, or is in.
+    fn stamp(&self) -> (u64, Option<SystemTime>) {
+        let path = match self {
+            Place::File(path) | Place::Range { file: path, .. } | Place::Packed { archive: path, .. } => path,
+            Place::Stdin | Place::Broken { .. } => return (0, None),
+        };
+        let metadata = fs::metadata(path).ok();
+        let whole = metadata.as_ref().map_or(0, fs::Metadata::len);
+        let len = if let Place::Range { len, .. } = self { *len } else { whole };
+        (len, metadata.and_then(|metadata| metadata.modified().ok()))
+    }
+}
+
+/// The first bytes of the members of compressed archives; each of these is unpacked once for all of its members.
+#[derive(Default)]
+struct Packed {
+    fronts: BTreeMap<PathBuf, BTreeMap<PathBuf, Vec<u8>>>,
+}
+
+impl Packed {
+    /// The first `len` bytes of a file, unpacked; fewer where it ends, or what follows does not unpack.
+    fn front(&mut self, place: &Place, len: usize) -> io::Result<Vec<u8>> {
+        match place {
+            Place::File(path) => front(File::open(path)?, len),
+            Place::Range { file, offset, len: member } => {
+                let mut file = File::open(file)?;
+                file.seek(SeekFrom::Start(*offset))?;
+                front(file.take(*member), len)
+            }
+            Place::Packed { archive, packing, member } => {
+                if !self.fronts.contains_key(archive) {
+                    self.fronts.insert(archive.clone(), fronts(archive, *packing)?);
+                }
+                let found = self.fronts.get(archive).and_then(|members| members.get(member));
+                found.cloned().ok_or_else(|| io::Error::other("the archive has changed"))
+            }
+            Place::Broken { why } => Err(io::Error::other(why.clone())),
+            Place::Stdin => Ok(Vec::new()),
+        }
+    }
+}
+
+/// The first bytes of each member of a compressed archive.
+fn fronts(archive: &Path, packing: Packing) -> io::Result<BTreeMap<PathBuf, Vec<u8>>> {
+    let mut fronts = BTreeMap::new();
+    let stream = unpack::stream(packing, io::BufReader::new(File::open(archive)?))?;
+    let walked = Tar::new(stream).segments(|mut member| {
+        let len = if member.name.is_some() { FIRST_PAGE } else { TEXT_LEN };
+        let mut stored = Vec::new();
+        (&mut member).take(len as u64).read_to_end(&mut stored)?;
+        if let Kind::Packed(_) = Kind::of(&stored) {
+            (&mut member).take(LARGEST_BLOCK).read_to_end(&mut stored)?;
+        }
+        // What does not unpack shows when it is read.
+        fronts.insert(member.path, front(&stored[..], len).unwrap_or_default());
+        Ok(())
+    });
+    match walked {
+        Err(e) if fronts.is_empty() => Err(e),
+        _ => Ok(fronts),
+    }
+}
+
+/// The first bytes come out when this much has gone in: a block of LZ4 may have 4 MB.
+const LARGEST_BLOCK: u64 = 5 << 20;
+
+fn front(mut stream: impl Read + Send, len: usize) -> io::Result<Vec<u8>> {
+    let mut look = vec![0; Kind::LOOK];
+    let filled = unpack::fill(&mut stream, &mut look)?;
+    look.truncate(filled);
+    let kind = Kind::of(&look);
+    let stream = io::Cursor::new(look).chain(stream);
+    let mut stream: Box<dyn Read + '_> = match kind {
+        Kind::Packed(packing) => unpack::stream(packing, stream)?,
+        _ => Box::new(stream),
+    };
+    let mut front = vec![0; len];
+    let (filled, error) = unpack::fill_to_error(&mut *stream, &mut front);
+    front.truncate(filled);
+    match error {
+        Some(e) if filled == 0 => Err(e),
+        _ => Ok(front),
+    }
+}
