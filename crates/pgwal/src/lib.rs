@@ -38,6 +38,7 @@ pub mod page;
 pub mod record;
 pub mod rmgr;
 pub mod scan;
+pub mod set;
 pub mod source;
 pub mod stats;
 pub mod times;

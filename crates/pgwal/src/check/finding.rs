@@ -8,6 +8,7 @@ use serde::{Serialize, Serializer};
 use crate::error::ErrorKind;
 use crate::format::WalMagic;
 use crate::lsn::{Lsn, SegmentName, TimelineId};
+use crate::set::RemarkKind;
 
 /// Something wrong in a segment, or in the set of segments; one for each damaged range. JSON: one object, with the fields of its
 /// [`Class`] and of its [`Problem`] (`problem`) beside its own, and with `action`.
@@ -112,6 +113,8 @@ pub enum Class {
     },
     /// Timelines contradict each other: in page headers, records, file names or history files.
     Timeline,
+    /// A history file or backup label is missing, or does not say what a server writes.
+    TextFile,
     /// The file cannot be read, or does not unpack.
     Unreadable {
         /// What the operating system or the decompressor says.
@@ -130,6 +133,8 @@ pub enum Action {
     FindMissing,
     /// Take the file out of this set of segments, and look for the one that belongs there.
     Separate,
+    /// Take the file from another copy of the archive, or from the server's pg_wal.
+    FetchFile,
     /// Give the file the name of its content, after a look at how it got the other one.
     Rename,
     /// Decide which of the two is right, and remove the other.
@@ -146,6 +151,8 @@ pub enum Problem {
     Format(ErrorKind),
     /// The server's own reader does not look at it.
     Check(Check),
+    /// Something about the set of files.
+    Set(RemarkKind),
 }
 
 /// Checks that the server's own reader does not make: one variant for each, with its values.
@@ -241,6 +248,7 @@ impl Class {
             Class::MissingSegment { .. } => "missing_segment",
             Class::DuplicateSegment { .. } => "duplicate_segment",
             Class::Timeline => "timeline",
+            Class::TextFile => "text_file",
             Class::Unreadable { .. } => "unreadable",
         }
     }
@@ -253,6 +261,7 @@ impl Class {
             Class::WrongName { .. } => Action::Rename,
             Class::DuplicateSegment { .. } => Action::RemoveOne,
             Class::Malformed => Action::Report,
+            Class::TextFile => Action::FetchFile,
             _ => Action::FetchAgain,
         }
     }
@@ -329,6 +338,7 @@ impl fmt::Display for Class {
             Class::MissingSegment { first, last } => write!(f, "missing segments: {first} to {last}, and there is WAL behind them"),
             Class::DuplicateSegment { other } => write!(f, "duplicate segment: {other} is the same one"),
             Class::Timeline => write!(f, "timelines contradict each other"),
+            Class::TextFile => write!(f, "history file or backup label"),
             Class::Unreadable { reason } => write!(f, "unreadable: {reason}"),
         }
     }
@@ -356,6 +366,9 @@ impl fmt::Display for Action {
             Action::FindMissing => {
                 "A restore would stop before it: look for it in another copy of the WAL (the server's pg_wal, a standby, another archive)."
             }
+            Action::FetchFile => {
+                "A restore may stop here, or take the wrong timeline: take the file from another copy of the archive, or the server's pg_wal."
+            }
             Action::Separate => "A restore would stop here: move the file out of this set, and look for the segment that belongs there.",
             Action::Rename => "A restore would stop here: find out how the file got this name, and look for the segment that belongs there.",
             Action::RemoveOne => "A restore takes one of the two: compare them, and keep the right one.",
@@ -369,6 +382,7 @@ impl fmt::Display for Problem {
         match self {
             Problem::Format(kind) => kind.fmt(f),
             Problem::Check(check) => check.fmt(f),
+            Problem::Set(remark) => remark.fmt(f),
         }
     }
 }
