@@ -82,6 +82,28 @@ impl Postgres {
     }
 }
 
+impl Postgres {
+    /// Starts a server on a copy of the base backup in `backup`, in archive recovery: 12 and later.
+    ///
+    /// # Errors
+    /// What the programs say; also where recovery fails before anybody can connect.
+    pub fn recover(&self, backup: &Path, settings: &str) -> io::Result<Server> {
+        let dir = tempfile::Builder::new().prefix("pgwal-server-").tempdir()?;
+        let data = dir.path().join("data");
+        run(Command::new("cp").arg("-a").arg(backup).arg(&data))?;
+        fs::write(data.join("recovery.signal"), "")?;
+        let conf = data.join("postgresql.conf");
+        let socket = dir.path().display();
+        fs::write(&conf, fs::read_to_string(&conf)? + &format!("unix_socket_directories = '{socket}'\n{settings}\n"))?;
+        if is_root() {
+            run(Command::new("chown").arg("-R").arg("postgres").arg(dir.path()))?;
+        }
+        let server = Server { postgres: self.clone(), dir, data };
+        server.control("start")?;
+        Ok(server)
+    }
+}
+
 /// A running server. Dropping it stops it at once and removes its directory.
 #[derive(Debug)]
 pub struct Server {
@@ -91,6 +113,19 @@ pub struct Server {
 }
 
 impl Server {
+    /// The directory that it has for itself, with the data directory in it.
+    pub fn dir(&self) -> &Path {
+        self.dir.path()
+    }
+
+    /// What it has logged.
+    ///
+    /// # Errors
+    /// The log cannot be read.
+    pub fn log(&self) -> io::Result<String> {
+        fs::read_to_string(self.dir.path().join("log"))
+    }
+
     /// Its data directory.
     pub fn data(&self) -> &Path {
         &self.data

@@ -35,6 +35,7 @@ pub mod json;
 pub mod lsn;
 pub mod names;
 pub mod page;
+pub mod reach;
 pub mod record;
 pub mod rmgr;
 pub mod scan;
