@@ -41,6 +41,7 @@ pub mod rmgr;
 pub mod scan;
 pub mod set;
 pub mod source;
+pub mod state;
 pub mod stats;
 pub mod times;
 pub mod types;
