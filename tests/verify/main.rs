@@ -2,6 +2,7 @@
 
 mod live;
 mod options;
+mod set;
 
 use std::ffi::OsStr;
 use std::fs;

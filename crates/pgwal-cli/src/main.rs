@@ -4,6 +4,8 @@ mod args;
 mod cmd;
 mod fullpage;
 mod live;
+mod report;
+mod restore;
 mod table;
 mod waldump;
 

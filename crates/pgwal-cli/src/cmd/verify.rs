@@ -1,5 +1,6 @@
 //! `pgwal verify`: everything that the format allows to check.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::fs;
 use std::io::{self, Write};
@@ -11,12 +12,16 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
-use pgwal::check::{self, Checked, Event, Finding, Summary};
-use pgwal::source::Wal;
+use pgwal::check::{self, Checked, Class, Event, Finding, Summary};
+use pgwal::reach::Reach;
+use pgwal::set::survey;
+use pgwal::source::{Archive, Wal};
+use pgwal::state::{State, Unusable, Verified};
 use pgwal::{Lsn, TimelineId};
 use serde::Serialize;
 
-use crate::args;
+use crate::restore::{self, RestoreArgs};
+use crate::{args, report};
 
 /// Check WAL: page headers, records, payloads, and whether the segments belong together
 #[derive(clap::Args, Debug)]
@@ -27,7 +32,7 @@ Example: pgwal verify fixtures/v17/timeline2
 
 It does not stop at damage: it goes on where records start again, and reports each damaged range once.
 
-Exit status: 0 nothing found, 1 findings, 2 could not run."
+Exit status: 0 nothing found, 1 findings, or a restore that does not come to its place, 2 could not run."
 )]
 pub struct Opts {
     /// Segments, directories of segments, data directories, tar archives, `-` for standard input; two segments of one directory mean
@@ -52,7 +57,12 @@ pub struct Opts {
     /// Print findings only: no summary, no progress
     #[arg(short, long)]
     quiet: bool,
-    /// Form of the output; json: one object for each finding, then one for the summary
+    /// Remember in this file what had no findings, and read only what is new or changed since, and what is beside it
+    #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "to", "timeline", "fail_fast"])]
+    state: Option<PathBuf>,
+    #[command(flatten)]
+    restore: RestoreArgs,
+    /// Form of the output; json: one object for each finding, then one for the summary; junit and sarif: a report for CI systems
     #[arg(long, value_name = "FORM", default_value = "text")]
     format: Form,
     /// Worker threads; the output does not depend on their number [default: all cores]
@@ -64,6 +74,8 @@ pub struct Opts {
 enum Form {
     Text,
     Json,
+    Junit,
+    Sarif,
 }
 
 /// A line of `--format json`.
@@ -72,13 +84,30 @@ enum Form {
 enum Line<'a> {
     Finding(&'a Finding),
     Summary(&'a Summary),
+    Restore(&'a Reach),
+}
+
+/// What a run comes to.
+struct Outcome {
+    summary: Summary,
+    restore: Option<Reach>,
+}
+
+/// What is kept of the findings and files, for whoever asks at the end.
+#[derive(Default)]
+struct Kept {
+    findings: Vec<Finding>,
+    inputs: Vec<String>,
 }
 
 impl Opts {
     /// Runs the command.
     pub fn run(self, out: &mut impl Write) -> Result<ExitCode, Box<dyn Error>> {
         match self.verify(out) {
-            Ok(summary) => Ok(ExitCode::from(u8::from(summary.findings > 0))),
+            Ok(Outcome { summary, restore }) => {
+                let is_good = summary.findings == 0 && restore.is_none_or(|answer| answer.is_yes());
+                Ok(ExitCode::from(u8::from(!is_good)))
+            }
             Err(error) if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) => Err(error),
             Err(error) => {
                 eprintln!("pgwal: {error}");
@@ -87,8 +116,18 @@ impl Opts {
         }
     }
 
-    fn verify(&self, out: &mut impl Write) -> Result<Summary, Box<dyn Error>> {
-        let wal = self.open()?;
+    fn verify(&self, out: &mut impl Write) -> Result<Outcome, Box<dyn Error>> {
+        let archive = self.archive()?;
+        let before = self.state.as_deref().map(load_state).transpose()?.unwrap_or_default();
+        let unchanged = archive.as_ref().map_or_else(Vec::new, |archive| before.unchanged(archive));
+        let is_unchanged: BTreeSet<&str> = unchanged.iter().map(|file| file.input.as_str()).collect();
+        let wal = match &archive {
+            Some(archive) if !unchanged.is_empty() => {
+                let files = archive.segments().map(|(file, _)| file);
+                archive.wal(files.filter(|file| !is_unchanged.contains(file.input.as_str())))
+            }
+            _ => self.open()?,
+        };
         let all_cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
         let options = check::Options {
             from: self.from,
@@ -100,16 +139,24 @@ impl Opts {
         let mut written = Ok(());
         let is_live = is_being_written(&wal);
         let mut held = Vec::new();
+        let mut kept = Kept::default();
         let mut summary = check::check(&wal, options, |event| {
             written = match event {
+                // What is not read again is not missing: gaps are looked for in the whole set.
+                Event::Finding(Finding { class: Class::MissingSegment { .. }, .. }) if !unchanged.is_empty() => {
+                    return ControlFlow::Continue(());
+                }
                 Event::Finding(finding) if is_live => {
                     held.push(finding);
                     return ControlFlow::Continue(());
                 }
-                Event::Finding(finding) => bar.suspend(|| self.show(&finding, out)),
-                Event::Checked(Checked { input, .. }) => {
-                    bar.set_message(input);
+                Event::Finding(finding) => bar.suspend(|| self.take(finding, &mut kept, out)),
+                Event::Checked(Checked { input, leftover, .. }) => {
                     bar.inc(1);
+                    if self.keeps() && !leftover {
+                        kept.inputs.push(input.clone());
+                    }
+                    bar.set_message(input);
                     return ControlFlow::Continue(());
                 }
                 _ => return ControlFlow::Continue(()),
@@ -120,18 +167,114 @@ impl Opts {
         written?;
         if !held.is_empty() {
             let held = self.confirmed(held, options)?;
-            let shown = if self.fail_fast { held.get(..1).unwrap_or_default() } else { &held };
-            shown.iter().try_for_each(|finding| self.show(finding, out))?;
+            let shown = if self.fail_fast { held.into_iter().take(1).collect() } else { held };
             summary.findings = shown.len() as u64;
+            shown.into_iter().try_for_each(|finding| self.take(finding, &mut kept, out))?;
         }
-        if !self.quiet {
-            match self.format {
-                Form::Text => self.conclude(&summary, out)?,
-                Form::Json => json_line(&Line::Summary(&summary), out)?,
-            }
+        if !unchanged.is_empty() {
+            // Those that are shown instead follow.
+            summary.findings = kept.findings.len() as u64;
         }
+        if let Some(archive) = archive.as_ref().filter(|_| !self.fail_fast || summary.findings == 0) {
+            let found = self.of_the_set(archive, !unchanged.is_empty());
+            summary.findings += found.len() as u64;
+            found.into_iter().try_for_each(|finding| self.take(finding, &mut kept, out))?;
+        }
+        if let (Some(path), Some(archive)) = (&self.state, &archive) {
+            let after = remember(archive, &before, &is_unchanged, &kept);
+            after.store(path).map_err(|e| format!("{}: {e}", path.display()))?;
+        }
+        let restore = match &archive {
+            Some(archive) => self.restore.answer(archive, &kept.findings, self.timeline, self.system_identifier, options.threads)?,
+            None => None,
+        };
+        self.finish(&summary, &kept, restore.as_ref(), unchanged.len(), out)?;
         out.flush()?;
-        Ok(summary)
+        Ok(Outcome { summary, restore })
+    }
+
+    /// The end of the output.
+    fn finish(
+        &self,
+        summary: &Summary,
+        kept: &Kept,
+        restore: Option<&Reach>,
+        unchanged: usize,
+        out: &mut impl Write,
+    ) -> Result<(), Box<dyn Error>> {
+        match self.format {
+            Form::Text => {
+                if !self.quiet {
+                    if unchanged > 0 {
+                        writeln!(out, "{} unchanged and not read again.", count(unchanged, "segment"))?;
+                    }
+                    self.conclude(summary, out)?;
+                }
+                if let Some(answer) = restore {
+                    restore::write_text(answer, out)?;
+                }
+            }
+            Form::Json => {
+                if !self.quiet {
+                    json_line(&Line::Summary(summary), out)?;
+                }
+                if let Some(answer) = restore {
+                    json_line(&Line::Restore(answer), out)?;
+                }
+            }
+            Form::Junit => report::junit(kept.by_input(), out)?,
+            Form::Sarif => report::sarif(kept.by_input(), out)?,
+        }
+        if let (Form::Junit | Form::Sarif, Some(answer)) = (self.format, restore) {
+            eprintln!("pgwal: {answer}");
+        }
+        Ok(())
+    }
+
+    /// Whether findings and files are asked for at the end.
+    fn keeps(&self) -> bool {
+        self.state.is_some() || self.restore.reach.is_some() || matches!(self.format, Form::Junit | Form::Sarif)
+    }
+
+    /// Shows a finding, now or at the end.
+    fn take(&self, finding: Finding, kept: &mut Kept, out: &mut impl Write) -> io::Result<()> {
+        match self.format {
+            Form::Text => writeln!(out, "{finding}\n")?,
+            Form::Json => json_line(&Line::Finding(&finding), out)?,
+            Form::Junit | Form::Sarif => {}
+        }
+        if self.keeps() {
+            kept.findings.push(finding);
+        }
+        Ok(())
+    }
+
+    /// The files as a set, where that is what was asked for: not segments by name, nor a stream, which is read once.
+    fn archive(&self) -> Result<Option<Archive>, Box<dyn Error>> {
+        let paths = if self.paths.is_empty() { vec![args::default_directory()] } else { self.paths.clone() };
+        let is_asked_for = self.state.is_some() || self.restore.reach.is_some();
+        if paths.iter().any(|path| path == Path::new("-")) {
+            return if is_asked_for { Err("--state and --reach need files, not standard input".into()) } else { Ok(None) };
+        }
+        let is_segment = |path: &PathBuf| path.is_file() && args::name_of(path).is_some();
+        let is_set = is_asked_for || (!paths.iter().any(is_segment) && self.from.is_none() && self.to.is_none());
+        Ok(if is_set { Some(Archive::open(&paths)?) } else { None })
+    }
+
+    /// What is wrong with the set of files besides its segments; and with `gaps`, which segments are missing.
+    fn of_the_set(&self, archive: &Archive, gaps: bool) -> Vec<Finding> {
+        let size = archive.segments().find_map(|(_, segment)| segment.in_place()).map_or(0, |(fmt, _)| fmt.segment_size);
+        let found = survey(archive, self.system_identifier).into_iter().filter_map(|remark| remark.finding(size));
+        let is_new = |finding: &Finding| match finding.class {
+            Class::TextFile => true,
+            Class::MissingSegment { .. } => gaps,
+            _ => false,
+        };
+        let timeline = |finding: &Finding| {
+            let name = finding.input.rsplit(['/', ':']).next().unwrap_or_default();
+            pgwal::history::timeline_of_file_name(name).or(finding.segment.map(|segment| segment.timeline))
+        };
+        found.filter(|finding| is_new(finding) && self.timeline.is_none_or(|wanted| timeline(finding) == Some(wanted))).collect()
     }
 
     fn open(&self) -> Result<Wal, Box<dyn Error>> {
@@ -186,21 +329,10 @@ impl Opts {
         }
     }
 
-    fn show(&self, finding: &Finding, out: &mut impl Write) -> io::Result<()> {
-        match self.format {
-            Form::Text => writeln!(out, "{finding}\n"),
-            Form::Json => json_line(&Line::Finding(finding), out),
-        }
-    }
-
     fn conclude(&self, summary: &Summary, out: &mut impl Write) -> io::Result<()> {
         for end in &summary.ends {
             writeln!(out, "Timeline {}: {}.", end.timeline, end.end)?;
         }
-        let count = |count: usize, what: &str| match count {
-            1 => format!("1 {what}"),
-            count => format!("{count} {what}s"),
-        };
         if !summary.leftover.is_empty() {
             writeln!(out, "{} behind the end of the WAL, kept for later use.", count(summary.leftover.len(), "segment"))?;
         }
@@ -221,6 +353,53 @@ impl Opts {
             findings => writeln!(out, ": {}.", count(findings as usize, "finding")),
         }
     }
+}
+
+fn count(count: usize, what: &str) -> String {
+    match count {
+        1 => format!("1 {what}"),
+        count => format!("{count} {what}s"),
+    }
+}
+
+impl Kept {
+    /// Each file with its findings, in order; what is not one of the files, as what is missing, comes last.
+    fn by_input(&self) -> Vec<(&str, Vec<&Finding>)> {
+        let mut findings: BTreeMap<&str, Vec<&Finding>> = BTreeMap::new();
+        for finding in &self.findings {
+            findings.entry(&finding.input).or_default().push(finding);
+        }
+        let files = self.inputs.iter().map(|input| (input.as_str(), findings.remove(input.as_str()).unwrap_or_default()));
+        let mut inputs: Vec<_> = files.collect();
+        inputs.extend(findings);
+        inputs
+    }
+}
+
+/// The state of the last run. One that cannot be used makes a full run.
+fn load_state(path: &Path) -> Result<State, Box<dyn Error>> {
+    let (state, unusable) = State::load(path).map_err(|e| format!("{}: {e}", path.display()))?;
+    match unusable {
+        None | Some(Unusable::Missing) => {}
+        Some(why) => eprintln!("pgwal: {}: {why}: everything is read", path.display()),
+    }
+    Ok(state)
+}
+
+/// What this run can tell the next one: segments that were checked and have no findings, and what was told to this one.
+fn remember(archive: &Archive, before: &State, unchanged: &BTreeSet<&str>, kept: &Kept) -> State {
+    let bad: BTreeSet<&str> = kept.findings.iter().map(|finding| finding.input.as_str()).collect();
+    let checked: BTreeSet<&str> = kept.inputs.iter().map(String::as_str).collect();
+    let mut state = State::default();
+    for (file, _) in archive.segments() {
+        let input = file.input.as_str();
+        let known = if unchanged.contains(input) { before.get(file).cloned() } else { None };
+        let is_good = checked.contains(input) && !bad.contains(input);
+        if let Some(verified) = known.or_else(|| is_good.then(|| Verified::new(file)).flatten()) {
+            state.insert(file, verified);
+        }
+    }
+    state
 }
 
 /// Looks at WAL that is being written before something is said to be wrong with it, and the time between them.
