@@ -130,7 +130,7 @@ fn files_that_do_not_belong() {
     one_finding("foreign_cluster", &[("found", "7000000000000000001".into())], 0..1 << 20, |bytes, _| {
         bytes[24..32].copy_from_slice(&7_000_000_000_000_000_001u64.to_le_bytes());
     });
-    let (_, other) = copy(16, "pgbench");
+    let (_kept, other) = copy(16, "pgbench");
     let other = fs::read(&other[0]).unwrap();
     let (dir, files) = copy(15, "workload");
     fs::write(&files[1], other).unwrap();
