@@ -266,7 +266,9 @@ fn every_turned_bit_is_found() {
         .with_max_len(1)
         .map(|(major, files)| {
             let set = Set::load(files);
-            (*major, set.headers(), set.random(RANDOM, files.len() as u64 + u64::from(*major)))
+            // Inside a very long record each bit takes a copy of all that there is of it.
+            let random = if set.states.iter().flatten().flatten().any(is_large) { RANDOM / 50 } else { RANDOM };
+            (*major, set.headers(), set.random(random, files.len() as u64 + u64::from(*major)))
         })
         .collect();
     let mut missed = 0;
