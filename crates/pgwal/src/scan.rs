@@ -186,6 +186,20 @@ impl<'w, W: Work> Feed<'w, W> {
 
     /// The next item in order; `None` after the last.
     fn next(&self) -> Option<Item<W>> {
+        if let Some(next) = self.queued() {
+            return next;
+        }
+        let mut source = lock(&self.source);
+        // A worker that had the source when the queue was closed has put there by now what it took.
+        if let Some(next) = self.queued() {
+            return next;
+        }
+        let drawn = self.draw(&mut source)?;
+        Some(drawn.map(|extent| (extent, None)))
+    }
+
+    /// What [`Feed::next`] gives, if that is known without the source: with workers, as long as the queue is not closed and empty.
+    fn queued(&self) -> Option<Option<Item<W>>> {
         let in_work = |queue: &mut Queue<W>| match queue.items.front() {
             Some(item) => item.is_none(),
             None => !queue.exhausted && !queue.closed,
@@ -195,15 +209,9 @@ impl<'w, W: Work> Feed<'w, W> {
             queue.given += 1;
             drop(queue);
             self.room.notify_one();
-            return item;
+            return Some(item);
         }
-        let exhausted = queue.exhausted;
-        drop(queue);
-        if exhausted {
-            return None;
-        }
-        let drawn = self.draw(&mut lock(&self.source))?;
-        Some(drawn.map(|extent| (extent, None)))
+        queue.exhausted.then_some(None)
     }
 
     /// Sends the workers home; what they have not begun comes from [`Feed::next`] as it is.
