@@ -4,8 +4,8 @@
 //! off, and one line more. So one file has the whole ancestry. All majors write the same:
 //!
 //! ```text
-//! 1	0/3000148	no recovery target specified
-//! 2	0/5000000	at restore point "before the upgrade"
+//! 1    0/3000148    no recovery target specified
+//! 2    0/5000000    at restore point "before the upgrade"
 //! ```
 
 use std::fmt;

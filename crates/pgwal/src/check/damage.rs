@@ -63,7 +63,7 @@ pub(super) fn of_record(bytes: &[u8], start: Lsn, fmt: WalFormat, previous: Opti
         let next = sector + SECTOR;
         if bytes.get(at(sector)..at(next)).is_some_and(|part| part.iter().all(|&byte| byte == 0)) {
             let part = bytes.get(at(sector)..at(sector + OS_PAGE)).unwrap_or_default();
-            let is_page = sector.0 % OS_PAGE == 0 && part.len() as u64 == OS_PAGE && part.iter().all(|&byte| byte == 0);
+            let is_page = sector.0.is_multiple_of(OS_PAGE) && part.len() as u64 == OS_PAGE && part.iter().all(|&byte| byte == 0);
             return Class::TornPage { sector: if is_page { OS_PAGE as u32 } else { SECTOR as u32 } };
         }
         sector = next;

@@ -456,7 +456,7 @@ impl<'w> Walk<'w> {
         let expected = u64::from(size);
         let is_whole = if place.name.is_some() { len == expected } else { len.is_multiple_of(expected) };
         let may_be_short = place.input.contains(".partial") && len < expected;
-        if !is_whole && !may_be_short && !(place.name.is_none() && seems_ended) {
+        if !(is_whole || may_be_short || place.name.is_none() && seems_ended) {
             let (len, end) = match place.name {
                 Some(_) => (len, place.start + expected),
                 None => (len % expected, Lsn(place.start.0.saturating_add(len.next_multiple_of(expected)))),

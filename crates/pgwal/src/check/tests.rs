@@ -208,7 +208,7 @@ impl Set {
                 // XLOG_SWITCH, which are all alike, some have their turn.
                 let is_inside = self.states[at][page / size].as_ref().is_none_or(is_large);
                 let is_alike = is_inside || bytes[page + 40..page + size].iter().all(|&byte| byte == 0);
-                if is_alike && page / size % SPARSE != 0 {
+                if is_alike && !(page / size).is_multiple_of(SPARSE) {
                     continue;
                 }
                 for offset in page..page + if page == 0 { 40 } else { 24 } {
