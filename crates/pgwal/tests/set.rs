@@ -175,8 +175,8 @@ fn history_against_the_records() {
         let first = Lsn(switch.0 / 0x2000 * 0x2000 - 0x2000);
         assert!(with(1, first).contains(&format!("to fork off timeline 1 at {first}, found ")), "{what}: {first}");
         // Without the child's segment, the parent's is asked.
-        let child = fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().path());
-        let child = child.filter(|path| path.file_name().unwrap().to_string_lossy().starts_with("000000020")).next().unwrap();
+        let mut child = fs::read_dir(dir.path()).unwrap().map(|file| file.unwrap().path());
+        let child = child.find(|path| path.file_name().unwrap().to_string_lossy().starts_with("000000020")).unwrap();
         fs::remove_file(&child).unwrap();
         assert_eq!(with(1, switch), "", "{what}");
         assert!(with(1, Lsn(switch.0 - 8)).contains("found the middle of the record at "), "{what}");
