@@ -77,6 +77,29 @@ pub(crate) enum Step {
     NeedMore,
 }
 
+/// A record that lies inside a page, as [`Framer::step_inside_page`] takes it; [`Framer::put`] makes a [`RawRecord`] of it.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Inside<'a> {
+    /// LSN of its first byte.
+    pub(crate) start: Lsn,
+    pub(crate) header: RecordHeader,
+    pub(crate) bytes: &'a [u8],
+    /// The bytes and what is behind them up to a multiple of eight.
+    pub(crate) padded: &'a [u8],
+}
+
+impl Inside<'_> {
+    /// Whether the bytes between this record and the next one are zero, as they should be.
+    #[inline]
+    pub(crate) fn has_zero_padding(&self) -> bool {
+        let padding = self.padded.len() - self.bytes.len(); // less than 8: the bytes are the front of the padded ones
+        match self.padded.last_chunk() {
+            Some(word) => u64::from_le_bytes(*word).checked_shr(64 - 8 * padding as u32).unwrap_or_default() == 0,
+            None => false,
+        }
+    }
+}
+
 /// The state machine that turns pages into records. It holds a copy only of records that a page header cuts.
 #[derive(Clone, Debug)]
 pub(crate) struct Framer {
@@ -231,47 +254,60 @@ impl Framer {
     /// After an error the framer stays where it was, so that [`Framer::verdict`] can look at it.
     #[inline]
     pub(crate) fn step<'a>(&mut self, window: &mut &'a [u8], raw: &mut RawRecord<'a>) -> Result<Step> {
-        if self.step_inside_page(window, raw) { Ok(Step::Record) } else { self.step_anywhere(window, raw) }
+        match self.step_inside_page(window) {
+            Some(inside) => {
+                self.put(inside, raw);
+                Ok(Step::Record)
+            }
+            None => self.step_anywhere(window, raw),
+        }
     }
 
     /// Takes a record that nothing is unusual about: whole, inside a page, behind another one. Most are, and every pass over the
     /// WAL looks at all of them, so this way has no errors to make and moves nothing. Whatever it does not take, it leaves.
     #[inline]
-    fn step_inside_page<'a>(&mut self, window: &mut &'a [u8], raw: &mut RawRecord<'a>) -> bool {
+    pub(crate) fn step_inside_page<'a>(&mut self, window: &mut &'a [u8]) -> Option<Inside<'a>> {
         if let State::Skip(to) = self.state
             && let Some(rest) = window.get(usize::try_from(to - self.next).unwrap_or(usize::MAX)..)
         {
             (*window, self.next, self.state) = (rest, to, State::Record);
         }
-        let (State::Record, Some(previous), Some(head)) = (self.state, self.previous, window.first_chunk()) else { return false };
-        let header = RecordHeader::from_bytes(head);
+        let (State::Record, Some(previous)) = (self.state, self.previous) else { return None };
+        let header = RecordHeader::from_bytes(window.first_chunk()?);
         let len = header.tot_len as usize;
-        let is_usual = self.fmt.page_offset(self.next) != 0
-            && len <= self.page_left()
+        let page_left = self.page_left();
+        let is_usual = len <= page_left
+            && page_left < self.fmt.wal_page_size as usize
             && len >= RECORD_HEADER_SIZE
             && header.prev == previous
             && is_rmgr(header.rmid, self.fmt)
             && !header.is_switch()
             && self.overwritten.is_none();
-        let Some(bytes) = window.get(..len).filter(|bytes| is_usual && has_right_crc(bytes)) else { return false };
-        let start = self.next;
-        let end = (start + len as u64).align();
-        match window.get((end - start) as usize..) {
-            Some(rest) => (*window, self.next) = (rest, end),
-            None => {
-                self.take(window, len);
-                self.state = State::Skip(end);
-            }
+        if !is_usual {
+            return None;
         }
+        // Pages end where records may start, so the padding lies on the page.
+        let (padded, rest) = window.split_at_checked(len.wrapping_add(7) & !7)?;
+        let bytes = padded.get(..len)?;
+        if !has_right_crc(bytes) {
+            return None;
+        }
+        let start = self.next;
+        (*window, self.next) = (rest, start + padded.len() as u64);
         self.previous = Some(start);
-        (raw.lsn, raw.end, raw.timeline) = (start, end, self.timeline.unwrap_or_default());
-        (raw.overwritten, raw.header, raw.bytes, raw.fmt) = (None, header, Cow::Borrowed(bytes), self.fmt);
-        true
+        Some(Inside { start, header, bytes, padded })
+    }
+
+    /// Makes `raw` the record that [`Framer::step_inside_page`] just took.
+    #[inline]
+    pub(crate) fn put<'a>(&self, inside: Inside<'a>, raw: &mut RawRecord<'a>) {
+        (raw.lsn, raw.end, raw.timeline) = (inside.start, self.next, self.timeline.unwrap_or_default());
+        (raw.overwritten, raw.header, raw.bytes, raw.fmt) = (None, inside.header, Cow::Borrowed(inside.bytes), self.fmt);
     }
 
     /// [`Framer::step`] for whatever may come.
     #[inline(never)]
-    fn step_anywhere<'a>(&mut self, window: &mut &'a [u8], raw: &mut RawRecord<'a>) -> Result<Step> {
+    pub(crate) fn step_anywhere<'a>(&mut self, window: &mut &'a [u8], raw: &mut RawRecord<'a>) -> Result<Step> {
         loop {
             if let State::Skip(to) | State::SkipPage(to) = self.state {
                 self.take(window, usize::try_from(to - self.next).unwrap_or(usize::MAX));

@@ -5,16 +5,15 @@
 //! the way. Where two extents meet, the state of the reader before must be exactly what the worker behind assumed: where it is
 //! not, the extent is read again from that state. So what comes out is what one thread would have read.
 
-use std::collections::VecDeque;
 use std::ops::ControlFlow;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
 use crate::error::Error;
 use crate::frame::{End, EndReason, Framer, Step};
 use crate::lsn::{Lsn, SegmentName};
+use crate::ordered::{Feed, Results};
 use crate::page::PageHeader;
 use crate::record::RawRecord;
-use crate::source::{Extent, Extents, SourceError, SourceProblem, Wal, judge};
+use crate::source::{Extent, SourceError, SourceProblem, Unread, Wal, judge};
 
 /// What is done with each record.
 pub trait Work: Sync {
@@ -82,14 +81,23 @@ const MAX_THREADS: usize = 64;
 pub fn scan<W: Work>(wal: &Wal, options: Options, work: &W, mut sink: impl FnMut(W::Part) -> ControlFlow<()>) -> Summary {
     let threads = options.threads.clamp(1, MAX_THREADS);
     let window = 2 * threads + 1;
-    let pool = (threads > 1).then(|| rayon::ThreadPoolBuilder::new().num_threads(threads).build().ok()).flatten();
-    let extents = wal.extents_from(options.start.unwrap_or_default(), (IN_FLIGHT / window).min(EXTENT));
-    let feed = Feed::new(extents, options.start, if pool.is_some() { window } else { 0 });
+    let pool = (threads > 1).then(|| rayon::ThreadPoolBuilder::new().num_threads(threads - 1).build().ok()).flatten();
+    let mut extents = wal.extents_from(options.start.unwrap_or_default(), (IN_FLIGHT / window).min(EXTENT));
+    let is_wanted = |unread: &Result<Unread, _>| match (unread, options.start) {
+        (Ok(unread), Some(from)) => unread.end() > from,
+        _ => true,
+    };
+    let wanted = std::iter::from_fn(|| extents.next_unread()).filter(is_wanted);
+    let feed = Feed::new(wanted, if pool.is_some() { window } else { 0 }, |unread: Result<Unread, _>, is_ahead| {
+        let extent = unread?.read()?;
+        let ahead = is_ahead.then(|| Ahead::read(options, work, &extent));
+        Ok((extent, ahead))
+    });
     let mut reader = Reader { options, work, framer: None, first: None };
     let stop = match &pool {
         Some(pool) => pool.in_place_scope(|scope| {
-            for _ in 0..threads {
-                scope.spawn(|_| feed.work(|extent| Ahead::read(options, work, extent)));
+            for _ in 1..threads {
+                scope.spawn(|_| feed.work());
             }
             reader.run(wal, &feed, &mut sink)
         }),
@@ -101,130 +109,6 @@ pub fn scan<W: Work>(wal: &Wal, options: Options, work: &W, mut sink: impl FnMut
 
 /// An extent in its turn, with what a worker made of it; or why there is none.
 type Item<W> = Result<(Extent, Option<Ahead<W>>), SourceError>;
-
-/// The extents in order. Workers take them from here and bring them back, worked on, in any order.
-struct Feed<'w, W: Work> {
-    /// Where extents come from. Taken before `queue` where both are: unpacking takes its time, and results come in meanwhile.
-    source: Mutex<Extents<'w>>,
-    /// Nothing that ends before this is wanted.
-    from: Option<Lsn>,
-    /// Extents that may be in the queue; zero: no workers.
-    window: usize,
-    queue: Mutex<Queue<W>>,
-    /// The first item of the queue is there, or there will be none.
-    ready: Condvar,
-    /// The queue has room, or needs none any more.
-    room: Condvar,
-}
-
-struct Queue<W: Work> {
-    /// Items in order; `None`: in work.
-    items: VecDeque<Option<Item<W>>>,
-    /// Items taken from the queue so far.
-    given: usize,
-    /// There are no more extents.
-    exhausted: bool,
-    /// No more work is wanted.
-    closed: bool,
-}
-
-impl<'w, W: Work> Feed<'w, W> {
-    fn new(extents: Extents<'w>, from: Option<Lsn>, window: usize) -> Feed<'w, W> {
-        let queue = Queue { items: VecDeque::with_capacity(window), given: 0, exhausted: false, closed: window == 0 };
-        let (queue, source) = (Mutex::new(queue), Mutex::new(extents));
-        Feed { source, from, window, queue, ready: Condvar::new(), room: Condvar::new() }
-    }
-
-    /// The next extent that is wanted, from the source.
-    fn draw(&self, source: &mut Extents<'w>) -> Option<Result<Extent, SourceError>> {
-        source.find(|extent| match extent {
-            Ok(extent) => self.from.is_none_or(|from| extent.end() > from),
-            Err(_) => true,
-        })
-    }
-
-    /// What a worker does until there is nothing left to do. The first extent of all is left to the reader in order.
-    fn work(&self, ahead: impl Fn(&Extent) -> Ahead<W>) {
-        loop {
-            let mut source = lock(&self.source);
-            let full = |queue: &mut Queue<W>| queue.items.len() >= self.window && !queue.closed && !queue.exhausted;
-            let queue = self.room.wait_while(lock(&self.queue), full).unwrap_or_else(PoisonError::into_inner);
-            if queue.closed || queue.exhausted {
-                return;
-            }
-            drop(queue);
-            let drawn = self.draw(&mut source);
-            let mut queue = lock(&self.queue);
-            let at = queue.given + queue.items.len();
-            let extent = match drawn {
-                Some(Ok(extent)) => extent,
-                Some(Err(error)) => {
-                    queue.items.push_back(Some(Err(error)));
-                    self.ready.notify_one();
-                    continue;
-                }
-                None => {
-                    queue.exhausted = true;
-                    self.ready.notify_one();
-                    return;
-                }
-            };
-            queue.items.push_back(None);
-            drop(queue);
-            drop(source);
-            let ahead = (at > 0).then(|| ahead(&extent));
-            let mut queue = lock(&self.queue);
-            let place = at - queue.given; // items are given in order, and this one was not there
-            if let Some(item) = queue.items.get_mut(place) {
-                *item = Some(Ok((extent, ahead)));
-            }
-            if place == 0 {
-                self.ready.notify_one();
-            }
-        }
-    }
-
-    /// The next item in order; `None` after the last.
-    fn next(&self) -> Option<Item<W>> {
-        if let Some(next) = self.queued() {
-            return next;
-        }
-        let mut source = lock(&self.source);
-        // A worker that had the source when the queue was closed has put there by now what it took.
-        if let Some(next) = self.queued() {
-            return next;
-        }
-        let drawn = self.draw(&mut source)?;
-        Some(drawn.map(|extent| (extent, None)))
-    }
-
-    /// What [`Feed::next`] gives, if that is known without the source: with workers, as long as the queue is not closed and empty.
-    fn queued(&self) -> Option<Option<Item<W>>> {
-        let in_work = |queue: &mut Queue<W>| match queue.items.front() {
-            Some(item) => item.is_none(),
-            None => !queue.exhausted && !queue.closed,
-        };
-        let mut queue = self.ready.wait_while(lock(&self.queue), in_work).unwrap_or_else(PoisonError::into_inner);
-        if let Some(item) = queue.items.pop_front() {
-            queue.given += 1;
-            drop(queue);
-            self.room.notify_one();
-            return Some(item);
-        }
-        queue.exhausted.then_some(None)
-    }
-
-    /// Sends the workers home; what they have not begun comes from [`Feed::next`] as it is.
-    fn close(&self) {
-        lock(&self.queue).closed = true;
-        self.room.notify_all();
-    }
-}
-
-/// Whatever a thread did that held the lock before: the state is whole, as nothing panics halfway through a change of it.
-fn lock<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
 
 /// The reader in order; its framer is the state of truth.
 struct Reader<'w, W> {
@@ -278,7 +162,7 @@ impl<W: Work> Ahead<W> {
 
 impl<W: Work> Reader<'_, W> {
     /// Reads all that `feed` brings.
-    fn run(&mut self, wal: &Wal, feed: &Feed<'_, W>, sink: &mut impl FnMut(W::Part) -> ControlFlow<()>) -> Stop {
+    fn run(&mut self, wal: &Wal, feed: &dyn Results<Item<W>>, sink: &mut impl FnMut(W::Part) -> ControlFlow<()>) -> Stop {
         let stop = loop {
             match feed.next() {
                 Some(Ok((extent, ahead))) => {
@@ -306,7 +190,7 @@ impl<W: Work> Reader<'_, W> {
         &mut self,
         extent: &Extent,
         mut ahead: Option<Ahead<W>>,
-        feed: &Feed<'_, W>,
+        feed: &dyn Results<Item<W>>,
         sink: &mut impl FnMut(W::Part) -> ControlFlow<()>,
     ) -> Option<Stop> {
         let mut part = self.work.part();
@@ -375,7 +259,7 @@ impl<W: Work> Reader<'_, W> {
 }
 
 /// What `error`, where the reader stopped in `extent`, means: damage, or the end of the WAL.
-fn stopped<W: Work>(framer: &Framer, error: Error, window: &[u8], extent: &Extent, feed: &Feed<'_, W>) -> Stop {
+fn stopped<W: Work>(framer: &Framer, error: Error, window: &[u8], extent: &Extent, feed: &dyn Results<Item<W>>) -> Stop {
     feed.close();
     let next = feed.next();
     let after = match &next {
@@ -403,7 +287,7 @@ fn ended<W: Work>(framer: &Framer, end: End, extent: &Extent, next: Option<Item<
 }
 
 /// Whether the next segment, which `feed` has still to bring, starts with a page of this WAL: then it did not end before.
-fn goes_on_later<W: Work>(framer: &Framer, feed: &Feed<'_, W>) -> bool {
+fn goes_on_later<W: Work>(framer: &Framer, feed: &dyn Results<Item<W>>) -> bool {
     std::iter::from_fn(|| feed.next()).find_map(|item| item.map_or(Some(false), |(extent, _)| goes_on(framer, &extent))) == Some(true)
 }
 

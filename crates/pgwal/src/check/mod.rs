@@ -27,7 +27,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{ControlFlow, Range};
 use std::sync::Arc;
 
-use rayon::prelude::*;
 use serde::Serialize;
 
 pub use finding::{Action, Check, Class, Finding, Problem};
@@ -35,7 +34,8 @@ pub use finding::{Action, Check, Class, Finding, Problem};
 use crate::format::{WalFormat, WalMagic};
 use crate::frame::{End, EndReason};
 use crate::lsn::{Lsn, SegmentName, TimelineId};
-use crate::source::{Data, Piece, Pieces, SourceError, SourceProblem, Wal};
+use crate::ordered::{Feed, Results};
+use crate::source::{Piece, Pieces, SourceError, SourceProblem, Span, Wal};
 use chain::{Chain, Found, Place};
 use links::Links;
 
@@ -123,7 +123,7 @@ fn as_string<S: serde::Serializer>(value: &Option<u64>, serializer: S) -> Result
 }
 
 /// Bytes that a worker checks at a time. Findings do not depend on it, nor on the number of threads.
-const PIECE: usize = 1 << 20;
+const PIECE: usize = 512 << 10;
 /// So many files tell what is usual among them: format and system identifier.
 const VOTERS: usize = 15;
 /// More threads than this only take memory.
@@ -132,34 +132,39 @@ const MAX_THREADS: usize = 64;
 /// Checks `wal`, which [`Wal::open_all`] made, and gives `sink` what is found, in order; it may stop the check.
 pub fn check(wal: &Wal, options: Options, mut sink: impl FnMut(Event) -> ControlFlow<()>) -> Summary {
     let threads = options.threads.clamp(1, MAX_THREADS);
-    let batch_len = if threads == 1 { 1 } else { threads * 2 };
-    let pool = (threads > 1).then(|| rayon::ThreadPoolBuilder::new().num_threads(threads).build().ok()).flatten();
-    let mut plan = Plan::new(wal, options);
-    let mut walk = Walk::new(wal, options, plan.system_identifier);
-    let mut batch = Vec::new();
-    loop {
-        batch.clear();
-        let mut pieces = 0;
-        while pieces < batch_len {
-            let Some(step) = plan.next() else { break };
-            pieces += usize::from(matches!(step, Job::Bytes { .. }));
-            batch.push(step);
+    let window = 2 * threads + 1;
+    let pool = (threads > 1).then(|| rayon::ThreadPoolBuilder::new().num_threads(threads - 1).build().ok()).flatten();
+    let plan = Plan::new(wal, options);
+    let system_identifier = plan.system_identifier;
+    let mut walk = Walk::new(wal, options, system_identifier);
+    let feed = Feed::new(plan, if pool.is_some() { window } else { 0 }, |job: Job, is_ahead| {
+        let job = job.read();
+        let ahead = if is_ahead { job.ahead(system_identifier) } else { None };
+        (job, ahead)
+    });
+    let mut run = || {
+        let mut flow = Flow::Continue(());
+        while flow.is_continue()
+            && let Some((job, ahead)) = feed.next()
+        {
+            flow = walk.take(job, ahead, &mut sink);
         }
-        if batch.is_empty() {
-            break;
-        }
-        let ahead: Vec<Option<Ahead>> = match &pool {
-            Some(pool) => pool.install(|| batch.par_iter().with_max_len(1).map(|job| job.ahead(plan.system_identifier)).collect()),
-            None => batch.iter().map(|_| None).collect(),
-        };
-        for (job, ahead) in batch.drain(..).zip(ahead) {
-            if walk.take(job, ahead, &mut sink).is_break() {
-                return walk.summary;
+        feed.close();
+        flow
+    };
+    let flow = match &pool {
+        Some(pool) => pool.in_place_scope(|scope| {
+            for _ in 1..threads {
+                scope.spawn(|_| feed.work());
             }
-        }
+            run()
+        }),
+        None => run(),
+    };
+    if flow.is_continue() {
+        // Whether the sink wants more makes no difference at the end.
+        let _ = walk.finish(&mut sink);
     }
-    // Whether the sink wants more makes no difference at the end.
-    let _ = walk.finish(&mut sink);
     walk.summary
 }
 
@@ -168,7 +173,7 @@ enum Job {
     /// A file starts.
     Begin { file: usize, place: Arc<Place>, start: Lsn, other_major: Option<WalMagic>, is_wal: bool },
     /// Some of its pages, whole unless the file ends there.
-    Bytes { place: Arc<Place>, start: Lsn, data: Data, range: Range<usize> },
+    Bytes { file: usize, place: Arc<Place>, start: Lsn, bytes: Span, range: Range<usize> },
     /// It ends.
     End { len: u64 },
     /// It cannot be read, or is not WAL.
@@ -240,10 +245,10 @@ impl Iterator for Plan<'_> {
         }
         loop {
             match self.pieces.next()? {
-                (file, Piece::Bytes { offset, data }) => {
+                (file, Piece::Bytes { offset, bytes }) => {
                     let mut begin = None;
                     if offset == 0 {
-                        match self.begin(file, &data) {
+                        match self.begin(file, bytes.bytes()) {
                             Ok((job, place, is_wanted)) => {
                                 self.place = Some((place, is_wanted));
                                 if !is_wanted {
@@ -261,11 +266,11 @@ impl Iterator for Plan<'_> {
                     if place.name.is_some() && offset >= u64::from(place.fmt.segment_size) {
                         // However much there may be behind a segment, nobody wants it.
                         self.pieces.skip_file();
-                        return Some(Job::End { len: offset + data.len() as u64 });
+                        return Some(Job::End { len: offset + bytes.len() as u64 });
                     }
                     let start = place.start + offset;
-                    let range = self.wanted(place, start, data.len());
-                    let bytes = (!range.is_empty()).then(|| Job::Bytes { place: Arc::clone(place), start, data, range });
+                    let range = self.wanted(place, start, bytes.len());
+                    let bytes = (!range.is_empty()).then(|| Job::Bytes { file, place: Arc::clone(place), start, bytes, range });
                     if begin.is_some() {
                         self.queue = bytes;
                         return begin;
@@ -305,10 +310,23 @@ struct Ahead {
 }
 
 impl Job {
+    /// Reads the bytes, if they have not been read.
+    fn read(self) -> Job {
+        let Job::Bytes { file, place, start, bytes, range } = self else { return self };
+        match bytes.read() {
+            // A file that is shorter than it was ends earlier.
+            Ok(data) => {
+                let range = range.start.min(data.len())..range.end.min(data.len());
+                Job::Bytes { file, place, start, bytes: Span::Ready(data), range }
+            }
+            Err(e) => Job::Failed { file, class: Class::Unreadable { reason: e.to_string() } },
+        }
+    }
+
     /// Checks pages before their turn; gives up, and leaves it to the one in order, at anything unusual.
     fn ahead(&self, system_identifier: Option<u64>) -> Option<Ahead> {
-        let Job::Bytes { place, start, data, range } = self else { return None };
-        let bytes = data.get(range.clone())?;
+        let Job::Bytes { place, start, bytes, range, .. } = self else { return None };
+        let bytes = bytes.bytes().get(range.clone())?;
         let start = *start + range.start as u64;
         let mut chain = Chain::new(place.fmt, start, system_identifier);
         let mut found = Found::default();
@@ -354,8 +372,8 @@ impl<'w> Walk<'w> {
     fn take(&mut self, job: Job, ahead: Option<Ahead>, sink: &mut impl FnMut(Event) -> Flow) -> Flow {
         match job {
             Job::Begin { file, place, start, other_major, is_wal } => self.begin(file, place, start, other_major, is_wal, sink),
-            Job::Bytes { place, start, data, range } => {
-                let Some(bytes) = data.get(range.clone()) else { return Flow::Continue(()) };
+            Job::Bytes { place, start, bytes, range, .. } => {
+                let Some(bytes) = bytes.bytes().get(range.clone()) else { return Flow::Continue(()) };
                 self.bytes(&place, start + range.start as u64, bytes, ahead, sink)
             }
             Job::End { len } => self.end(len, sink),

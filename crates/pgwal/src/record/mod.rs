@@ -1,6 +1,7 @@
 //! Records: header, block references, main data. C: access/xlogrecord.h.
 
 mod image;
+mod plain;
 
 use std::borrow::Cow;
 
@@ -8,10 +9,12 @@ use serde::Serialize;
 use smallvec::SmallVec;
 
 pub use image::{Compression, Image, ImageInfo};
+pub(crate) use plain::Plain;
 
 use crate::error::{Error, ErrorKind, Location, Result};
 use crate::format::WalFormat;
 use crate::lsn::{Lsn, SegmentName, TimelineId};
+use crate::machine;
 use crate::rmgr::{self, Payload, RmgrId};
 use crate::types::{BlockNumber, ForkNumber, Oid, RelFileLocator, RepOriginId, Xid};
 use crate::wire::{Parsed, Problem, Wire, WireError};
@@ -128,11 +131,7 @@ pub fn crc(record: &[u8]) -> u32 {
 pub(crate) fn has_right_crc(record: &[u8]) -> bool {
     /// What the CRC-32C of bytes comes to with their own CRC-32C behind them, whatever they are.
     const RESIDUE: u32 = 0x4867_4BC7;
-    match record.split_first_chunk::<RECORD_HEADER_SIZE>() {
-        // The header with its last field is three words of eight bytes, which is less work than what comes before that field.
-        Some((header, data)) => crc32c::crc32c_append(crc32c::crc32c(data), header) == RESIDUE,
-        None => false,
-    }
+    machine::crc_with_own(record) == Some(RESIDUE)
 }
 
 /// Whether `id` can stand in a record: a built-in resource manager or, from 15 on, a custom one. C: `RmgrIdIsValid`.

@@ -7,11 +7,11 @@ use super::{Body, Describe, Opcode, op};
 use crate::error::Result;
 use crate::format::{Majors, WalFormat};
 use crate::inval::{InvalMessage, put_invalidations};
-use crate::record::Record;
+use crate::record::{Info, Plain, Record};
 use crate::text::{Text, hex2};
-use crate::heap_tuple::HeapTuple;
+use crate::heap_tuple::{HeapTuple, HeapTupleHeader};
 use crate::types::{Oid, OffsetNumber, Xid};
-use crate::wire::{Array, Bytes, CBool, Pad, Since, Wire, array, optional, rest};
+use crate::wire::{FixedSize, Array, Bytes, CBool, Pad, Since, Wire, array, optional, rest};
 
 /// Record types. `+INIT`: replay starts with an empty page (`XLOG_HEAP_INIT_PAGE`).
 pub const OPCODES: &[Opcode] = &[
@@ -351,6 +351,29 @@ pub fn parse<'r>(rec: &Record<'r>, fmt: WalFormat) -> Result<Option<Op<'r>>> {
         }
         _ => return Ok(None),
     }))
+}
+
+/// See [`super::is_right`].
+#[inline]
+pub(super) fn is_right(info: Info, plain: &Plain<'_>, fmt: WalFormat) -> bool {
+    let has_tuple = |before: usize| plain.data.len() >= before + HeapTupleHeader::size(fmt);
+    let fits = match info.0 & OPMASK {
+        0x00 => matches!(InsertHead::read(plain.main, fmt), Ok(([], _))) && has_tuple(0),
+        0x10 => match DeleteHead::read(plain.main, fmt) {
+            Ok(([], head)) => !head.flags.intersects(DeleteFlags::CONTAINS_OLD) && plain.data.is_empty(),
+            _ => false,
+        },
+        0x20 | 0x40 => match UpdateHead::read(plain.main, fmt) {
+            Ok(([], head)) if !head.flags.intersects(UpdateFlags::CONTAINS_OLD) => {
+                let len_if = |flag| if head.flags.contains(flag) { size_of::<u16>() } else { 0 };
+                has_tuple(len_if(UpdateFlags::XLH_UPDATE_PREFIX_FROM_OLD) + len_if(UpdateFlags::XLH_UPDATE_SUFFIX_FROM_OLD))
+            }
+            _ => false,
+        },
+        0x60 => matches!(Lock::read(plain.main, fmt), Ok(([], _))) && plain.data.is_empty(),
+        _ => false,
+    };
+    fits && !plain.has_other_data
 }
 
 fn parse_update<'r>(rec: &Record<'r>, fmt: WalFormat) -> Result<Update<'r>> {

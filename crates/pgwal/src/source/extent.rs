@@ -8,9 +8,10 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::archive::Tar;
+use super::data::Buffers;
 use super::kind::{FIRST_PAGE, Kind, Packing, first_page};
 use super::plan::{Entry, Place};
-use super::{Data, SourceError, SourceProblem, map, unpack};
+use super::{Data, SourceError, SourceProblem, unpack};
 use crate::format::WalFormat;
 use crate::lsn::{Lsn, SegmentName};
 
@@ -43,6 +44,63 @@ impl Extent {
     }
 }
 
+/// An extent whose bytes may have to be read: whoever has time for that does it.
+#[derive(Debug)]
+pub(crate) struct Unread {
+    input: Arc<str>,
+    start: Lsn,
+    fmt: WalFormat,
+    bytes: Span,
+}
+
+impl Unread {
+    /// LSN behind the last byte.
+    pub(crate) fn end(&self) -> Lsn {
+        self.start + self.bytes.len() as u64
+    }
+
+    /// Reads the bytes.
+    pub(crate) fn read(self) -> Result<Extent, SourceError> {
+        let Unread { input, start, fmt, bytes } = self;
+        match bytes.read() {
+            Ok(data) => Ok(Extent { input, start, fmt, data }),
+            Err(e) => Err(SourceError::new(input, SourceProblem::Io(e))),
+        }
+    }
+}
+
+/// Bytes, or where they are to be read.
+#[derive(Debug)]
+pub(crate) enum Span {
+    Ready(Data),
+    File { file: Arc<File>, offset: u64, len: usize, buffers: Buffers },
+}
+
+impl Span {
+    pub(crate) fn len(&self) -> usize {
+        match self {
+            Span::Ready(data) => data.len(),
+            Span::File { len, .. } => *len,
+        }
+    }
+
+    /// The bytes, if they have been read.
+    pub(crate) fn bytes(&self) -> &[u8] {
+        match self {
+            Span::Ready(data) => data,
+            Span::File { .. } => &[],
+        }
+    }
+
+    /// The bytes; fewer where the file has become shorter meanwhile.
+    pub(crate) fn read(self) -> io::Result<Data> {
+        match self {
+            Span::Ready(data) => Ok(data),
+            Span::File { file, offset, len, buffers } => buffers.read(&file, offset, len),
+        }
+    }
+}
+
 /// Extents start and end at multiples of the largest WAL page.
 pub(super) const LARGEST_PAGE: usize = 1 << 16;
 
@@ -58,6 +116,7 @@ pub struct Extents<'w> {
     /// An entry that was put back after a gap before it was reported.
     waiting: Option<&'w Entry>,
     archive: Option<PackedTar>,
+    buffers: Buffers,
 }
 
 /// The segment that is being read.
@@ -73,7 +132,7 @@ struct Current {
 
 pub(super) enum Bytes {
     File {
-        file: File,
+        file: Arc<File>,
         offset: u64,
         left: u64,
     },
@@ -89,7 +148,16 @@ pub(super) enum Bytes {
 impl<'w> Extents<'w> {
     pub(super) fn new(entries: &'w [Entry], from: Lsn, size: usize) -> Extents<'w> {
         let size = size.next_multiple_of(LARGEST_PAGE).max(LARGEST_PAGE);
-        Extents { entries: entries.iter(), from, size, current: None, before: None, waiting: None, archive: None }
+        Extents {
+            entries: entries.iter(),
+            from,
+            size,
+            current: None,
+            before: None,
+            waiting: None,
+            archive: None,
+            buffers: Buffers::default(),
+        }
     }
 
     fn open(&mut self, entry: &Entry) -> Result<Current, SourceError> {
@@ -119,7 +187,7 @@ impl<'w> Extents<'w> {
                 let file = File::open(path).map_err(fail)?;
                 let metadata = file.metadata().map_err(fail)?;
                 if metadata.is_file() {
-                    return Bytes::File { file, offset: 0, left: metadata.len() }.unpacked().map_err(fail);
+                    return Bytes::File { file: Arc::new(file), offset: 0, left: metadata.len() }.unpacked().map_err(fail);
                 }
                 Box::new(file)
             }
@@ -127,7 +195,7 @@ impl<'w> Extents<'w> {
                 let file = File::open(file).map_err(fail)?;
                 // An archive that was cut short promises more than it has, and what is not there must not be mapped.
                 let left = file.metadata().map_err(fail)?.len().saturating_sub(*offset).min(*len);
-                return Bytes::File { file, offset: *offset, left }.unpacked().map_err(fail);
+                return Bytes::File { file: Arc::new(file), offset: *offset, left }.unpacked().map_err(fail);
             }
             Place::Packed { archive, packing, member } => self.open_member(archive, *packing, member).map_err(fail)?,
             Place::Stdin => stdin_stream().map_err(fail)?,
@@ -150,20 +218,27 @@ impl Iterator for Extents<'_> {
     type Item = Result<Extent, SourceError>;
 
     fn next(&mut self) -> Option<Self::Item> {
+        Some(self.next_unread()?.and_then(Unread::read))
+    }
+}
+
+impl Extents<'_> {
+    /// The next extent, without its bytes where reading them can wait.
+    pub(crate) fn next_unread(&mut self) -> Option<Result<Unread, SourceError>> {
         loop {
             if let Some(current) = &mut self.current {
-                match current.bytes.next(self.size) {
-                    Ok(data) if data.is_empty() => {
+                match current.bytes.next(self.size, &self.buffers) {
+                    Ok(bytes) if bytes.len() == 0 => {
                         let cut_short = current.cut_short();
                         self.current = None;
                         if let Some(error) = cut_short {
                             return Some(Err(error));
                         }
                     }
-                    Ok(data) => {
+                    Ok(bytes) => {
                         let (input, start, fmt) = (Arc::clone(&current.input), current.next, current.fmt);
-                        current.next = start + data.len() as u64;
-                        return Some(Ok(Extent { input, start, fmt, data }));
+                        current.next = start + bytes.len() as u64;
+                        return Some(Ok(Unread { input, start, fmt, bytes }));
                     }
                     Err(e) => {
                         let input = Arc::clone(&current.input);
@@ -252,7 +327,9 @@ impl Bytes {
     /// The first bytes, without taking them.
     pub(super) fn front(&mut self) -> io::Result<Vec<u8>> {
         match self {
-            Bytes::File { file, offset, left } => Ok(map(file, *offset, (*left).min(FIRST_PAGE as u64) as usize)?.to_vec()),
+            Bytes::File { file, offset, left } => {
+                Ok(Buffers::default().read(file, *offset, (*left).min(FIRST_PAGE as u64) as usize)?.to_vec())
+            }
             Bytes::Stream { front, stream, failed } => {
                 let have = front.len();
                 front.resize(have.max(FIRST_PAGE), 0);
@@ -269,8 +346,9 @@ impl Bytes {
 
     fn into_stream(self) -> io::Result<Box<dyn Read + Send>> {
         Ok(match self {
-            Bytes::File { mut file, offset, left } => {
+            Bytes::File { file, offset, left } => {
                 use std::io::Seek;
+                let mut file = Arc::try_unwrap(file).or_else(|shared| shared.try_clone())?;
                 file.seek(io::SeekFrom::Start(offset))?;
                 Box::new(io::BufReader::new(file).take(left))
             }
@@ -279,14 +357,13 @@ impl Bytes {
     }
 
     /// Up to `size` bytes; none at the end.
-    pub(super) fn next(&mut self, size: usize) -> io::Result<Data> {
+    pub(super) fn next(&mut self, size: usize, buffers: &Buffers) -> io::Result<Span> {
         match self {
             Bytes::File { file, offset, left } => {
                 let len = (*left).min(size as u64);
-                let data = map(file, *offset, len as usize)?;
-                *offset += data.len() as u64;
-                *left = if data.is_empty() { 0 } else { *left - len };
-                Ok(data)
+                let span = Span::File { file: Arc::clone(file), offset: *offset, len: len as usize, buffers: buffers.clone() };
+                (*offset, *left) = (*offset + len, *left - len); // offset + left is inside the file
+                Ok(span)
             }
             Bytes::Stream { front, stream, failed } => {
                 let mut bytes = std::mem::take(front);
@@ -300,7 +377,7 @@ impl Bytes {
                 bytes.truncate(have + filled);
                 match failed.take_if(|_| bytes.is_empty()) {
                     Some(e) => Err(e),
-                    None => Ok(Data::Owned(bytes)),
+                    None => Ok(Span::Ready(Data::Owned(bytes))),
                 }
             }
         }

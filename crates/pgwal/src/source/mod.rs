@@ -4,6 +4,7 @@
 //! its [`Extents`] come a few megabytes at a time, so that memory stays bounded however large the input.
 
 mod archive;
+mod data;
 mod extent;
 mod kind;
 mod listing;
@@ -14,12 +15,11 @@ mod unpack;
 use std::fmt;
 use std::fs::File;
 use std::io;
-use std::ops::Deref;
 use std::path::Path;
 
-use memmap2::{Mmap, MmapOptions};
-
+pub(crate) use data::Data;
 pub use extent::{Extent, Extents};
+pub(crate) use extent::{Span, Unread};
 pub use kind::{Kind, NotWal};
 pub use listing::{Archive, ArchiveFile, FileKind, SegmentFile, Start};
 pub(crate) use pieces::{Piece, Pieces};
@@ -124,52 +124,6 @@ impl std::error::Error for SourceError {
     }
 }
 
-/// Bytes of WAL: a mapped piece of a file, or memory.
-#[derive(Debug)]
-pub(crate) enum Data {
-    Mapped(Mmap),
-    Owned(Vec<u8>),
-}
-
-impl Deref for Data {
-    type Target = [u8];
-    fn deref(&self) -> &[u8] {
-        match self {
-            Data::Mapped(map) => map,
-            Data::Owned(bytes) => bytes,
-        }
-    }
-}
-
-/// Maps `len` bytes of `file` from `offset`; reads them where the file system does not map.
-///
-/// Mapping is right for files that stay as long as they are: archives and finished segments. A file that is cut short while it is
-/// mapped kills the process (SIGBUS); the server never does that to a segment, it removes or renames it. Live WAL that
-/// grows is followed by reading.
-#[expect(unsafe_code, reason = "the one place that maps a file")]
-pub(crate) fn map(file: &File, offset: u64, len: usize) -> io::Result<Data> {
-    if len == 0 {
-        return Ok(Data::Owned(Vec::new()));
-    }
-    // SAFETY: the map is private and read-only, and nothing in this process writes to the file. Another process may change
-    // bytes under us, as it may while we read them; every byte is checked as hostile input anyway, and no reference to the map
-    // is handed out as anything but bytes.
-    match unsafe { MmapOptions::new().offset(offset).len(len).map_copy_read_only(file) } {
-        Ok(map) => Ok(Data::Mapped(map)),
-        Err(_) => read_at(file, offset, len).map(Data::Owned),
-    }
-}
-
-/// Reads up to `len` bytes of `file` from `offset`; fewer where it ends.
-fn read_at(file: &File, offset: u64, len: usize) -> io::Result<Vec<u8>> {
-    use std::io::{Read, Seek, SeekFrom};
-    let mut file = file;
-    file.seek(SeekFrom::Start(offset))?;
-    let mut bytes = Vec::new();
-    file.take(len as u64).read_to_end(&mut bytes)?;
-    Ok(bytes)
-}
-
 /// One segment, whole: mapped, or decompressed into memory.
 #[derive(Debug)]
 pub struct Segment {
@@ -188,7 +142,7 @@ impl Segment {
         let fail = |problem| SourceError::new(path.display(), problem);
         let file = File::open(path).map_err(|e| fail(SourceProblem::Io(e)))?;
         let len = file.metadata().map_err(|e| fail(SourceProblem::Io(e)))?.len();
-        let data = map(&file, 0, usize::try_from(len).unwrap_or(usize::MAX)).map_err(|e| fail(SourceProblem::Io(e)))?;
+        let data = Data::map(&file, usize::try_from(len).unwrap_or(usize::MAX)).map_err(|e| fail(SourceProblem::Io(e)))?;
         let data = match Kind::of(&data) {
             Kind::Packed(packing) => Data::Owned(unpack::whole(packing, &data).map_err(|e| fail(SourceProblem::Unpack(e.to_string())))?),
             _ => data,

@@ -1,8 +1,9 @@
 //! The bytes of segment files as they are, for checking: nothing is assumed of them.
 
-use super::extent::{Bytes, Extents, LARGEST_PAGE};
+use super::data::Buffers;
+use super::extent::{Bytes, Extents, LARGEST_PAGE, Span};
 use super::plan::Entry;
-use super::{Data, SourceError, SourceProblem};
+use super::{SourceError, SourceProblem};
 use crate::lsn::Lsn;
 
 /// What comes next of a file.
@@ -12,7 +13,8 @@ pub(crate) enum Piece {
     Bytes {
         /// Where they start in the file.
         offset: u64,
-        data: Data,
+        /// Only the first ones of a file have been read.
+        bytes: Span,
     },
     /// It has ended.
     End {
@@ -31,12 +33,13 @@ pub(crate) struct Pieces<'w> {
     at: usize,
     current: Option<(Bytes, u64)>,
     size: usize,
+    buffers: Buffers,
 }
 
 impl<'w> Pieces<'w> {
     pub(super) fn new(entries: &'w [Entry], size: usize) -> Pieces<'w> {
         let size = size.next_multiple_of(LARGEST_PAGE).max(LARGEST_PAGE);
-        Pieces { opener: Extents::new(&[], Lsn::INVALID, size), entries, at: 0, current: None, size }
+        Pieces { opener: Extents::new(&[], Lsn::INVALID, size), entries, at: 0, current: None, size, buffers: Buffers::default() }
     }
 
     /// Reads no further in the current file.
@@ -69,12 +72,14 @@ impl Iterator for Pieces<'_> {
                 }
             },
         };
-        let piece = match bytes.next(self.size) {
-            Ok(data) if data.is_empty() => Piece::End { len: *offset },
-            Ok(data) => {
-                let start = *offset;
-                *offset += data.len() as u64; // the size of a file
-                return Some((at, Piece::Bytes { offset: start, data }));
+        let start = *offset;
+        let next =
+            bytes.next(self.size, &self.buffers).and_then(|bytes| if start == 0 { bytes.read().map(Span::Ready) } else { Ok(bytes) });
+        let piece = match next {
+            Ok(bytes) if bytes.len() == 0 => Piece::End { len: start },
+            Ok(bytes) => {
+                *offset += bytes.len() as u64; // the size of a file
+                return Some((at, Piece::Bytes { offset: start, bytes }));
             }
             Err(e) => Piece::Failed(SourceError::new(&entry.input, SourceProblem::Unpack(e.to_string()))),
         };

@@ -31,7 +31,6 @@
 mod checkpoints;
 mod curve;
 mod images;
-mod plain;
 mod relations;
 #[cfg(test)]
 mod tests;
@@ -47,11 +46,10 @@ pub use curve::Interval;
 pub use images::{Estimate, ImageRow, Reason};
 pub use transactions::{Outcome, Transaction};
 
-use self::plain::{Plain, plain};
 use crate::error::Error;
 use crate::format::WalFormat;
 use crate::lsn::{Lsn, SegmentName, TimelineId};
-use crate::record::{RawRecord, Record};
+use crate::record::{Plain, RawRecord, Record};
 use crate::rmgr::{RmgrId, xact, xlog};
 use crate::scan::{self, Summary, Work, scan};
 use crate::source::Wal;
@@ -145,8 +143,8 @@ impl Work for Counting {
 
     #[inline]
     fn record(&self, raw: &RawRecord<'_>, part: &mut Box<Part>) -> Result<(), Error> {
-        let told = match plain(&raw.bytes) {
-            Some(Plain { relation, main }) => {
+        let told = match Plain::read(&raw.bytes) {
+            Some(Plain { relation, main, .. }) => {
                 let counts = Counts { count: 1, record_size: raw.header.tot_len.into(), ..Counts::default() };
                 part.add(raw, counts, &self.wanted);
                 if self.wanted.relations {

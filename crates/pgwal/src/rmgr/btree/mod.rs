@@ -11,7 +11,7 @@ pub use page::{MarkPageHalfDead, Metadata, NewRoot, NewRootHead, ReusePage, Unli
 use super::{Body, Describe, Opcode, op};
 use crate::error::Result;
 use crate::format::{Majors, WalFormat};
-use crate::record::Record;
+use crate::record::{Info, Plain, Record};
 use crate::text::Text;
 use crate::index_tuple::IndexTuple;
 use crate::types::OffsetNumber;
@@ -185,6 +185,13 @@ pub fn parse<'r>(rec: &Record<'r>, fmt: WalFormat) -> Result<Option<Op<'r>>> {
         }
         _ => return Ok(None),
     }))
+}
+
+/// See [`super::is_right`].
+#[inline]
+pub(super) fn is_right(info: Info, plain: &Plain<'_>, fmt: WalFormat) -> bool {
+    let is_insert = matches!(info.opcode(), 0x00 | 0x10) && matches!(InsertHead::read(plain.main, fmt), Ok(([], _)));
+    is_insert && matches!(IndexTuple::read(plain.data, fmt), Ok(([], _))) && !plain.has_other_data
 }
 
 /// What an insertion has besides the tuple.

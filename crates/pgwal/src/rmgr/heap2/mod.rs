@@ -19,7 +19,7 @@ use super::{Body, Describe, Opcode, op};
 use crate::error::Result;
 use crate::format::{Majors, WalFormat};
 use crate::lsn::Lsn;
-use crate::record::Record;
+use crate::record::{Info, Plain, Record};
 use crate::text::{Text, hex2};
 use crate::heap_tuple::{HeapTuple, HeapTupleHeader};
 use crate::types::{CommandId, ItemPointer, Oid, OffsetNumber, RelFileLocator, Xid};
@@ -244,6 +244,18 @@ pub fn parse<'r>(rec: &Record<'r>, fmt: WalFormat) -> Result<Option<Op<'r>>> {
         (0x70, _) => Op::NewCid(rec.parse_all("xl_heap_new_cid", rec.main, |i| NewCid::read(i, fmt))?),
         _ => return Ok(None),
     }))
+}
+
+/// See [`super::is_right`].
+#[inline]
+pub(super) fn is_right(info: Info, plain: &Plain<'_>, fmt: WalFormat) -> bool {
+    let fits = match (info.0 & OPMASK, fmt.major) {
+        (0x10, ..=16) => Prune::is_right(plain, fmt),
+        (0x40, ..=18) => matches!(Visible::read(plain.main, fmt), Ok(([], _))) && plain.data.is_empty(),
+        (0x60, _) => matches!(LockUpdated::read(plain.main, fmt), Ok(([], _))) && plain.data.is_empty(),
+        _ => false,
+    };
+    fits && !plain.has_other_data
 }
 
 impl<'r> MultiInsert<'r> {

@@ -4,7 +4,7 @@ use serde::Serialize;
 
 use crate::error::Result;
 use crate::format::WalFormat;
-use crate::record::Record;
+use crate::record::{Plain, Record};
 use crate::rmgr::list::{plain, put_elements, put_list};
 use crate::rmgr::{Body, Describe, letter};
 use crate::text::{Text, hex2};
@@ -245,6 +245,19 @@ impl<'r> Prune<'r> {
             Ok((i, PruneItems { redirected, dead, unused }))
         })?;
         Ok(Prune { head, items })
+    }
+
+    /// See [`crate::rmgr::is_right`].
+    #[inline]
+    pub(super) fn is_right(plain: &Plain<'_>, fmt: WalFormat) -> bool {
+        match PruneHead::read(plain.main, fmt) {
+            // A redirection is two line pointers; those that become unused take up what is left.
+            Ok(([], head)) => {
+                let len = 4 * usize::from(head.nredirected) + 2 * usize::from(head.ndead);
+                plain.data.len() >= len && plain.data.len().is_multiple_of(2)
+            }
+            _ => false,
+        }
     }
 
     pub(super) fn write(&self, fmt: WalFormat, body: &mut Body) {

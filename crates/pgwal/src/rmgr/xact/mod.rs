@@ -14,7 +14,7 @@ use crate::error::Result;
 use crate::format::{Majors, WalFormat};
 use crate::inval::{InvalMessage, put_invalidations};
 use crate::lsn::Lsn;
-use crate::record::Record;
+use crate::record::{Info, Plain, Record};
 use crate::text::{Put, Text};
 use crate::types::{ForkNumber, Oid, RelFileLocator, RepOriginId, TimestampTz, Xid};
 use crate::wire::{Array, Bytes, FixedSize, Parsed, Str, Wire, array, c_string, optional};
@@ -227,6 +227,12 @@ pub fn parse<'r>(rec: &Record<'r>, fmt: WalFormat) -> Result<Option<Op<'r>>> {
         })?),
         _ => return Ok(None),
     }))
+}
+
+/// See [`super::is_right`]: commits and aborts that are a time and nothing else.
+#[inline]
+pub(super) fn is_right(info: Info, plain: &Plain<'_>) -> bool {
+    matches!(info.0, 0x00 | 0x20) && plain.main.len() == size_of::<TimestampTz>() && plain.data.is_empty() && !plain.has_other_data
 }
 
 impl<'a> End<'a> {

@@ -1,0 +1,90 @@
+//! What only the machine can do, and Rust calls unsafe: mapping a file, and the processor's CRC-32C instruction.
+//!
+//! The only unsafe code of this crate is here.
+
+use std::fs::File;
+use std::io;
+
+use memmap2::{Mmap, MmapOptions};
+
+use crate::record::RECORD_HEADER_SIZE;
+
+/// Maps the first `len` bytes of `file`.
+///
+/// Mapping is right for files that stay as long as they are: archives and finished segments. A file that is cut short while it is
+/// mapped kills the process (SIGBUS); the server never does that to a segment, it removes or renames it.
+///
+/// # Errors
+/// The file system does not map, or `len` is zero.
+#[expect(unsafe_code, reason = "a file can change while it is mapped")]
+pub(crate) fn map(file: &File, len: usize) -> io::Result<Mmap> {
+    // SAFETY: the map is private and read-only, and nothing in this process writes to the file. Another process may change
+    // bytes under us, as it may while we read them; every byte is checked as hostile input anyway, and no reference to the map
+    // is handed out as anything but bytes.
+    unsafe { MmapOptions::new().len(len).map_copy_read_only(file) }
+}
+
+/// Records with more data than this have their CRC computed by crc32c, which works on several pieces at a time.
+#[cfg(target_arch = "x86_64")]
+const SHORT: usize = 512;
+
+/// The CRC-32C of a record's bytes as the server takes them: what follows the header, and then the header, here with the CRC in it.
+///
+/// crc32c spends twice as much on a call as on the bytes of a usual record, and every pass over the WAL does this for each
+/// record: hence a loop of our own for what is short.
+#[inline]
+pub(crate) fn crc_with_own(record: &[u8]) -> Option<u32> {
+    let (header, data) = record.split_first_chunk::<RECORD_HEADER_SIZE>()?;
+    #[cfg(target_arch = "x86_64")]
+    if data.len() <= SHORT && is_x86_feature_detected!("sse4.2") {
+        #[expect(unsafe_code, reason = "the compiler cannot know that the processor was asked")]
+        // SAFETY: the processor has the instruction, as was just found out.
+        return Some(unsafe { short::crc(header, data, record.last_chunk()?) });
+    }
+    Some(crc32c::crc32c_append(crc32c::crc32c(data), header))
+}
+
+#[cfg(target_arch = "x86_64")]
+mod short {
+    use std::arch::x86_64::_mm_crc32_u64;
+
+    use crate::record::RECORD_HEADER_SIZE;
+
+    /// `last` are the last bytes of the record, whether they belong to `data` or to `header`.
+    #[target_feature(enable = "sse4.2")]
+    pub(super) fn crc(header: &[u8; RECORD_HEADER_SIZE], mut data: &[u8], last: &[u8; 8]) -> u32 {
+        let mut crc = u64::from(u32::MAX);
+        while let Some((word, rest)) = data.split_first_chunk() {
+            crc = _mm_crc32_u64(crc, u64::from_le_bytes(*word));
+            data = rest;
+        }
+        // Up to seven bytes are left. To take them one after the other costs branches that nothing predicts. But zeroes do not
+        // change a CRC that is zero, so the bits that are left can stand at the end of a word, behind zeroes, once those of the
+        // CRC that they meet are in them; the other bits of the CRC only move up.
+        let bits = 8 * data.len() as u32; // at most 56
+        let left = u64::from_le_bytes(*last) >> (56 - bits) >> 8;
+        crc = _mm_crc32_u64(0, (crc ^ left) << (56 - bits) << 8) ^ crc >> bits;
+        let (words, _) = header.as_chunks();
+        for word in words {
+            crc = _mm_crc32_u64(crc, u64::from_le_bytes(*word));
+        }
+        !(crc as u32) // the upper half is zero
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn short_and_long_records_have_the_crc_that_crc32c_computes() {
+        let bytes: Vec<u8> = (0..700_u32).map(|i| ((i * i) >> 3) as u8).collect();
+        for start in [0, 3, 8] {
+            for len in 0..600 {
+                let record = &bytes[start..start + len];
+                let expected = (len >= 24).then(|| crc32c::crc32c_append(crc32c::crc32c(&record[24..]), &record[..24]));
+                assert_eq!(crc_with_own(record), expected, "{len} bytes at {start}");
+            }
+        }
+    }
+}
