@@ -77,7 +77,7 @@ pub(crate) enum Step {
     NeedMore,
 }
 
-/// A record that lies inside a page, as [`Framer::step_inside_page`] takes it; [`Framer::put`] makes a [`RawRecord`] of it.
+/// A record that lies inside a page; [`Framer::put`] makes a [`RawRecord`] of it.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Inside<'a> {
     /// LSN of its first byte.
@@ -88,7 +88,19 @@ pub(crate) struct Inside<'a> {
     pub(crate) padded: &'a [u8],
 }
 
-impl Inside<'_> {
+impl<'a> Inside<'a> {
+    /// Reads what may be a record at the front of `window`, behind the one at `previous`.
+    #[inline]
+    fn read(start: Lsn, previous: Lsn, window: &'a [u8]) -> Option<Inside<'a>> {
+        let header = RecordHeader::from_bytes(window.first_chunk()?);
+        let len = header.tot_len as usize;
+        if len < RECORD_HEADER_SIZE || header.prev != previous {
+            return None;
+        }
+        let padded = window.get(..len.wrapping_add(7) & !7)?;
+        Some(Inside { start, header, bytes: padded.get(..len)?, padded })
+    }
+
     /// Whether the bytes between this record and the next one are zero, as they should be.
     #[inline]
     pub(crate) fn has_zero_padding(&self) -> bool {
@@ -201,6 +213,11 @@ impl Framer {
         self.previous
     }
 
+    /// Whether a page said that the record before it was lost, and no record has come since.
+    pub(crate) fn has_lost_record(&self) -> bool {
+        self.overwritten.is_some()
+    }
+
     /// Timeline of the last page header read.
     pub(crate) fn timeline(&self) -> Option<TimelineId> {
         self.timeline
@@ -266,48 +283,71 @@ impl Framer {
     /// Takes a record that nothing is unusual about: whole, inside a page, behind another one. Most are, and every pass over the
     /// WAL looks at all of them, so this way has no errors to make and moves nothing. Whatever it does not take, it leaves.
     #[inline]
-    pub(crate) fn step_inside_page<'a>(&mut self, window: &mut &'a [u8]) -> Option<Inside<'a>> {
+    fn step_inside_page<'a>(&mut self, window: &mut &'a [u8]) -> Option<Inside<'a>> {
+        let (previous, page_left) = self.inside_page(window)?;
+        let inside = Inside::read(self.next, previous, window)?;
+        let header = &inside.header;
+        // Pages end where records may start, so the padding lies on the page.
+        if inside.padded.len() > page_left || !is_rmgr(header.rmid, self.fmt) || header.is_switch() || !has_right_crc(inside.bytes) {
+            return None;
+        }
+        self.pass(inside, window);
+        Some(inside)
+    }
+
+    /// Takes records as [`Framer::step`] would, as long as they lie inside the page and `is_right` says so of them. It has the word
+    /// on everything but lengths, links and checksums: resource managers, and that the record is no switch. Where the first of them
+    /// and the last one start, and how many they are.
+    #[inline]
+    pub(crate) fn skip_inside_page(&mut self, window: &mut &[u8], is_right: impl Fn(&Inside<'_>) -> bool) -> Option<(Lsn, Lsn, u64)> {
+        let (mut previous, page_left) = self.inside_page(window)?;
+        // All is done on the stack until the page ends, or a record that is unusual comes.
+        let (mut page, behind) = window.split_at(page_left.min(window.len()));
+        let (first, mut next, mut count) = (self.next, self.next, 0);
+        while let Some(inside) = Inside::read(next, previous, page)
+            && is_right(&inside)
+            && has_right_crc(inside.bytes)
+        {
+            page = page.get(inside.padded.len()..).unwrap_or_default();
+            (previous, next) = (next, next + inside.padded.len() as u64);
+            count += 1;
+        }
+        (self.previous, self.next) = (Some(previous), next);
+        *window = window.get(window.len() - behind.len() - page.len()..).unwrap_or_default(); // what is left are parts of it
+        (count > 0).then_some((first, previous, count))
+    }
+
+    /// Where the record before started, and how much of the page is left, if the window starts inside a page with a record that
+    /// must follow another.
+    #[inline]
+    fn inside_page(&mut self, window: &mut &[u8]) -> Option<(Lsn, usize)> {
         if let State::Skip(to) = self.state
             && let Some(rest) = window.get(usize::try_from(to - self.next).unwrap_or(usize::MAX)..)
         {
             (*window, self.next, self.state) = (rest, to, State::Record);
         }
-        let (State::Record, Some(previous)) = (self.state, self.previous) else { return None };
-        let header = RecordHeader::from_bytes(window.first_chunk()?);
-        let len = header.tot_len as usize;
+        let (State::Record, Some(previous), None) = (self.state, self.previous, self.overwritten) else { return None };
         let page_left = self.page_left();
-        let is_usual = len <= page_left
-            && page_left < self.fmt.wal_page_size as usize
-            && len >= RECORD_HEADER_SIZE
-            && header.prev == previous
-            && is_rmgr(header.rmid, self.fmt)
-            && !header.is_switch()
-            && self.overwritten.is_none();
-        if !is_usual {
-            return None;
-        }
-        // Pages end where records may start, so the padding lies on the page.
-        let (padded, rest) = window.split_at_checked(len.wrapping_add(7) & !7)?;
-        let bytes = padded.get(..len)?;
-        if !has_right_crc(bytes) {
-            return None;
-        }
-        let start = self.next;
-        (*window, self.next) = (rest, start + padded.len() as u64);
-        self.previous = Some(start);
-        Some(Inside { start, header, bytes, padded })
+        (page_left < self.fmt.wal_page_size as usize).then_some((previous, page_left))
+    }
+
+    /// Moves on behind a record.
+    #[inline]
+    fn pass(&mut self, inside: Inside<'_>, window: &mut &[u8]) {
+        *window = window.get(inside.padded.len()..).unwrap_or_default();
+        (self.previous, self.next) = (Some(inside.start), inside.start + inside.padded.len() as u64);
     }
 
     /// Makes `raw` the record that [`Framer::step_inside_page`] just took.
     #[inline]
-    pub(crate) fn put<'a>(&self, inside: Inside<'a>, raw: &mut RawRecord<'a>) {
+    fn put<'a>(&self, inside: Inside<'a>, raw: &mut RawRecord<'a>) {
         (raw.lsn, raw.end, raw.timeline) = (inside.start, self.next, self.timeline.unwrap_or_default());
         (raw.overwritten, raw.header, raw.bytes, raw.fmt) = (None, inside.header, Cow::Borrowed(inside.bytes), self.fmt);
     }
 
     /// [`Framer::step`] for whatever may come.
     #[inline(never)]
-    pub(crate) fn step_anywhere<'a>(&mut self, window: &mut &'a [u8], raw: &mut RawRecord<'a>) -> Result<Step> {
+    fn step_anywhere<'a>(&mut self, window: &mut &'a [u8], raw: &mut RawRecord<'a>) -> Result<Step> {
         loop {
             if let State::Skip(to) | State::SkipPage(to) = self.state {
                 self.take(window, usize::try_from(to - self.next).unwrap_or(usize::MAX));

@@ -5,6 +5,7 @@
 //! the way. Where two extents meet, the state of the reader before must be exactly what the worker behind assumed: where it is
 //! not, the extent is read again from that state. So what comes out is what one thread would have read.
 
+use std::cell::OnceCell;
 use std::ops::ControlFlow;
 
 use crate::error::Error;
@@ -89,8 +90,13 @@ pub fn scan<W: Work>(wal: &Wal, options: Options, work: &W, mut sink: impl FnMut
     };
     let wanted = std::iter::from_fn(|| extents.next_unread()).filter(is_wanted);
     let feed = Feed::new(wanted, if pool.is_some() { window } else { 0 }, |unread: Result<Unread, _>, is_ahead| {
-        let extent = unread?.read()?;
+        let mut extent = unread?.read()?;
         let ahead = is_ahead.then(|| Ahead::read(options, work, &extent));
+        // The reader in order looks at what comes before the first record, and this thread reads the next extent into memory that
+        // it has just used.
+        if let Some((first, _)) = ahead.as_ref().and_then(|ahead| ahead.first) {
+            extent.keep_front(first);
+        }
         Ok((extent, ahead))
     });
     let mut reader = Reader { options, work, framer: None, first: None };
@@ -126,11 +132,11 @@ struct Ahead<W: Work> {
     part: W::Part,
 }
 
-/// The bytes of `extent` that are to be read, up to the end asked for.
-fn window(options: Options, extent: &Extent) -> &[u8] {
+/// The bytes of `extent` from `start` on, up to the end asked for.
+fn rest(options: Options, extent: &Extent, start: Lsn) -> &[u8] {
     let bytes = extent.bytes();
-    let len = options.end.map_or(bytes.len(), |end| usize::try_from(end - extent.start).unwrap_or(usize::MAX));
-    bytes.get(..len).unwrap_or(bytes)
+    let at = |lsn: Lsn| usize::try_from(lsn - extent.start).unwrap_or(usize::MAX).min(bytes.len());
+    bytes.get(at(start)..options.end.map_or(bytes.len(), at)).unwrap_or_default()
 }
 
 impl<W: Work> Ahead<W> {
@@ -138,7 +144,7 @@ impl<W: Work> Ahead<W> {
     fn read(options: Options, work: &W, extent: &Extent) -> Ahead<W> {
         let mut ahead = Ahead { first: None, framer: Framer::new(extent.fmt, extent.start), part: work.part() };
         let mut first = None;
-        let mut window = window(options, extent);
+        let mut window = rest(options, extent, extent.start);
         let mut raw = RawRecord::vacant(extent.fmt);
         loop {
             match ahead.framer.step(&mut window, &mut raw) {
@@ -166,7 +172,7 @@ impl<W: Work> Reader<'_, W> {
         let stop = loop {
             match feed.next() {
                 Some(Ok((extent, ahead))) => {
-                    if let Some(stop) = self.read(&extent, ahead, feed, sink) {
+                    if let Some(stop) = self.read(extent, ahead, feed, sink) {
                         break stop;
                     }
                 }
@@ -188,13 +194,12 @@ impl<W: Work> Reader<'_, W> {
     /// the end of the WAL.
     fn read(
         &mut self,
-        extent: &Extent,
+        extent: Extent,
         mut ahead: Option<Ahead<W>>,
         feed: &dyn Results<Item<W>>,
         sink: &mut impl FnMut(W::Part) -> ControlFlow<()>,
     ) -> Option<Stop> {
         let mut part = self.work.part();
-        let mut window = window(self.options, extent);
         let framer = match &mut self.framer {
             Some(framer) if framer.position() == extent.start => framer,
             Some(framer) => {
@@ -209,18 +214,19 @@ impl<W: Work> Reader<'_, W> {
                 }
                 let start = self.options.start.filter(|&start| start > extent.start).unwrap_or(extent.start);
                 let page = Lsn(start.0 - extent.fmt.page_offset(start));
-                window = window.get(usize::try_from(page - extent.start).unwrap_or(usize::MAX)..).unwrap_or_default();
                 self.framer.insert(Framer::new(extent.fmt, page))
             }
         };
         let timeline = PageHeader::read(extent.bytes()).ok().map(|(_, header)| header.timeline);
         let mut stop = None;
+        let (mut extent, whole) = (&extent, OnceCell::new());
+        let mut window = rest(self.options, extent, framer.position());
         let mut raw = RawRecord::vacant(extent.fmt);
         loop {
             // The seam: this reader stands where the worker found its first record, and in the state that it assumed.
             let meets = |ahead: &mut Ahead<W>| match ahead.first {
                 Some((first, prev)) => {
-                    let state = framer.next_record() == Some(first) && framer.previous() == Some(prev);
+                    let state = framer.next_record() == Some(first) && framer.previous() == Some(prev) && !framer.has_lost_record();
                     state && framer.timeline() <= timeline && framer.format() == extent.fmt
                 }
                 None => false,
@@ -240,9 +246,24 @@ impl<W: Work> Reader<'_, W> {
                         break;
                     }
                 }
-                Ok(Step::NeedMore) => break,
-                Err(error) => {
-                    stop = Some(stopped(framer, error, window, extent, feed));
+                step => {
+                    // The reader did not get to where the worker began, so what the worker made is of no use.
+                    if !extent.is_whole() && whole.get().is_none() {
+                        match extent.read_again() {
+                            Ok(again) => {
+                                extent = whole.get_or_init(|| again);
+                                window = rest(self.options, extent, framer.position());
+                            }
+                            Err(error) => {
+                                stop = Some(Stop::Source(error));
+                                break;
+                            }
+                        }
+                        if step.is_ok() {
+                            continue;
+                        }
+                    }
+                    stop = step.err().map(|error| stopped(framer, error, window, extent, feed));
                     break;
                 }
             }

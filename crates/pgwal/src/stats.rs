@@ -47,7 +47,7 @@ impl Counts {
 
 impl AddAssign for Counts {
     /// No WAL is long enough for an overflow: 64 bits count more bytes than LSNs do.
-    #[inline]
+    #[inline(always)]
     fn add_assign(&mut self, other: Counts) {
         self.count = self.count.wrapping_add(other.count);
         self.record_size = self.record_size.wrapping_add(other.record_size);
@@ -78,7 +78,7 @@ impl Stats {
     }
 
     /// Counts a record whose `counts` are known already.
-    #[inline]
+    #[inline(always)]
     pub(crate) fn add_counts(&mut self, raw: &RawRecord<'_>, counts: Counts) {
         let header = &raw.header;
         let mut opcode = usize::from(header.info.opcode() >> 4);

@@ -23,7 +23,7 @@ pub struct Text {
     /// Relations written before, each at the place that its file number gives; empty until the first.
     relations: Vec<Relation>,
     /// The last transaction id written in a column, and the column.
-    xid: Option<(Xid, [u8; 10])>,
+    xid: Option<(Xid, u64)>,
     /// The last upper half of an LSN written with a slash behind it, its text and the bytes of that that count.
     upper: Option<(u32, [u8; 9], usize)>,
 }
@@ -190,13 +190,20 @@ impl Text {
     }
 
     /// Appends a transaction id in ten columns; records that follow each other often have the same. C: `%10u`.
+    // The columns are remembered as a number: to read them back from where they have just been written would wait for that.
     #[inline]
     pub(crate) fn xid_column(&mut self, xid: Xid) {
-        if let Some((_, column)) = self.xid.filter(|known| known.0 == xid) {
-            return self.push(&column);
-        }
-        self.decimal(xid.0.into(), 10);
-        self.xid = self.buf.last_chunk().map(|column| (xid, *column)); // ten digits hold any u32
+        let columns = match self.xid {
+            Some((known, columns)) if known == xid => columns,
+            _ if xid.0 < 100_000_000 => {
+                let columns = eight_columns(xid.0);
+                self.xid = Some((xid, columns));
+                columns
+            }
+            _ => return self.decimal(xid.0.into(), 10),
+        };
+        self.push(b"  ");
+        self.push(&columns.to_le_bytes());
     }
 
     /// Appends the upper half of an LSN and the slash.
@@ -325,10 +332,16 @@ pub(crate) fn eight_digits(value: u32) -> u64 {
 /// A number below 1,000,000 in six columns. C: `%6u`.
 #[inline]
 pub(crate) fn six_columns(value: u32) -> [u8; 6] {
+    let [_, _, columns @ ..] = eight_columns(value).to_le_bytes();
+    columns
+}
+
+/// A number below 100,000,000 in eight columns, the first in the least significant byte. C: `%8u`.
+#[inline]
+fn eight_columns(value: u32) -> u64 {
     let digits = eight_digits(value);
     let blanks = (1 << (digits.trailing_zeros() / 8 * 8).min(56)) - 1; // zero has one digit
-    let [_, _, columns @ ..] = ((digits | ZEROES) ^ (blanks & (ZEROES ^ BLANKS))).to_le_bytes();
-    columns
+    (digits | ZEROES) ^ (blanks & (ZEROES ^ BLANKS))
 }
 
 /// "00" to "99".

@@ -573,6 +573,7 @@ macro_rules! wire_struct {
             }
         }
         impl $crate::wire::FixedSize for $name {
+            #[inline]
             fn size(fmt: $crate::format::WalFormat) -> usize {
                 let _ = fmt;
                 0 $(+ <$ty as $crate::wire::FixedSize>::size(fmt))*

@@ -130,12 +130,12 @@ struct Page<'p> {
 }
 
 impl Found {
-    /// Counts a record.
+    /// Counts records, by the start of the first and of the last one.
     #[inline]
-    fn count(&mut self, start: Lsn) {
-        self.records += 1;
-        self.first.get_or_insert(start);
-        self.last = Some(start);
+    fn count(&mut self, first: Lsn, last: Lsn, count: u64) {
+        self.records += count;
+        self.first.get_or_insert(first);
+        self.last = Some(last);
     }
 
     /// Takes over what was found before this.
@@ -613,17 +613,15 @@ impl Chain {
         let mut window = page.from(framer.position());
         let mut raw = RawRecord::vacant(self.fmt);
         loop {
-            match framer.step_inside_page(&mut window) {
-                // Most records are as they should be in every way.
-                Some(inside) if !self.is_waiting() && is_right(&inside, self.fmt) => {
-                    found.count(inside.start);
-                    continue;
-                }
-                Some(inside) => framer.put(inside, &mut raw),
-                None => match framer.step_anywhere(&mut window, &mut raw)? {
-                    Step::Record => {}
-                    Step::NeedMore => return Ok(()),
-                },
+            // Most records are as they should be in every way.
+            if !self.is_waiting()
+                && let Some((first, last, count)) = framer.skip_inside_page(&mut window, |inside| is_right(inside, self.fmt))
+            {
+                found.count(first, last, count);
+            }
+            match framer.step(&mut window, &mut raw)? {
+                Step::Record => {}
+                Step::NeedMore => return Ok(()),
             }
             self.padding(place, page, &raw, found);
             self.record(place, &raw, found);
@@ -675,7 +673,7 @@ impl Chain {
     /// A whole record with the right checksum.
     #[inline]
     fn record(&mut self, place: &Place, raw: &RawRecord<'_>, found: &mut Found) {
-        found.count(raw.lsn);
+        found.count(raw.lsn, raw.lsn, 1);
         if self.is_waiting() {
             self.unusual_record(place, raw, found);
         }
@@ -1073,9 +1071,9 @@ fn first_not_zero(bytes: &[u8]) -> Option<usize> {
 /// Whether everything about a record inside a page is seen to be right at a glance.
 #[inline]
 fn is_right(inside: &Inside<'_>, fmt: WalFormat) -> bool {
+    // Only resource managers that are there say so, and XLOG, which has switches, does not.
     inside.header.padding == 0
         && inside.has_zero_padding()
-        && inside.header.rmid != RmgrId::XLOG
         && Plain::read(inside.bytes).is_some_and(|plain| rmgr::is_right(&inside.header, &plain, fmt))
 }
 

@@ -137,11 +137,13 @@ pub fn check(wal: &Wal, options: Options, mut sink: impl FnMut(Event) -> Control
     let plan = Plan::new(wal, options);
     let system_identifier = plan.system_identifier;
     let mut walk = Walk::new(wal, options, system_identifier);
-    let feed = Feed::new(plan, if pool.is_some() { window } else { 0 }, |job: Job, is_ahead| {
-        let job = job.read();
-        let ahead = if is_ahead { job.ahead(system_identifier) } else { None };
-        (job, ahead)
-    });
+    let feed = Feed::new(
+        plan,
+        if pool.is_some() { window } else { 0 },
+        |job: Job, is_ahead| {
+            if is_ahead { job.ahead(system_identifier) } else { (job, None) }
+        },
+    );
     let mut run = || {
         let mut flow = Flow::Continue(());
         while flow.is_continue()
@@ -301,6 +303,8 @@ fn reason(error: &SourceError) -> String {
 
 /// Pages that a worker checked without knowing what came before.
 struct Ahead {
+    /// The bytes before the seam.
+    front: Vec<u8>,
     /// The state at the first page at which it is what a reader in order must have too.
     seam: Chain,
     /// The state at the end.
@@ -324,7 +328,26 @@ impl Job {
     }
 
     /// Checks pages before their turn; gives up, and leaves it to the one in order, at anything unusual.
-    fn ahead(&self, system_identifier: Option<u64>) -> Option<Ahead> {
+    ///
+    /// What can be read again is not kept: this thread reads the next pages into memory that it has just used.
+    fn ahead(self, system_identifier: Option<u64>) -> (Job, Option<Ahead>) {
+        let again = match &self {
+            Job::Bytes { file, place, start, bytes, range } => bytes.again().map(|bytes| {
+                let (file, place, start, range) = (*file, Arc::clone(place), *start, range.clone());
+                Job::Bytes { file, place, start, bytes, range }
+            }),
+            _ => None,
+        };
+        let job = self.read();
+        let ahead = job.check(system_identifier);
+        match again {
+            Some(again) if ahead.is_some() => (again, ahead),
+            _ => (job, ahead),
+        }
+    }
+
+    /// The work of [`Job::ahead`].
+    fn check(&self, system_identifier: Option<u64>) -> Option<Ahead> {
         let Job::Bytes { place, start, bytes, range, .. } = self else { return None };
         let bytes = bytes.bytes().get(range.clone())?;
         let start = *start + range.start as u64;
@@ -336,13 +359,14 @@ impl Job {
             }
         }
         let seam = chain.clone();
+        let front = bytes.get(..usize::try_from(seam.position() - start).ok()?)?.to_vec();
         let mut found = Found::default();
         while chain.next_page(place, bytes, start, &mut found) {
             if !found.findings.is_empty() || !chain.is_sound() {
                 return None;
             }
         }
-        chain.is_settled().then_some(Ahead { seam, chain, found })
+        chain.is_settled().then_some(Ahead { front, seam, chain, found })
     }
 }
 
@@ -363,6 +387,22 @@ struct Walk<'w> {
 
 type Flow = ControlFlow<()>;
 
+/// Moves `chain` over all that was checked ahead, if it comes to the seam without a finding and in the state that was assumed there;
+/// what was found on the whole way.
+fn take_over(chain: &mut Chain, ahead: Ahead, place: &Place, start: Lsn) -> Option<Found> {
+    let mut before = Found::default();
+    let mut reader = chain.clone();
+    while reader != ahead.seam {
+        if !reader.next_page(place, &ahead.front, start, &mut before) || !before.findings.is_empty() {
+            return None;
+        }
+    }
+    *chain = ahead.chain;
+    let mut found = ahead.found;
+    found.add(&mut before);
+    Some(found)
+}
+
 impl<'w> Walk<'w> {
     fn new(wal: &'w Wal, options: Options, system_identifier: Option<u64>) -> Walk<'w> {
         let (files, summary) = (wal.files().collect(), Summary { system_identifier, ..Summary::default() });
@@ -372,10 +412,7 @@ impl<'w> Walk<'w> {
     fn take(&mut self, job: Job, ahead: Option<Ahead>, sink: &mut impl FnMut(Event) -> Flow) -> Flow {
         match job {
             Job::Begin { file, place, start, other_major, is_wal } => self.begin(file, place, start, other_major, is_wal, sink),
-            Job::Bytes { place, start, bytes, range, .. } => {
-                let Some(bytes) = bytes.bytes().get(range.clone()) else { return Flow::Continue(()) };
-                self.bytes(&place, start + range.start as u64, bytes, ahead, sink)
-            }
+            job @ Job::Bytes { .. } => self.bytes(job, ahead, sink),
             Job::End { len } => self.end(len, sink),
             Job::Failed { file, class } => self.failed(file, class, sink),
             Job::Vanished { file } => {
@@ -440,27 +477,35 @@ impl<'w> Walk<'w> {
         Flow::Continue(())
     }
 
-    fn bytes(&mut self, place: &Place, start: Lsn, bytes: &[u8], ahead: Option<Ahead>, sink: &mut impl FnMut(Event) -> Flow) -> Flow {
-        let Some(chain) = &mut self.chain else { return Flow::Continue(()) };
-        let mut found = Found::default();
-        let mut ahead = ahead;
-        loop {
-            if let Some(mut ahead) = ahead.take_if(|ahead| ahead.seam == *chain) {
-                *chain = ahead.chain;
-                ahead.found.add(&mut found);
-                found = ahead.found;
-                break;
-            }
-            if !chain.next_page(place, bytes, start, &mut found) {
-                break;
-            }
+    fn bytes(&mut self, job: Job, ahead: Option<Ahead>, sink: &mut impl FnMut(Event) -> Flow) -> Flow {
+        let (Some(chain), Job::Bytes { place, start, range, .. }) = (&mut self.chain, &job) else { return Flow::Continue(()) };
+        let start = *start + range.start as u64;
+        let len = range.len() as u64;
+        if let Some(found) = ahead.and_then(|ahead| take_over(chain, ahead, place, start)) {
+            return self.take_bytes(len, found, sink);
         }
+        let mut found = Found::default();
+        match job.read() {
+            Job::Bytes { place, bytes, range, .. } => {
+                let bytes = bytes.bytes().get(range).unwrap_or_default();
+                while chain.next_page(&place, bytes, start, &mut found) {}
+                self.take_bytes(bytes.len() as u64, found, sink)
+            }
+            Job::Failed { file, class } => self.failed(file, class, sink),
+            _ => Flow::Continue(()),
+        }
+    }
+
+    /// Some bytes have been checked.
+    fn take_bytes(&mut self, len: u64, found: Found, sink: &mut impl FnMut(Event) -> Flow) -> Flow {
         if let Some(checked) = &mut self.checked {
-            checked.bytes += bytes.len() as u64;
+            checked.bytes += len;
             checked.records += found.records;
         }
-        self.summary.bytes += bytes.len() as u64;
-        self.summary.system_identifier = chain.system_identifier();
+        self.summary.bytes += len;
+        if let Some(chain) = &self.chain {
+            self.summary.system_identifier = chain.system_identifier();
+        }
         self.take_found(found, sink)
     }
 

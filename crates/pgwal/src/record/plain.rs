@@ -24,6 +24,18 @@ impl Plain<'_> {
     #[inline]
     pub(crate) fn read(record: &[u8]) -> Option<Plain<'_>> {
         let mut input = record.get(RECORD_HEADER_SIZE..)?;
+        // Of those most have one block, whose header is twenty bytes, each in its place.
+        if let Some((&[0, flags, low, high, s0, s1, s2, s3, d0, d1, d2, d3, r0, r1, r2, r3, _, _, _, _, ID_DATA_SHORT, main_len], rest)) =
+            input.split_first_chunk()
+            && flags & (BlockFlags::BKPBLOCK_HAS_IMAGE.0 | BlockFlags::BKPBLOCK_SAME_REL.0) == 0
+        {
+            let len = u16::from_le_bytes([low, high]);
+            let (data, main) = rest.split_at_checked(len.into())?;
+            let is_whole = (flags & BlockFlags::BKPBLOCK_HAS_DATA.0 != 0) == (len > 0) && main.len() == usize::from(main_len);
+            let oid = |bytes| Oid(u32::from_le_bytes(bytes));
+            let rel = RelFileLocator { spc: oid([s0, s1, s2, s3]), db: oid([d0, d1, d2, d3]), rel: oid([r0, r1, r2, r3]) };
+            return is_whole.then_some(Plain { relation: Some(rel), data, has_other_data: false, main });
+        }
         let mut relation = None;
         let mut next_id = 0;
         let mut first_len = 0;

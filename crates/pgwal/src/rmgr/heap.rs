@@ -358,19 +358,19 @@ pub fn parse<'r>(rec: &Record<'r>, fmt: WalFormat) -> Result<Option<Op<'r>>> {
 pub(super) fn is_right(info: Info, plain: &Plain<'_>, fmt: WalFormat) -> bool {
     let has_tuple = |before: usize| plain.data.len() >= before + HeapTupleHeader::size(fmt);
     let fits = match info.0 & OPMASK {
-        0x00 => matches!(InsertHead::read(plain.main, fmt), Ok(([], _))) && has_tuple(0),
-        0x10 => match DeleteHead::read(plain.main, fmt) {
-            Ok(([], head)) => !head.flags.intersects(DeleteFlags::CONTAINS_OLD) && plain.data.is_empty(),
-            _ => false,
-        },
-        0x20 | 0x40 => match UpdateHead::read(plain.main, fmt) {
-            Ok(([], head)) if !head.flags.intersects(UpdateFlags::CONTAINS_OLD) => {
-                let len_if = |flag| if head.flags.contains(flag) { size_of::<u16>() } else { 0 };
-                has_tuple(len_if(UpdateFlags::XLH_UPDATE_PREFIX_FROM_OLD) + len_if(UpdateFlags::XLH_UPDATE_SUFFIX_FROM_OLD))
-            }
-            _ => false,
-        },
-        0x60 => matches!(Lock::read(plain.main, fmt), Ok(([], _))) && plain.data.is_empty(),
+        0x00 => plain.main.len() == InsertHead::size(fmt) && has_tuple(0),
+        // The flags are the last byte of `xl_heap_delete`, and byte 7 of `xl_heap_update`.
+        0x10 => {
+            let flags = plain.main.last().map(|flags| DeleteFlags(*flags)).unwrap_or_default();
+            plain.main.len() == DeleteHead::size(fmt) && !flags.intersects(DeleteFlags::CONTAINS_OLD) && plain.data.is_empty()
+        }
+        0x20 | 0x40 => {
+            let flags = plain.main.get(7).map(|flags| UpdateFlags(*flags)).unwrap_or_default();
+            let len_if = |flag| if flags.contains(flag) { size_of::<u16>() } else { 0 };
+            let before = len_if(UpdateFlags::XLH_UPDATE_PREFIX_FROM_OLD) + len_if(UpdateFlags::XLH_UPDATE_SUFFIX_FROM_OLD);
+            plain.main.len() == UpdateHead::size(fmt) && !flags.intersects(UpdateFlags::CONTAINS_OLD) && has_tuple(before)
+        }
+        0x60 => plain.main.len() == Lock::size(fmt) && plain.data.is_empty(),
         _ => false,
     };
     fits && !plain.has_other_data

@@ -25,6 +25,9 @@ pub struct Extent {
     /// Format of the WAL.
     pub fmt: WalFormat,
     data: Data,
+    /// Where all bytes can be read again, if `data` has only the first of them.
+    again: Option<Span>,
+    end: Lsn,
 }
 
 impl Extent {
@@ -35,7 +38,26 @@ impl Extent {
 
     /// LSN behind the last byte.
     pub fn end(&self) -> Lsn {
-        self.start + self.data.len() as u64
+        self.end
+    }
+
+    /// Whether all bytes are there.
+    pub(crate) fn is_whole(&self) -> bool {
+        self.data.len() as u64 == self.end - self.start
+    }
+
+    /// Gives away the memory of what stands behind `to`, if it can be had again.
+    pub(crate) fn keep_front(&mut self, to: Lsn) {
+        let front = usize::try_from(to - self.start).ok().and_then(|len| self.data.get(..len));
+        if let (Some(front), true) = (front, self.again.is_some()) {
+            self.data = Data::Owned(front.to_vec());
+        }
+    }
+
+    /// Reads again what was given away.
+    pub(crate) fn read_again(&self) -> Result<Extent, SourceError> {
+        let bytes = self.again.as_ref().and_then(Span::again).unwrap_or(Span::Ready(Data::Owned(Vec::new())));
+        Unread { input: Arc::clone(&self.input), start: self.start, fmt: self.fmt, bytes }.read()
     }
 
     /// LSN of the page that has the last byte, whole or not; of the end, where that is one.
@@ -62,8 +84,12 @@ impl Unread {
     /// Reads the bytes.
     pub(crate) fn read(self) -> Result<Extent, SourceError> {
         let Unread { input, start, fmt, bytes } = self;
+        let again = bytes.again();
         match bytes.read() {
-            Ok(data) => Ok(Extent { input, start, fmt, data }),
+            Ok(data) => {
+                let end = start + data.len() as u64;
+                Ok(Extent { input, start, fmt, data, again, end })
+            }
             Err(e) => Err(SourceError::new(input, SourceProblem::Io(e))),
         }
     }
@@ -81,6 +107,16 @@ impl Span {
         match self {
             Span::Ready(data) => data.len(),
             Span::File { len, .. } => *len,
+        }
+    }
+
+    /// The same again, if it can be read twice.
+    pub(crate) fn again(&self) -> Option<Span> {
+        match self {
+            Span::Ready(_) => None,
+            Span::File { file, offset, len, buffers } => {
+                Some(Span::File { file: Arc::clone(file), offset: *offset, len: *len, buffers: buffers.clone() })
+            }
         }
     }
 

@@ -52,7 +52,7 @@ impl Part {
         self.none += counts;
     }
 
-    #[inline]
+    #[inline(always)]
     pub(super) fn add_to(&mut self, rel: RelFileLocator, counts: Counts) {
         let (known, at) = self.cache[rel.rel.0 as usize % CACHE]; // a remainder of its length
         let at = if known == rel && at != NONE { at } else { self.find(rel) };

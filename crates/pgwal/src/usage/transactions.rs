@@ -95,7 +95,7 @@ impl Default for Part {
 }
 
 impl Part {
-    #[inline]
+    #[inline(always)]
     pub(super) fn add(&mut self, xid: Xid, lsn: Lsn, counts: Counts) {
         let at = match self.cache.get(xid.0 as usize % CACHE) {
             Some(&(known, at)) if known == xid && at != NONE => at,
