@@ -218,11 +218,10 @@ impl<W: Work> Reader<'_, W> {
             }
         };
         let timeline = PageHeader::read(extent.bytes()).ok().map(|(_, header)| header.timeline);
-        let mut stop = None;
         let (mut extent, whole) = (&extent, OnceCell::new());
         let mut window = rest(self.options, extent, framer.position());
         let mut raw = RawRecord::vacant(extent.fmt);
-        loop {
+        let mut stop = loop {
             // The seam: this reader stands where the worker found its first record, and in the state that it assumed.
             let meets = |ahead: &mut Ahead<W>| match ahead.first {
                 Some((first, prev)) => {
@@ -242,8 +241,7 @@ impl<W: Work> Reader<'_, W> {
                     }
                     self.first.get_or_insert(raw.lsn);
                     if let Err(error) = self.work.record(&raw, &mut part) {
-                        stop = Some(Stop::Damage(error));
-                        break;
+                        break Some(Stop::Damage(error));
                     }
                 }
                 step => {
@@ -254,20 +252,16 @@ impl<W: Work> Reader<'_, W> {
                                 extent = whole.get_or_init(|| again);
                                 window = rest(self.options, extent, framer.position());
                             }
-                            Err(error) => {
-                                stop = Some(Stop::Source(error));
-                                break;
-                            }
+                            Err(error) => break Some(Stop::Source(error)),
                         }
                         if step.is_ok() {
                             continue;
                         }
                     }
-                    stop = step.err().map(|error| stopped(framer, error, window, extent, feed));
-                    break;
+                    break step.err().map(|error| stopped(framer, error, window, extent, feed));
                 }
             }
-        }
+        };
         let enough = sink(part).is_break();
         if stop.is_none() && !window.is_empty() && self.options.end.is_none_or(|end| end > extent.end()) {
             // The segment is cut short inside a page.
