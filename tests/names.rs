@@ -213,8 +213,17 @@ fn equal_to_pg_class(postgres: &Postgres) {
 
     // First the files: the server's own reading of the catalogs leaves hints in them.
     let offline = written(&["--data-dir", &data], "the server is running");
-    let live = format!("host={} user=postgres dbname=postgres", server.socket().display());
-    let live = written(&["-d", &live], "");
+    let conninfo = format!("host={} user=postgres dbname=postgres", server.socket().display());
+    let live = written(&["-d", &conninfo], "");
+    // Other commands ask the server just so.
+    let ask = |args: &[&str]| {
+        let output = Command::new(env!("CARGO_BIN_EXE_pgwal")).args(args).args(["-d", &conninfo, &data]).output().unwrap();
+        (String::from_utf8_lossy(&output.stdout).into_owned(), String::from_utf8_lossy(&output.stderr).into_owned())
+    };
+    let (stats, stderr) = ask(&["stats", "--by", "relation", "--top", "100000"]);
+    assert!(stats.contains(" shop.pg_catalog.pg_class ") && !stderr.contains("the names are those"), "{stats}{stderr}");
+    let (dumped, stderr) = ask(&["dump", "-R", "shop.pg_catalog.pg_class", "-n", "1"]);
+    assert_eq!(dumped.lines().count(), 1, "{stderr}");
     let expected = catalogs(&server);
     let found = relations(&offline);
     same(&format!("{major}, offline"), &found, &expected);

@@ -200,6 +200,17 @@ fn names_in_the_place_of_numbers() {
     }
     let names: Vec<Value> = ran.rows("database").into_iter().map(|row| row["database"].clone()).collect();
     assert_eq!(names, ["Old Shop", "shop", "(no relation)", "total"]);
+    assert!(!ran.stderr.contains("the names are those"), "{}", ran.stderr);
+    let foreign = NAMES.replacen('{', r#"{"system_identifier": "42", "#, 1);
+    fs::write(dir.path().join("foreign.json"), foreign).unwrap();
+    for command in ["stats . --names foreign.json", "dump . --names foreign.json --quiet"] {
+        let ran = pgwal(dir.path(), command);
+        let says = "pgwal: foreign.json: the names are those of system 42, but the WAL is that of system 7296";
+        assert!(ran.stderr.starts_with(says), "{command}: {}", ran.stderr);
+    }
+    let ran = pgwal(dir.path(), "stats . --dbname host=/nowhere");
+    assert_eq!((ran.status, ran.stdout.as_str()), (1, ""));
+    assert!(ran.stderr.starts_with("pgwal: error connecting to server"), "{}", ran.stderr);
     for (file, says) in [("missing.json", "pgwal: missing.json: No such file"), (".", "pgwal: .: ")] {
         let ran = pgwal(dir.path(), &format!("stats --names {file}"));
         assert_eq!((ran.status, ran.stdout.as_str()), (1, ""), "{file}");

@@ -17,6 +17,8 @@ use pgwal::times::{self, Found};
 use pgwal::types::{BlockNumber, ForkNumber, Oid, RelFileLocator, TimestampTz, Xid};
 use pgwal::{Lsn, RmgrId, SegmentName, TimelineId};
 
+use crate::live;
+
 /// Which WAL to read.
 #[derive(Args, Debug)]
 pub struct SegmentArgs {
@@ -232,20 +234,43 @@ pub enum RelationArg {
 pub struct NamesArg {
     /// Names of databases and relations: a file that `pgwal names` made
     #[arg(long, value_name = "FILE")]
-    pub names: Option<PathBuf>,
+    names: Option<PathBuf>,
+    /// Names of databases and relations: ask this server, as `pgwal names --dbname` does
+    #[arg(short, long, value_name = "CONNINFO", conflicts_with = "names")]
+    dbname: Option<String>,
 }
 
 impl NamesArg {
-    /// Reads the file; without one there are no names.
+    /// Reads the file, or asks the server; without either there are no names.
     pub fn read(&self) -> Result<Names, Box<dyn Error>> {
-        let Some(path) = &self.names else { return Ok(Names::default()) };
-        let file = File::open(path).map_err(|e| format!("{}: {e}", path.display()))?;
-        Ok(Names::read(file).map_err(|e| format!("{}: {e}", path.display()))?)
+        match (&self.names, &self.dbname) {
+            (Some(path), _) => {
+                let file = File::open(path).map_err(|e| format!("{}: {e}", path.display()))?;
+                Ok(Names::read(file).map_err(|e| format!("{}: {e}", path.display()))?)
+            }
+            (None, Some(conninfo)) => live::names(conninfo, |warning| eprintln!("pgwal: {warning}")),
+            (None, None) => Ok(Names::default()),
+        }
     }
 
-    fn required(&self, option: &str, name: &str) -> Result<&Path, WrongOption> {
-        let missing = || WrongOption(format!("{option} {name}: names need --names FILE"));
-        self.names.as_deref().ok_or_else(missing)
+    /// Says so where the names are those of another cluster than the WAL: its numbers mean something else there.
+    pub fn compare(&self, names: &Names, wal: &Wal) {
+        if let (Some(theirs), Some(own)) = (names.system_identifier, wal.system_identifier())
+            && theirs != own
+        {
+            let source = self.source().unwrap_or_default();
+            eprintln!("pgwal: {source}: the names are those of system {theirs}, but the WAL is that of system {own}");
+        }
+    }
+
+    /// Where the names come from, for messages.
+    fn source(&self) -> Option<String> {
+        let file = self.names.as_ref().map(|path| path.display().to_string());
+        file.or_else(|| self.dbname.as_ref().map(|_| "the server".to_owned()))
+    }
+
+    fn required(&self, option: &str, name: &str) -> Result<String, WrongOption> {
+        self.source().ok_or_else(|| WrongOption(format!("{option} {name}: names need --names FILE or --dbname CONNINFO")))
     }
 }
 
@@ -334,8 +359,7 @@ pub enum RmgrArg {
 
 impl FilterArgs {
     /// The filter.
-    pub fn filter(&self) -> Result<Filter, Box<dyn Error>> {
-        let names = self.names.read()?;
+    pub fn filter(&self, names: &Names) -> Result<Filter, Box<dyn Error>> {
         let ids = self.rmgr.iter().filter_map(|arg| match arg {
             RmgrArg::Id(id) => Some(*id),
             RmgrArg::List => None,
@@ -343,8 +367,8 @@ impl FilterArgs {
         Ok(Filter {
             rmgrs: (!self.rmgr.is_empty()).then(|| RmgrSet::from_iter(ids)),
             xids: any(self.xid.iter().copied().map(Xid)),
-            relations: any(self.relations(&names)?),
-            databases: any(self.databases(&names)?),
+            relations: any(self.relations(names)?),
+            databases: any(self.databases(names)?),
             block: self.block.map(BlockNumber),
             fork: self.fork,
             full_page: self.fullpage,
@@ -359,10 +383,10 @@ impl FilterArgs {
                 RelationArg::Name(name) => {
                     let shown = [name.database.as_deref(), name.schema.as_deref(), Some(&name.name)];
                     let shown = shown.into_iter().flatten().collect::<Vec<_>>().join(".");
-                    let file = self.names.required("--relation", &shown)?;
+                    let source = self.names.required("--relation", &shown)?;
                     let found = names.find(name);
                     if found.is_empty() {
-                        let message = format!("--relation {shown}: {} has no such relation", file.display());
+                        let message = format!("--relation {shown}: {source} has no such relation");
                         return Err(WrongOption(message));
                     }
                     relations.extend(found);
@@ -376,8 +400,8 @@ impl FilterArgs {
         let find = |wanted: &String| match wanted.parse() {
             Ok(oid) => Ok(Oid(oid)),
             Err(_) => {
-                let file = self.names.required("--database", wanted)?;
-                let missing = || format!("--database {wanted}: {} has no such database", file.display());
+                let source = self.names.required("--database", wanted)?;
+                let missing = || format!("--database {wanted}: {source} has no such database");
                 names.database_named(wanted).ok_or_else(|| WrongOption(missing()))
             }
         };

@@ -89,7 +89,9 @@ impl Opts {
             // Like pg_waldump: what has been counted until then is shown. A read of standard input may wait for ever.
             signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&asked_to_stop))?;
         }
-        let filter = self.filter.filter()?;
+        let names = self.filter.names.read()?;
+        let filter = self.filter.filter(&names)?;
+        let mut names = Some(names);
         let limit = self.limit.filter(|&limit| limit > 0);
         let in_order = limit.is_some() || saved.is_some();
         let mut work = Records {
@@ -119,6 +121,9 @@ impl Opts {
         let mut patience = Patience::default();
         let (summary, selection) = loop {
             let selection = self.segments.open(self.follow)?;
+            if let Some(names) = names.take() {
+                self.filter.names.compare(&names, &selection.wal);
+            }
             work.timelines = selection.wal.names().map(|name| ((name.log, name.seg), name.timeline)).collect();
             let options = scan::Options { start: start.or(selection.start), end: selection.end, threads };
             let options = std::mem::take(&mut times).narrow(&selection.wal, options)?;

@@ -143,6 +143,7 @@ impl Opts {
         }
         let names = self.names.read()?;
         let wal = self.input.open()?;
+        self.names.compare(&names, &wal);
         let mut options = scan::Options { start: None, end: None, threads: self.threads.get() };
         let mut times = TimeArgs::default();
         match self.from {

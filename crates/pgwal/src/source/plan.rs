@@ -14,6 +14,7 @@ use super::kind::{FIRST_PAGE, Kind, Packing};
 use super::pieces::Pieces;
 use super::{SourceError, SourceProblem, unpack};
 use crate::lsn::{Lsn, SegmentName, TimelineId};
+use crate::page::PageHeader;
 
 /// The segments of one or more inputs, in the order of the WAL. Nothing is read but names and first bytes.
 #[derive(Debug)]
@@ -140,9 +141,20 @@ impl Wal {
         self.entries.iter().map(|entry| (entry.input.as_str(), entry.name))
     }
 
+    /// System identifier of the cluster, as the first file says that can be looked at without reading others.
+    pub fn system_identifier(&self) -> Option<u64> {
+        let front = self.fronts(1).into_iter().next()?;
+        PageHeader::read(&front).ok().and_then(|(_, header)| header.long).map(|long| long.system_identifier)
+    }
+
     /// The first bytes of up to `count` files that can be looked at without reading others, from all over the WAL.
     pub(crate) fn fronts(&self, count: usize) -> Vec<Vec<u8>> {
-        let files: Vec<&Entry> = self.entries.iter().filter(|entry| matches!(entry.place, Place::File(_) | Place::Range { .. })).collect();
+        let can_be_read_twice = |entry: &&Entry| match &entry.place {
+            Place::File(path) => path.is_file(),
+            Place::Range { .. } => true,
+            _ => false,
+        };
+        let files: Vec<&Entry> = self.entries.iter().filter(can_be_read_twice).collect();
         let step = files.len().div_ceil(count.max(1)).max(1);
         // One that cannot be read says so in its turn.
         files.into_iter().step_by(step).filter_map(|entry| super::pieces::front(entry).ok()).collect()
