@@ -22,6 +22,7 @@ use crate::rmgr::{Payload, RmgrId, xact, xlog};
 use crate::scan::{self, Stop, Summary, Work, scan};
 use crate::set::{Owner, Set, owners};
 use crate::source::{Archive, ArchiveFile};
+use crate::text::Zone;
 use crate::types::TimestampTz;
 
 /// Where recovery shall stop.
@@ -190,7 +191,7 @@ impl std::error::Error for ParseTargetError {}
 impl FromStr for Target {
     type Err = ParseTargetError;
 
-    /// A time without a zone is local.
+    /// A time is what [`Zone::parse`] takes in the local zone.
     fn from_str(text: &str) -> Result<Target, ParseTargetError> {
         if text == "latest" {
             return Ok(Target::Latest);
@@ -198,13 +199,7 @@ impl FromStr for Target {
         if let Ok(lsn) = text.parse() {
             return Ok(Target::Lsn(lsn));
         }
-        let utc = text.strip_suffix(" UTC").map(|time| format!("{time}Z"));
-        let in_zone = utc.as_deref().unwrap_or(text).parse().ok();
-        let local = || text.parse::<jiff::civil::DateTime>().ok()?.to_zoned(jiff::tz::TimeZone::system()).ok().map(|time| time.timestamp());
-        match in_zone.or_else(local) {
-            Some(time) => Ok(Target::Time(TimestampTz(time.as_microsecond().saturating_sub(TimestampTz::UNIX_EPOCH_OFFSET)))),
-            None => Err(ParseTargetError(text.to_owned())),
-        }
+        Zone::local().parse(text).map(Target::Time).map_err(|_| ParseTargetError(text.to_owned()))
     }
 }
 
