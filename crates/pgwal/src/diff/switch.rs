@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use serde::Serialize;
 
 use crate::format::WalFormat;
+use crate::history::{self, History};
 use crate::lsn::{Lsn, TimelineId};
 
 /// What history files say of where two timelines part.
@@ -38,19 +39,6 @@ pub enum Switch {
     },
 }
 
-/// One line of a history file: a timeline, and where it was left. C: `TimeLineHistoryEntry`, access/timeline.h.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-struct Left {
-    timeline: TimelineId,
-    at: Lsn,
-}
-
-/// A history file, and what is in it.
-struct History {
-    file: String,
-    lines: Vec<Left>,
-}
-
 impl Switch {
     /// What the history files in `directories` say of two timelines whose records part at `parting`; `None`: it is one timeline.
     pub(super) fn between(a: TimelineId, b: TimelineId, directories: [&Path; 2], parting: Lsn, fmt: WalFormat) -> Option<Switch> {
@@ -58,33 +46,29 @@ impl Switch {
             return None;
         }
         let (older, newer) = (a.min(b), a.max(b));
-        let newer = match read(newer, directories) {
-            Ok(history) => history,
+        let (file, newer) = match read(newer, directories) {
+            Ok(read) => read,
             Err(switch) => return Some(switch),
         };
-        let left = newer.lines.iter().find(|left| left.timeline == older).copied();
-        let left = match left {
-            Some(left) => left,
+        let (timeline, at) = match newer.switch_point(older) {
+            Some(at) => (older, at),
             // Neither comes from the other: they part where their histories do.
             None => {
-                let older = match read(older, directories) {
-                    Ok(history) => history,
+                let (other, older) = match read(older, directories) {
+                    Ok(read) => read,
                     Err(switch) => return Some(switch),
                 };
-                let common = newer.lines.iter().zip(&older.lines).take_while(|(a, b)| a.timeline == b.timeline);
-                match common.map(|(a, b)| Left { at: a.at.min(b.at), ..*a }).last() {
-                    Some(left) => left,
-                    None => {
-                        let reason = format!("has no timeline in common with {}", older.file);
-                        return Some(Switch::Bad { file: newer.file, reason });
-                    }
+                let common = newer.ancestors.iter().zip(&older.ancestors).take_while(|(a, b)| a.timeline == b.timeline);
+                match common.last() {
+                    Some((a, b)) => (a.timeline, a.switch.min(b.switch)),
+                    None => return Some(Switch::Bad { file, reason: format!("has no timeline in common with {other}") }),
                 }
             }
         };
         // Where a page starts, the record comes behind its header.
-        let header = if fmt.page_offset(left.at) == 0 { fmt.page_header_size(left.at) } else { 0 };
-        let agrees = parting == left.at || parting == left.at + header;
-        Some(Switch::Named { file: newer.file, timeline: left.timeline, at: left.at, agrees })
+        let header = if fmt.page_offset(at) == 0 { fmt.page_header_size(at) } else { 0 };
+        let agrees = parting == at || parting == at + header;
+        Some(Switch::Named { file, timeline, at, agrees })
     }
 }
 
@@ -99,9 +83,9 @@ pub(super) fn directory_of(input: &Path) -> PathBuf {
     }
 }
 
-/// The history of `timeline`, from the first directory that has it.
-fn read(timeline: TimelineId, directories: [&Path; 2]) -> Result<History, Switch> {
-    let name = format!("{:08X}.history", timeline.0);
+/// The history of `timeline`, from the first directory that has its file, and that file.
+fn read(timeline: TimelineId, directories: [&Path; 2]) -> Result<(String, History), Switch> {
+    let name = history::file_name(timeline);
     for directory in directories {
         let path = directory.join(&name);
         let file = path.display().to_string();
@@ -109,37 +93,17 @@ fn read(timeline: TimelineId, directories: [&Path; 2]) -> Result<History, Switch
             Err(e) if e.kind() == io::ErrorKind::NotFound => {}
             Err(e) => return Err(Switch::Bad { file, reason: e.to_string() }),
             Ok(opened) => {
-                let mut text = String::new();
+                let mut bytes = Vec::new();
                 // Every timeline adds a line; a file larger than this is something else.
-                let read = opened.take(1 << 20).read_to_string(&mut text).map_err(|e| e.to_string());
-                return match read.and_then(|_| parse(&text, timeline)) {
-                    Ok(lines) => Ok(History { file, lines }),
+                let read = opened.take(1 << 20).read_to_end(&mut bytes).map_err(|e| e.to_string());
+                return match read.and_then(|_| History::parse(timeline, &bytes).map_err(|e| e.to_string())) {
+                    Ok(history) => Ok((file, history)),
                     Err(reason) => Err(Switch::Bad { file, reason }),
                 };
             }
         }
     }
     Err(Switch::Missing { file: name })
-}
-
-/// Reads a history file's lines: timeline, LSN, reason; `#` begins a comment. C: `readTimeLineHistory`, access/transam/timeline.c.
-fn parse(text: &str, timeline: TimelineId) -> Result<Vec<Left>, String> {
-    let mut lines: Vec<Left> = Vec::new();
-    for (line, number) in text.lines().map(str::trim).zip(1..) {
-        if line.is_empty() || line.starts_with('#') {
-            continue;
-        }
-        let mut words = line.split_ascii_whitespace();
-        let left = words.next().and_then(|word| word.parse().ok()).zip(words.next().and_then(|word| word.parse().ok()));
-        let Some((id, at)) = left else {
-            return Err(format!("line {number}: expected a timeline and an LSN"));
-        };
-        if lines.last().is_some_and(|last| last.timeline.0 >= id) || id >= timeline.0 {
-            return Err(format!("line {number}: timeline {id} is out of order"));
-        }
-        lines.push(Left { timeline: TimelineId(id), at });
-    }
-    Ok(lines)
 }
 
 #[cfg(test)]
@@ -185,15 +149,15 @@ mod tests {
     #[test]
     fn bad_history_files() {
         for (text, reason) in [
-            ("one\t0/1\n", "line 1: expected a timeline and an LSN"),
-            ("1\n", "line 1: expected a timeline and an LSN"),
-            ("1\t0-1\n", "line 1: expected a timeline and an LSN"),
-            ("2\t0/1\n", "line 1: timeline 2 is out of order"),
+            ("one\t0/1\n", "line 1: expected the number of a timeline, found \"one\\t0/1\""),
+            ("1\t0-1\n", "line 1: expected an LSN like 16/B374D848, found \"0-1\""),
+            ("2\t0/1\n", "line 1: expected an ancestor of timeline 2, found timeline 2"),
+            ("", "expected at least one ancestor, found no line"),
         ] {
             let bad = Switch::Bad { file: "00000002.history".into(), reason: reason.into() };
             assert_eq!(switch(1, 2, 0, &[("00000002.history", text)]), Some(bad), "{text}");
         }
-        let disjoint = [("00000002.history", ""), ("00000003.history", "1\t0/1\tx")];
-        assert!(matches!(switch(2, 3, 0, &disjoint), Some(Switch::Bad { .. })));
+        let disjoint = [("00000002.history", "1\t0/1\tx"), ("00000004.history", "3\t0/1\tx")];
+        assert!(matches!(switch(2, 4, 0, &disjoint), Some(Switch::Bad { reason, .. }) if reason.contains("no timeline in common")));
     }
 }
