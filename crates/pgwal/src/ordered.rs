@@ -3,6 +3,42 @@
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
+/// More threads than this share the bytes in flight in pieces too small to be worth it.
+const MAX_THREADS: usize = 64;
+
+/// Items that are on their way at a time where so many `threads` work.
+pub(crate) fn window(threads: usize) -> usize {
+    2 * threads.clamp(1, MAX_THREADS) + 1
+}
+
+/// Runs `reader` on what `work` makes of the items of `source`, while other threads work on what comes next; `threads` with its own.
+///
+/// When the reader is done, the workers are sent home.
+pub(crate) fn with_workers<S, R, F, T>(threads: usize, source: S, work: F, reader: impl FnOnce(&Feed<S, R, F>) -> T) -> T
+where
+    S: Iterator + Send,
+    R: Send,
+    F: Fn(S::Item, bool) -> R + Sync,
+{
+    let workers = threads.clamp(1, MAX_THREADS) - 1;
+    let pool = (workers > 0).then(|| rayon::ThreadPoolBuilder::new().num_threads(workers).build().ok()).flatten();
+    let feed = Feed::new(source, if pool.is_some() { window(threads) } else { 0 }, work);
+    let run = || {
+        let result = reader(&feed);
+        feed.close();
+        result
+    };
+    match &pool {
+        Some(pool) => pool.in_place_scope(|scope| {
+            for _ in 0..workers {
+                scope.spawn(|_| feed.work());
+            }
+            run()
+        }),
+        None => run(),
+    }
+}
+
 /// Items that workers take from a source, in order, and bring back as results, in any order; who asks for the results gets them
 /// in the order of the items, and works too while they are not there. So many items at most are on their way at a time.
 ///
@@ -42,14 +78,14 @@ struct Queue<R> {
 }
 
 impl<S: Iterator, R, F: Fn(S::Item, bool) -> R> Feed<S, R, F> {
-    pub(crate) fn new(source: S, window: usize, work: F) -> Feed<S, R, F> {
+    fn new(source: S, window: usize, work: F) -> Feed<S, R, F> {
         let queue = Queue { results: VecDeque::with_capacity(window), given: 0, exhausted: false, closed: window == 0 };
         let (queue, source) = (Mutex::new(queue), Mutex::new(source));
         Feed { source, work, window, queue, ready: Condvar::new(), room: Condvar::new() }
     }
 
     /// What a worker does until there is nothing left to do.
-    pub(crate) fn work(&self) {
+    fn work(&self) {
         loop {
             let source = lock(&self.source);
             let full = |queue: &mut Queue<R>| queue.is_open() && queue.results.len() >= self.window;

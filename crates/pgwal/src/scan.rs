@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 use crate::error::Error;
 use crate::frame::{End, EndReason, Framer, Step};
 use crate::lsn::{Lsn, SegmentName};
-use crate::ordered::{Feed, Results};
+use crate::ordered::{self, Results};
 use crate::page::PageHeader;
 use crate::record::RawRecord;
 use crate::source::{Extent, SourceError, SourceProblem, Unread, Wal, judge};
@@ -75,21 +75,15 @@ const IN_FLIGHT: usize = 8 << 20;
 /// Bytes of an extent, at most: what is rendered from it should stay in the processor's cache until it is written.
 const EXTENT: usize = 512 << 10;
 
-/// More threads than this share [`IN_FLIGHT`] in pieces too small to be worth it.
-const MAX_THREADS: usize = 64;
-
 /// Reads `wal` and gives the parts to `sink`, in order.
 pub fn scan<W: Work>(wal: &Wal, options: Options, work: &W, mut sink: impl FnMut(W::Part) -> ControlFlow<()>) -> Summary {
-    let threads = options.threads.clamp(1, MAX_THREADS);
-    let window = 2 * threads + 1;
-    let pool = (threads > 1).then(|| rayon::ThreadPoolBuilder::new().num_threads(threads - 1).build().ok()).flatten();
-    let mut extents = wal.extents_from(options.start.unwrap_or_default(), (IN_FLIGHT / window).min(EXTENT));
+    let mut extents = wal.extents_from(options.start.unwrap_or_default(), (IN_FLIGHT / ordered::window(options.threads)).min(EXTENT));
     let is_wanted = |unread: &Result<Unread, _>| match (unread, options.start) {
         (Ok(unread), Some(from)) => unread.end() > from,
         _ => true,
     };
     let wanted = std::iter::from_fn(|| extents.next_unread()).filter(is_wanted);
-    let feed = Feed::new(wanted, if pool.is_some() { window } else { 0 }, |unread: Result<Unread, _>, is_ahead| {
+    let work_on = |unread: Result<Unread, _>, is_ahead: bool| {
         let mut extent = unread?.read()?;
         let ahead = is_ahead.then(|| Ahead::read(options, work, &extent));
         // The reader in order looks at what comes before the first record, and this thread reads the next extent into memory that
@@ -98,17 +92,9 @@ pub fn scan<W: Work>(wal: &Wal, options: Options, work: &W, mut sink: impl FnMut
             extent.keep_front(first);
         }
         Ok((extent, ahead))
-    });
-    let mut reader = Reader { options, work, framer: None, first: None };
-    let stop = match &pool {
-        Some(pool) => pool.in_place_scope(|scope| {
-            for _ in 1..threads {
-                scope.spawn(|_| feed.work());
-            }
-            reader.run(wal, &feed, &mut sink)
-        }),
-        None => reader.run(wal, &feed, &mut sink),
     };
+    let mut reader = Reader { options, work, framer: None, first: None };
+    let stop = ordered::with_workers(options.threads, wanted, work_on, |feed| reader.run(wal, feed, &mut sink));
     let last = reader.framer.as_ref().and_then(Framer::previous);
     Summary { stop, first: reader.first, last, position: reader.framer.as_ref().map(Framer::position) }
 }
@@ -169,25 +155,23 @@ impl<W: Work> Ahead<W> {
 impl<W: Work> Reader<'_, W> {
     /// Reads all that `feed` brings.
     fn run(&mut self, wal: &Wal, feed: &dyn Results<Item<W>>, sink: &mut impl FnMut(W::Part) -> ControlFlow<()>) -> Stop {
-        let stop = loop {
+        loop {
             match feed.next() {
                 Some(Ok((extent, ahead))) => {
                     if let Some(stop) = self.read(extent, ahead, feed, sink) {
-                        break stop;
+                        return stop;
                     }
                 }
-                Some(Err(error)) => break Stop::Source(error),
+                Some(Err(error)) => return Stop::Source(error),
                 None => {
-                    break match (&self.framer, self.options.start) {
+                    return match (&self.framer, self.options.start) {
                         (Some(framer), _) => Stop::End(framer.finish(&[])),
                         (None, Some(start)) => Stop::Source(SourceError::new(wal.last_input(), SourceProblem::NoStart { start })),
                         (None, None) => Stop::End(End { lsn: Lsn::INVALID, reason: EndReason::NoMoreInput }),
                     };
                 }
             }
-        };
-        feed.close();
-        stop
+        }
     }
 
     /// Reads an extent in order, or takes over what a worker made of it. What `feed` brings next tells damage from

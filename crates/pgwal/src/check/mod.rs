@@ -34,7 +34,7 @@ pub use finding::{Action, Check, Class, Finding, Problem};
 use crate::format::{WalFormat, WalMagic};
 use crate::frame::{End, EndReason};
 use crate::lsn::{Lsn, SegmentName, TimelineId};
-use crate::ordered::{Feed, Results};
+use crate::ordered::{self, Results};
 use crate::source::{Piece, Pieces, SourceError, SourceProblem, Span, Wal};
 use chain::{Chain, Found, Place};
 use links::Links;
@@ -126,43 +126,22 @@ fn as_string<S: serde::Serializer>(value: &Option<u64>, serializer: S) -> Result
 const PIECE: usize = 512 << 10;
 /// So many files tell what is usual among them: format and system identifier.
 const VOTERS: usize = 15;
-/// More threads than this only take memory.
-const MAX_THREADS: usize = 64;
 
 /// Checks `wal`, which [`Wal::open_all`] made, and gives `sink` what is found, in order; it may stop the check.
 pub fn check(wal: &Wal, options: Options, mut sink: impl FnMut(Event) -> ControlFlow<()>) -> Summary {
-    let threads = options.threads.clamp(1, MAX_THREADS);
-    let window = 2 * threads + 1;
-    let pool = (threads > 1).then(|| rayon::ThreadPoolBuilder::new().num_threads(threads - 1).build().ok()).flatten();
     let plan = Plan::new(wal, options);
     let system_identifier = plan.system_identifier;
     let mut walk = Walk::new(wal, options, system_identifier);
-    let feed = Feed::new(
-        plan,
-        if pool.is_some() { window } else { 0 },
-        |job: Job, is_ahead| {
-            if is_ahead { job.ahead(system_identifier) } else { (job, None) }
-        },
-    );
-    let mut run = || {
+    let work_on = |job: Job, is_ahead: bool| if is_ahead { job.ahead(system_identifier) } else { (job, None) };
+    let flow = ordered::with_workers(options.threads, plan, work_on, |feed| {
         let mut flow = Flow::Continue(());
         while flow.is_continue()
             && let Some((job, ahead)) = feed.next()
         {
             flow = walk.take(job, ahead, &mut sink);
         }
-        feed.close();
         flow
-    };
-    let flow = match &pool {
-        Some(pool) => pool.in_place_scope(|scope| {
-            for _ in 1..threads {
-                scope.spawn(|_| feed.work());
-            }
-            run()
-        }),
-        None => run(),
-    };
+    });
     if flow.is_continue() {
         // Whether the sink wants more makes no difference at the end.
         let _ = walk.finish(&mut sink);
