@@ -513,13 +513,12 @@ impl Step {
             return Ok(Step::Other);
         }
         let record = raw.decode()?;
-        let names = match record.payload()? {
-            Some(Payload::Xlog(xlog::Op::EndOfRecovery(end))) => (end.timeline, end.prev_timeline),
-            Some(Payload::Xlog(xlog::Op::CheckpointShutdown(checkpoint))) => (checkpoint.timeline, checkpoint.prev_timeline),
-            Some(Payload::Xlog(xlog::Op::FpwChange { .. })) => return Ok(Step::Before),
-            _ => return Ok(Step::Other),
-        };
-        Ok(if Some(names.0) == child && names.0 != names.1 { Step::Names(names.1) } else { Step::Other })
+        let Some(Payload::Xlog(op)) = record.payload()? else { return Ok(Step::Other) };
+        Ok(match op.timeline_switch() {
+            Some((parent, begins)) if Some(begins) == child => Step::Names(parent),
+            _ if matches!(op, xlog::Op::FpwChange { .. }) => Step::Before,
+            _ => Step::Other,
+        })
     }
 }
 

@@ -1053,12 +1053,10 @@ fn switched(raw: &RawRecord<'_>) -> Option<(TimelineId, TimelineId)> {
     if raw.header.rmid != RmgrId::XLOG {
         return None;
     }
-    let (from, to) = match raw.decode().ok()?.payload().ok()?? {
-        Payload::Xlog(xlog::Op::EndOfRecovery(end)) => (end.prev_timeline, end.timeline),
-        Payload::Xlog(xlog::Op::CheckpointShutdown(checkpoint)) => (checkpoint.prev_timeline, checkpoint.timeline),
-        _ => return None,
-    };
-    (from != to).then_some((from, to))
+    match raw.decode().ok()?.payload().ok()?? {
+        Payload::Xlog(op) => op.timeline_switch(),
+        _ => None,
+    }
 }
 
 /// Where the first byte stands that is not zero. There may be many that are, so whole blocks of them are passed over.

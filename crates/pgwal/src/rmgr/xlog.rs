@@ -300,6 +300,18 @@ pub enum Op<'a> {
     },
 }
 
+impl Op<'_> {
+    /// The timelines before and after a record that switches from one to another, which a server writes at the start of a timeline.
+    pub fn timeline_switch(&self) -> Option<(TimelineId, TimelineId)> {
+        let (from, to) = match self {
+            Op::EndOfRecovery(end) => (end.prev_timeline, end.timeline),
+            Op::CheckpointShutdown(checkpoint) => (checkpoint.prev_timeline, checkpoint.timeline),
+            _ => return None,
+        };
+        (from != to).then_some((from, to))
+    }
+}
+
 /// Reads the payload; `None`: this version defines no such opcode.
 ///
 /// # Errors
@@ -531,6 +543,11 @@ mod tests {
             let level = if since_17 { "; wal_level ?" } else { "" };
             let text = format!("tli 4; prev tli 3; time 2000-01-01 00:00:00.000001 UTC{level}");
             check(major, 0, 0x90, &Payload::Xlog(Op::EndOfRecovery(end)), if since_17 { 24 } else { 16 }, &text);
+            assert_eq!(Op::EndOfRecovery(end).timeline_switch(), Some((TimelineId(3), TimelineId(4))));
+            let (switch, same) = (checkpoint(major), Checkpoint { prev_timeline: TimelineId(2), ..checkpoint(major) });
+            assert_eq!(Op::CheckpointShutdown(switch).timeline_switch(), Some((TimelineId(1), TimelineId(2))));
+            assert_eq!(Op::CheckpointShutdown(same).timeline_switch(), None);
+            assert_eq!(Op::CheckpointOnline(switch).timeline_switch(), None);
         }
     }
 
