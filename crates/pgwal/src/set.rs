@@ -2,8 +2,10 @@
 //!
 //! What is inside the segments is not asked, but for the records around each switch point.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::cmp::Reverse;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::fmt;
+use std::hash::Hash;
 use std::ops::ControlFlow;
 
 use serde::Serialize;
@@ -263,8 +265,7 @@ impl<'a> Set<'a> {
             || archive.segments().filter_map(|(file, segment)| segment.in_place().map(|(fmt, header)| (file, segment, fmt, header)));
         let id = |header: &crate::page::PageHeader| header.long.map(|long| long.system_identifier);
         let mut set = Set { archive, fmt: None, system_identifier, present: BTreeMap::new() };
-        set.fmt = most_frequent(in_place().map(|(_, _, fmt, _)| (fmt.major, fmt.segment_size, fmt.wal_page_size)))
-            .map(|(major, segment_size, wal_page_size)| WalFormat { segment_size, wal_page_size, ..WalFormat::new(major) });
+        set.fmt = most_frequent(in_place().map(|(_, _, fmt, _)| fmt));
         set.system_identifier = system_identifier.or_else(|| most_frequent(in_place().filter_map(|(.., header)| id(header))));
         for (file, segment, fmt, header) in in_place() {
             if Some(fmt) == set.fmt && id(header) == set.system_identifier && header.timeline <= segment.name.timeline {
@@ -633,11 +634,13 @@ impl ArchiveFile {
     }
 }
 
-/// The value that comes most often; of several, the least.
-fn most_frequent<T: Ord>(values: impl Iterator<Item = T>) -> Option<T> {
-    let mut counts: BTreeMap<T, usize> = BTreeMap::new();
-    values.for_each(|value| *counts.entry(value).or_default() += 1);
-    counts.into_iter().rev().max_by_key(|(_, count)| *count).map(|(value, _)| value)
+/// The value that comes most often; of several, the first.
+pub(crate) fn most_frequent<T: Copy + Eq + Hash>(values: impl Iterator<Item = T>) -> Option<T> {
+    let mut counts: HashMap<T, (usize, Reverse<usize>)> = HashMap::new();
+    for (at, value) in values.enumerate() {
+        counts.entry(value).or_insert((0, Reverse(at))).0 += 1;
+    }
+    counts.into_iter().max_by_key(|(_, rank)| *rank).map(|(value, _)| value)
 }
 
 impl fmt::Display for Remark {

@@ -3,6 +3,7 @@
 use crate::format::{DEFAULT_BLOCK_SIZE, WalFormat};
 use crate::lsn::{Lsn, SegmentName};
 use crate::page::{PageHeader, is_segment_size};
+use crate::set::most_frequent;
 
 /// What a file is taken for.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -19,18 +20,10 @@ const PAGE_SIZES: [u32; 7] = [8192, 4096, 16384, 32768, 65536, 2048, 1024];
 
 /// What most files say, by their first bytes: format and system identifier.
 pub(super) fn vote<'f>(fronts: impl Iterator<Item = &'f [u8]>) -> Option<(WalFormat, u64)> {
-    let mut votes: Vec<((WalFormat, u64), usize)> = Vec::new();
-    for front in fronts {
-        let Ok((_, header)) = PageHeader::read(front) else { continue };
-        let (Ok(fmt), Some(long)) = (header.format(), header.long) else { continue };
-        let vote = (fmt, long.system_identifier);
-        match votes.iter_mut().find(|(voted, _)| *voted == vote) {
-            Some((_, count)) => *count += 1,
-            None => votes.push((vote, 1)),
-        }
-    }
-    let most = votes.iter().map(|(_, count)| *count).max()?;
-    votes.into_iter().find(|(_, count)| *count == most).map(|(vote, _)| vote)
+    most_frequent(fronts.filter_map(|front| {
+        let (_, header) = PageHeader::read(front).ok()?;
+        Some((header.format().ok()?, header.long?.system_identifier))
+    }))
 }
 
 /// Finds out by the first bytes of a file, `front`; `expected` is the format of most files. `None`: it is not WAL, as far as one can see.
