@@ -4,7 +4,6 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::error::Error;
 use std::fs;
 use std::io::{self, Write};
-use std::num::NonZero;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -20,8 +19,9 @@ use pgwal::state::{State, Unusable, Verified};
 use pgwal::{Lsn, TimelineId};
 use serde::Serialize;
 
+use crate::args::{self, ThreadsArg};
+use crate::report;
 use crate::restore::{self, RestoreArgs};
-use crate::{args, report};
 
 /// Check WAL: page headers, records, payloads, and whether the segments belong together
 #[derive(clap::Args, Debug)]
@@ -65,9 +65,8 @@ pub struct Opts {
     /// Form of the output; json: one object for each finding, then one for the summary; junit and sarif: a report for CI systems
     #[arg(long, value_name = "FORM", default_value = "text")]
     format: Form,
-    /// Worker threads; the output does not depend on their number [default: all cores]
-    #[arg(long, value_name = "N")]
-    threads: Option<NonZero<usize>>,
+    #[command(flatten)]
+    threads: ThreadsArg,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -128,13 +127,8 @@ impl Opts {
             }
             _ => self.open()?,
         };
-        let all_cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
-        let options = check::Options {
-            from: self.from,
-            to: self.to,
-            system_identifier: self.system_identifier,
-            threads: self.threads.map_or_else(all_cores, NonZero::get),
-        };
+        let (system_identifier, threads) = (self.system_identifier, self.threads.get());
+        let options = check::Options { from: self.from, to: self.to, system_identifier, threads };
         let bar = self.progress_bar(wal.files().len());
         let mut written = Ok(());
         let is_live = is_being_written(&wal);
