@@ -1,5 +1,8 @@
 //! The `pgwal` command.
 
+// What comes in is hostile: nothing that it says may stop the program.
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable, clippy::todo))]
+
 mod args;
 mod cmd;
 mod fullpage;

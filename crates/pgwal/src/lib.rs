@@ -14,6 +14,8 @@
 //! a verdict, [`End`], not an error.
 
 #![deny(missing_docs)]
+// What comes in is hostile: nothing that it says may stop the program.
+#![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable, clippy::todo))]
 
 #[macro_use]
 pub mod wire;
