@@ -61,16 +61,12 @@ pub struct PageHeader {
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct LongHeader {
     /// Identifies the cluster, as in pg_control. JSON: a string. C: `xlp_sysid`.
-    #[serde(serialize_with = "as_string")]
+    #[serde(serialize_with = "crate::json::as_string")]
     pub system_identifier: u64,
     /// Bytes in a segment. C: `xlp_seg_size`.
     pub segment_size: u32,
     /// Bytes in a WAL page. C: `xlp_xlog_blcksz`.
     pub wal_page_size: u32,
-}
-
-fn as_string<S: serde::Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(value)
 }
 
 /// Any format will do: page headers have been the same since 9.3.

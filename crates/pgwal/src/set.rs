@@ -71,10 +71,10 @@ pub enum RemarkKind {
     /// The segment is of another cluster.
     OtherCluster {
         /// System identifier of the others. JSON: a string.
-        #[serde(serialize_with = "as_string")]
+        #[serde(serialize_with = "crate::json::as_string")]
         expected: u64,
         /// This one's. JSON: a string.
-        #[serde(serialize_with = "as_string")]
+        #[serde(serialize_with = "crate::json::as_string")]
         found: u64,
     },
     /// The segment has another size than the others say of themselves.
@@ -161,10 +161,6 @@ pub enum SwitchFound {
     Parent(TimelineId),
     /// No record starts or ends at the switch point; this one starts before it and ends behind it.
     InsideRecord(Lsn),
-}
-
-fn as_string<S: serde::Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(value)
 }
 
 impl RemarkKind {

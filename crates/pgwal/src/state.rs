@@ -30,10 +30,10 @@ pub struct Verified {
     /// Bytes of the file, as stored.
     pub len: u64,
     /// When the file was last changed: nanoseconds since 1970-01-01 00:00:00 UTC. JSON: a string.
-    #[serde(serialize_with = "as_string", deserialize_with = "from_string")]
+    #[serde(serialize_with = "crate::json::as_string", deserialize_with = "from_string")]
     pub modified: i128,
     /// System identifier of its long page header. JSON: a string.
-    #[serde(serialize_with = "as_string", deserialize_with = "from_string")]
+    #[serde(serialize_with = "crate::json::as_string", deserialize_with = "from_string")]
     pub system_identifier: u64,
 }
 
@@ -56,10 +56,6 @@ fn nanoseconds(time: SystemTime) -> i128 {
     let since =
         |later: SystemTime, earlier: SystemTime| later.duration_since(earlier).ok().and_then(|span| i128::try_from(span.as_nanos()).ok());
     since(time, UNIX_EPOCH).or_else(|| since(UNIX_EPOCH, time).map(|before| -before)).unwrap_or_default()
-}
-
-fn as_string<T: fmt::Display, S: serde::Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(value)
 }
 
 fn from_string<'de, T: std::str::FromStr, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {

@@ -74,10 +74,10 @@ pub enum Class {
     /// A segment of another cluster.
     ForeignCluster {
         /// System identifier of the other segments, or the one asked for. JSON: a string.
-        #[serde(serialize_with = "as_string")]
+        #[serde(serialize_with = "crate::json::as_string")]
         expected: u64,
         /// Its own. JSON: a string.
-        #[serde(serialize_with = "as_string")]
+        #[serde(serialize_with = "crate::json::as_string")]
         found: u64,
     },
     /// The content is whole WAL of another place than the file's name says.
@@ -182,10 +182,10 @@ pub enum Check {
     /// `xlp_sysid` is not that of the other segments.
     SystemIdentifier {
         /// That of the other segments. JSON: a string.
-        #[serde(serialize_with = "as_string")]
+        #[serde(serialize_with = "crate::json::as_string")]
         expected: u64,
         /// `xlp_sysid`. JSON: a string.
-        #[serde(serialize_with = "as_string")]
+        #[serde(serialize_with = "crate::json::as_string")]
         found: u64,
     },
     /// `xlp_tli` is newer than the timeline in the file's name.
@@ -265,10 +265,6 @@ impl Class {
             _ => Action::FetchAgain,
         }
     }
-}
-
-fn as_string<S: Serializer>(value: &u64, serializer: S) -> Result<S::Ok, S::Error> {
-    serializer.collect_str(value)
 }
 
 impl Serialize for Finding {

@@ -117,7 +117,7 @@ pub struct TimelineEnd {
 
 fn as_string<S: serde::Serializer>(value: &Option<u64>, serializer: S) -> Result<S::Ok, S::Error> {
     match value {
-        Some(value) => serializer.collect_str(value),
+        Some(value) => crate::json::as_string(value, serializer),
         None => serializer.serialize_none(),
     }
 }

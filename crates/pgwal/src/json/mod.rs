@@ -270,3 +270,8 @@ fn image_of_block(image: &Image<'_>, out: &mut Writer<'_>) {
     }
     out.push(if image.apply() { b",\"apply\":true}" } else { b",\"apply\":false}" });
 }
+
+/// Serializes a number of more than 53 bits: as its digits in a string.
+pub(crate) fn as_string<T: fmt::Display, S: serde::Serializer>(value: &T, serializer: S) -> std::result::Result<S::Ok, S::Error> {
+    serializer.collect_str(value)
+}
