@@ -18,11 +18,12 @@ use crate::format::WalFormat;
 use crate::history::{self, History, HistoryError};
 use crate::lsn::{Lsn, SegmentName, TimelineId};
 use crate::record::RawRecord;
-use crate::rmgr::{Payload, RmgrId, xact, xlog};
+use crate::rmgr::{Payload, RmgrId, xlog};
 use crate::scan::{self, Stop, Summary, Work, scan};
 use crate::set::{Owner, Set, owners};
 use crate::source::{Archive, ArchiveFile};
 use crate::text::Zone;
+use crate::times;
 use crate::types::TimestampTz;
 
 /// Where recovery shall stop.
@@ -558,7 +559,7 @@ impl Work for Replay<'_> {
         let mut is_later = false;
         if raw.header.rmid == RmgrId::XACT
             && let Some(Payload::Transaction(op)) = record.payload()?
-            && let Some(time) = ended(&op)
+            && let Some(time) = times::ended(&op)
         {
             is_later = matches!(self.target, Target::Time(target) if time > target);
             part.last_transaction = Some(time);
@@ -584,14 +585,6 @@ impl Work for Replay<'_> {
             }
         }
         Ok(())
-    }
-}
-
-/// When the transaction ended, where the record says that one did. C: `getRecordTimestamp`, `recoveryStopsBefore`.
-fn ended(op: &xact::Op<'_>) -> Option<TimestampTz> {
-    match op {
-        xact::Op::Commit(end) | xact::Op::Abort(end) | xact::Op::CommitPrepared(end) | xact::Op::AbortPrepared(end) => Some(end.time),
-        _ => None,
     }
 }
 

@@ -97,12 +97,23 @@ impl Work for Ends {
             return Ok(());
         }
         let record = raw.decode()?;
-        use xact::Op::*;
         // A payload that does not parse has no time; whoever reads the WAL for its records will report it.
-        if let Ok(Some(Commit(end) | Abort(end) | CommitPrepared(end) | AbortPrepared(end))) = xact::parse(&record, raw.fmt) {
-            part.push((end.time, raw.end));
+        if let Ok(Some(op)) = xact::parse(&record, raw.fmt)
+            && let Some(time) = ended(&op)
+        {
+            part.push((time, raw.end));
         }
         Ok(())
+    }
+}
+
+/// When the transaction ended, where the record says that one did. C: `getRecordTimestamp`, `recoveryStopsBefore`.
+#[inline]
+pub(crate) fn ended(op: &xact::Op<'_>) -> Option<TimestampTz> {
+    use xact::Op::*;
+    match op {
+        Commit(end) | Abort(end) | CommitPrepared(end) | AbortPrepared(end) => Some(end.time),
+        _ => None,
     }
 }
 
