@@ -496,16 +496,6 @@ pub fn hex(value: impl Into<u64>) -> Formatted {
 pub fn hex2(value: impl Into<u64>) -> Formatted {
     Formatted(Form::Upper(2), value.into())
 }
-/// `%04X`
-#[inline]
-pub fn hex4(value: impl Into<u64>) -> Formatted {
-    Formatted(Form::Upper(4), value.into())
-}
-/// `%08X`
-#[inline]
-pub fn hex8(value: impl Into<u64>) -> Formatted {
-    Formatted(Form::Upper(8), value.into())
-}
 /// `%x`
 #[inline]
 pub fn lower_hex(value: impl Into<u64>) -> Formatted {
@@ -570,7 +560,7 @@ mod tests {
     fn integers_equal_core_fmt() {
         for n in [0, 1, 9, 10, 99, 100, 101, 999, 1000, 65_535, 99_999, 100_000, u32::MAX.into(), u64::MAX / 2, u64::MAX] {
             assert_eq!(text(|t| put!(t, n)), n.to_string());
-            assert_eq!(text(|t| put!(t, hex(n), " ", hex8(n), " ", lower_hex(n))), format!("{n:X} {n:08X} {n:x}"));
+            assert_eq!(text(|t| put!(t, hex(n), " ", hex2(n), " ", lower_hex(n))), format!("{n:X} {n:02X} {n:x}"));
             for width in [0, 1, 6, 10, 20, 25] {
                 assert_eq!(text(|t| put!(t, right(n, width))), format!("{n:width$}"));
             }
