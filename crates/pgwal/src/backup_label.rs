@@ -9,7 +9,7 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::history::shown;
-use crate::lsn::{Lsn, SegmentName, TimelineId};
+use crate::lsn::{Lsn, SegmentName, TimelineId, is_upper_hex};
 
 /// What a base backup says of itself.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -140,7 +140,7 @@ impl BackupLabel {
 pub fn start_of_file_name(name: &str) -> Option<(SegmentName, u32)> {
     let (segment, rest) = name.split_once('.')?;
     let (offset, suffix) = rest.split_once(".backup")?;
-    let is_offset = offset.len() == 8 && offset.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b));
+    let is_offset = offset.len() == 8 && is_upper_hex(offset);
     let is_backup = is_offset && (suffix.is_empty() || suffix.starts_with(['.', '-']));
     Some((segment.parse().ok()?, u32::from_str_radix(offset, 16).ok().filter(|_| is_backup)?))
 }

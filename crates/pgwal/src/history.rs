@@ -12,7 +12,7 @@ use std::fmt;
 
 use serde::Serialize;
 
-use crate::lsn::{Lsn, TimelineId};
+use crate::lsn::{Lsn, TimelineId, is_upper_hex};
 
 /// A timeline and those that it descends from.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -152,9 +152,8 @@ pub(crate) fn shown(text: &str) -> String {
 /// An archive may keep it compressed, with a suffix.
 pub fn timeline_of_file_name(name: &str) -> Option<TimelineId> {
     let (digits, suffix) = name.split_at_checked(8)?;
-    let is_name = digits.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b));
     let suffix = suffix.strip_prefix(".history")?;
-    let is_history = is_name && (suffix.is_empty() || suffix.starts_with(['.', '-']));
+    let is_history = is_upper_hex(digits) && (suffix.is_empty() || suffix.starts_with(['.', '-']));
     u32::from_str_radix(digits, 16).ok().filter(|_| is_history).map(TimelineId)
 }
 

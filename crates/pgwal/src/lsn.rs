@@ -201,13 +201,18 @@ impl FromStr for SegmentName {
 
     /// Accepts exactly what C's `IsXLogFileName` does.
     fn from_str(text: &str) -> Result<SegmentName, ParseSegmentNameError> {
-        let is_name = text.len() == SegmentName::LEN && text.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b));
+        let is_name = text.len() == SegmentName::LEN && is_upper_hex(text);
         let part = |from: usize| -> Result<u32, ParseIntError> { u32::from_str_radix(text.get(from..from + 8).unwrap_or(""), 16) };
         match (is_name, part(0), part(8), part(16)) {
             (true, Ok(timeline), Ok(log), Ok(seg)) => Ok(SegmentName { timeline: TimelineId(timeline), log, seg }),
             _ => Err(ParseSegmentNameError(text.to_owned())),
         }
     }
+}
+
+/// Whether `text` is of the digits that names of WAL files are made of.
+pub(crate) fn is_upper_hex(text: &str) -> bool {
+    text.bytes().all(|b| b.is_ascii_digit() || (b'A'..=b'F').contains(&b))
 }
 
 #[cfg(test)]

@@ -19,7 +19,7 @@ use crate::lsn::{Lsn, SegmentName, TimelineId};
 use crate::record::RawRecord;
 use crate::rmgr::{Payload, xlog};
 use crate::scan::{self, Work, scan};
-use crate::source::{Archive, ArchiveFile, FileKind, NotWal, SegmentFile, SourceProblem, Start, segment_of_file_name};
+use crate::source::{Archive, ArchiveFile, FileKind, NotWal, SegmentFile, SourceProblem, Start, file_of_input, segment_of_file_name};
 
 /// Something to say about the set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -223,7 +223,7 @@ impl Remark {
 
 /// The segment that an input is by the name of its file.
 fn segment_of_input(input: &str) -> Option<SegmentName> {
-    segment_of_file_name(input.rsplit(['/', ':']).next()?)
+    segment_of_file_name(file_of_input(input))
 }
 
 /// Looks at the set as a whole. `system_identifier` is the cluster's; `None`: that of most segments.

@@ -12,9 +12,10 @@ use std::time::Duration;
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use pgwal::check::{self, Checked, Class, Event, Finding, Summary};
+use pgwal::history::timeline_of_file_name;
 use pgwal::reach::Reach;
 use pgwal::set::survey;
-use pgwal::source::{Archive, Wal};
+use pgwal::source::{Archive, Wal, file_of_input};
 use pgwal::state::{State, Unusable, Verified};
 use pgwal::{Lsn, TimelineId};
 use serde::Serialize;
@@ -264,10 +265,8 @@ impl Opts {
             Class::MissingSegment { .. } => gaps,
             _ => false,
         };
-        let timeline = |finding: &Finding| {
-            let name = finding.input.rsplit(['/', ':']).next().unwrap_or_default();
-            pgwal::history::timeline_of_file_name(name).or(finding.segment.map(|segment| segment.timeline))
-        };
+        let timeline =
+            |finding: &Finding| timeline_of_file_name(file_of_input(&finding.input)).or(finding.segment.map(|segment| segment.timeline));
         found.filter(|finding| is_new(finding) && self.timeline.is_none_or(|wanted| timeline(finding) == Some(wanted))).collect()
     }
 

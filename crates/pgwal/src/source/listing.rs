@@ -8,7 +8,7 @@ use std::time::SystemTime;
 
 use super::archive::Tar;
 use super::kind::{FIRST_PAGE, Kind, NotWal, Packing, first_page};
-use super::plan::{Entry, Place, file_name};
+use super::plan::{Entry, Place, file_name, file_of_input};
 use super::{SourceError, Wal, unpack};
 use crate::backup_label::{self, BackupLabel, BackupLabelError};
 use crate::format::WalFormat;
@@ -147,8 +147,8 @@ impl ArchiveFile {
         let file = match &entry.place {
             Place::Stdin | Place::Broken { .. } => String::new(),
             Place::Packed { member, .. } => file_name(member),
-            // Behind the archive's name there is a colon, and spilled files have other names than they had.
-            Place::File(_) | Place::Range { .. } => entry.input.rsplit(['/', ':']).next().unwrap_or_default().to_owned(),
+            // Spilled files have other names than they had.
+            Place::File(_) | Place::Range { .. } => file_of_input(&entry.input).to_owned(),
         };
         let (len, modified) = entry.place.stamp();
         let mut read = |len| packed.front(&entry.place, len);
@@ -264,7 +264,7 @@ fn fronts(archive: &Path, packing: Packing) -> io::Result<BTreeMap<PathBuf, Vec<
         let mut stored = Vec::new();
         (&mut member).take(len as u64).read_to_end(&mut stored)?;
         if let Kind::Packed(_) = Kind::of(&stored) {
-            (&mut member).take(LARGEST_BLOCK).read_to_end(&mut stored)?;
+            (&mut member).take(unpack::LARGEST_BLOCK as u64).read_to_end(&mut stored)?;
         }
         // What does not unpack shows when it is read.
         fronts.insert(member.path, front(&stored[..], len).unwrap_or_default());
@@ -275,9 +275,6 @@ fn fronts(archive: &Path, packing: Packing) -> io::Result<BTreeMap<PathBuf, Vec<
         _ => Ok(fronts),
     }
 }
-
-/// The first bytes come out when this much has gone in: a block of LZ4 may have 4 MB.
-const LARGEST_BLOCK: u64 = 5 << 20;
 
 fn front(mut stream: impl Read + Send, len: usize) -> io::Result<Vec<u8>> {
     let mut look = vec![0; Kind::LOOK];

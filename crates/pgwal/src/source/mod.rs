@@ -23,7 +23,7 @@ pub(crate) use extent::{Span, Unread};
 pub use kind::{Kind, NotWal};
 pub use listing::{Archive, ArchiveFile, FileKind, SegmentFile, Start};
 pub(crate) use pieces::{Piece, Pieces};
-pub use plan::{Wal, segment_of_file_name};
+pub use plan::{Wal, file_of_input, segment_of_file_name};
 
 use crate::error::{Error, Result};
 use crate::format::WalFormat;

@@ -321,8 +321,8 @@ impl Wal {
         let broken = |e| SourceError::unpack("standard input")(e);
         let mut kind = Kind::of(&super::extent::stdin_front(Kind::LOOK).map_err(broken)?);
         if let Kind::Packed(packing) = kind {
-            // Only the front is here; the decoder gives what it can before it misses the rest. A block of LZ4 may have 4 MB.
-            for len in [1 << 16, 1 << 18, 5 << 20] {
+            // Only the front is here; the decoder gives what it can before it misses the rest.
+            for len in [1 << 16, 1 << 18, unpack::LARGEST_BLOCK] {
                 let front = super::extent::stdin_front(len).map_err(broken)?;
                 let mut inside = [0; Kind::LOOK];
                 let mut stream = unpack::stream(packing, &front[..]).map_err(broken)?;
@@ -363,6 +363,11 @@ fn segments_of(input: &str, mut entries: Vec<Entry>, walked: io::Result<()>) -> 
         Err(e) => entries.push(Entry { input: input.to_owned(), name: None, place: Place::Broken { why: e.to_string() } }),
     }
     Ok(entries)
+}
+
+/// The name of the file that an input of a directory or archive is, without folders and without the archive.
+pub fn file_of_input(input: &str) -> &str {
+    input.rsplit(['/', ':']).next().unwrap_or_default()
 }
 
 pub(super) fn file_name(path: &Path) -> String {

@@ -6,6 +6,9 @@ use std::io::{self, Read};
 
 use super::kind::{FIRST_PAGE, Packing, first_page};
 
+/// The first bytes come out when this much has gone in: a block of LZ4 may have 4 MB.
+pub(super) const LARGEST_BLOCK: usize = 5 << 20;
+
 /// The bytes inside `packed`, as a stream.
 pub(super) fn stream<'a>(packing: Packing, packed: impl Read + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
     Ok(match packing {
