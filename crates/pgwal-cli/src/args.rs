@@ -139,10 +139,7 @@ impl InputArgs {
 
 /// The segments beside `first`, which is called `name`, from it to `last`.
 fn range(first: &Path, name: SegmentName, last: Option<SegmentName>) -> Result<Wal, Box<dyn Error>> {
-    let directory = match first.parent() {
-        Some(parent) if parent != Path::new("") => parent,
-        _ => Path::new("."),
-    };
+    let directory = directory_of(first);
     let place = |name: &SegmentName| (name.log, name.seg);
     if let Some(last) = last.filter(|last| place(last) < place(&name)) {
         return Err(format!("ENDSEG {last} is before STARTSEG {name}").into());
@@ -159,6 +156,11 @@ fn range(first: &Path, name: SegmentName, last: Option<SegmentName>) -> Result<W
         }
         None => Ok(wal),
     }
+}
+
+/// Where a file lies.
+pub fn directory_of(file: &Path) -> &Path {
+    file.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."))
 }
 
 /// The segment that a file's name tells.

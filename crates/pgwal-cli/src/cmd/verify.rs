@@ -276,8 +276,7 @@ impl Opts {
             [] => Ok(Wal::open_all(&[args::default_directory()], self.timeline)?),
             [first, last] if first.parent() == last.parent() => match (segment(first), segment(last)) {
                 (Some(from), Some(to)) => {
-                    let parent = first.parent().filter(|parent| *parent != Path::new("")).unwrap_or(Path::new("."));
-                    let mut wal = Wal::open_all(&[parent], self.timeline)?;
+                    let mut wal = Wal::open_all(&[args::directory_of(first)], self.timeline)?;
                     wal.keep_range(Some(from), Some(to));
                     Ok(wal)
                 }

@@ -2,6 +2,7 @@
 
 use super::Problem;
 use crate::format::WalFormat;
+use crate::page::{is_segment_size, is_wal_page_size};
 use crate::types::Float8;
 use crate::wire::{Pad, Since, Wire};
 
@@ -114,17 +115,16 @@ impl ControlFile {
         if build.float_format.value() != 1_234_567.0 {
             return bad("ControlFileData.floatFormat", "1234567.0 as this machine writes it", build.float_format.0);
         }
-        let power_of_two = |value: u32, least: u32, most: u32| value.is_power_of_two() && (least..=most).contains(&value);
-        if !power_of_two(build.blcksz, 1024, 32768) {
+        if !build.blcksz.is_power_of_two() || !(1024..=32768).contains(&build.blcksz) {
             return bad("ControlFileData.blcksz", "a power of two from 1024 to 32768", build.blcksz.into());
         }
         if build.relseg_size == 0 {
             return bad("ControlFileData.relseg_size", "at least 1", 0);
         }
-        if !power_of_two(build.xlog_blcksz, 1024, 65536) {
+        if !is_wal_page_size(build.xlog_blcksz) {
             return bad("ControlFileData.xlog_blcksz", "a power of two from 1024 to 65536", build.xlog_blcksz.into());
         }
-        if !power_of_two(build.xlog_seg_size, 1 << 20, 1 << 30) {
+        if !is_segment_size(build.xlog_seg_size) {
             return bad("ControlFileData.xlog_seg_size", "a power of two from 1 MB to 1 GB", build.xlog_seg_size.into());
         }
         if !(8..=1024).contains(&build.name_data_len) {
