@@ -11,8 +11,9 @@ use serde::Serialize;
 use crate::error::{Error, ErrorKind, Location, Result};
 use crate::format::WalFormat;
 use crate::lsn::{Lsn, SegmentName, TimelineId};
+use crate::machine::{self, Crc};
 use crate::page::{LONG_HEADER_SIZE, PageHeader, PageInfo, SHORT_HEADER_SIZE};
-use crate::record::{MAX_RECORD_SIZE, RECORD_HEADER_SIZE, RawRecord, RecordHeader, has_right_crc, is_rmgr};
+use crate::record::{MAX_RECORD_SIZE, RECORD_HEADER_SIZE, RawRecord, RecordHeader, is_rmgr};
 use crate::wire::Wire;
 
 /// Where the WAL ends, and why the reader thinks so: a verdict, not an error.
@@ -85,7 +86,11 @@ pub(crate) struct Inside<'a> {
     pub(crate) header: RecordHeader,
     pub(crate) bytes: &'a [u8],
     /// The bytes and what is behind them up to a multiple of eight.
-    pub(crate) padded: &'a [u8],
+    padded: &'a [u8],
+    /// The bytes, and all that is behind them in the window.
+    window: &'a [u8],
+    /// What is behind the padded bytes.
+    rest: &'a [u8],
 }
 
 impl<'a> Inside<'a> {
@@ -97,18 +102,41 @@ impl<'a> Inside<'a> {
         if len < RECORD_HEADER_SIZE || header.prev != previous {
             return None;
         }
-        let padded = window.get(..len.wrapping_add(7) & !7)?;
-        Some(Inside { start, header, bytes: padded.get(..len)?, padded })
+        let (padded, rest) = window.split_at_checked(len.wrapping_add(7) & !7)?;
+        Some(Inside { start, header, bytes: padded.get(..len)?, padded, window, rest })
+    }
+
+    /// The first bytes of the record, and what is behind it if it is shorter; `None`: there is not so much.
+    #[inline(always)]
+    pub(crate) fn front<const N: usize>(&self) -> Option<&'a [u8; N]> {
+        self.window.first_chunk()
+    }
+
+    /// The record's last eight bytes.
+    #[inline(always)]
+    pub(crate) fn last(&self) -> u64 {
+        self.bytes.last_chunk().map_or(0, |word| u64::from_le_bytes(*word))
+    }
+
+    /// LSN behind the padded bytes.
+    #[inline(always)]
+    fn end(&self) -> Lsn {
+        Lsn(self.start.0.wrapping_add(self.padded.len() as u64)) // the page has an LSN at its end, too
+    }
+
+    /// The record, put together; `timeline` is that of the page.
+    #[inline(always)]
+    pub(crate) fn raw(&self, timeline: TimelineId, fmt: WalFormat) -> RawRecord<'a> {
+        let (header, bytes) = (self.header, Cow::Borrowed(self.bytes));
+        RawRecord { lsn: self.start, end: self.end(), timeline, overwritten: None, header, bytes, fmt }
     }
 
     /// Whether the bytes between this record and the next one are zero, as they should be.
     #[inline]
     pub(crate) fn has_zero_padding(&self) -> bool {
         let padding = self.padded.len() - self.bytes.len(); // less than 8: the bytes are the front of the padded ones
-        match self.padded.last_chunk() {
-            Some(word) => u64::from_le_bytes(*word).checked_shr(64 - 8 * padding as u32).unwrap_or_default() == 0,
-            None => false,
-        }
+        // In two steps, as a number cannot be shifted by all its bits.
+        self.padded.last_chunk().is_some_and(|word| u64::from_le_bytes(*word) >> (63 - 8 * (padding as u32 & 7)) >> 1 == 0)
     }
 }
 
@@ -286,32 +314,46 @@ impl Framer {
     fn step_inside_page<'a>(&mut self, window: &mut &'a [u8]) -> Option<Inside<'a>> {
         let (previous, page_left) = self.inside_page(window)?;
         let inside = Inside::read(self.next, previous, window)?;
+        machine::fetch_ahead(window);
         let header = &inside.header;
         // Pages end where records may start, so the padding lies on the page.
-        if inside.padded.len() > page_left || !is_rmgr(header.rmid, self.fmt) || header.is_switch() || !has_right_crc(inside.bytes) {
+        if inside.padded.len() > page_left || !is_rmgr(header.rmid, self.fmt) || header.is_switch() || !Crc::new().is_right(inside.bytes) {
             return None;
         }
         self.pass(inside, window);
         Some(inside)
     }
 
-    /// Takes records as [`Framer::step`] would, as long as they lie inside the page and `is_right` says so of them. It has the word
-    /// on everything but lengths, links and checksums: resource managers, and that the record is no switch. Where the first of them
-    /// and the last one start, and how many they are.
-    #[inline]
-    pub(crate) fn skip_inside_page(&mut self, window: &mut &[u8], is_right: impl Fn(&Inside<'_>) -> bool) -> Option<(Lsn, Lsn, u64)> {
-        let (mut previous, page_left) = self.inside_page(window)?;
+    /// Takes records as [`Framer::step`] would, as long as they lie inside the page and `is_right` says so of them; it has the word on
+    /// everything but lengths, links and checksums: resource managers, and that the record is no switch. With `take` they are used,
+    /// unless it says that this one has to be put together. Where the first of them and the last one start, and how many they are.
+    #[inline(always)]
+    pub(crate) fn take_inside_page<'a>(
+        &mut self,
+        window: &mut &'a [u8],
+        is_right: impl Fn(&Inside<'a>) -> bool,
+        mut take: impl FnMut(&Inside<'a>) -> bool,
+    ) -> Option<(Lsn, Lsn, u64)> {
+        let (previous, page_left) = self.inside_page(window)?;
         // All is done on the stack until the page ends, or a record that is unusual comes.
-        let (mut page, behind) = window.split_at(page_left.min(window.len()));
-        let (first, mut next, mut count) = (self.next, self.next, 0);
-        while let Some(inside) = Inside::read(next, previous, page)
-            && is_right(&inside)
-            && has_right_crc(inside.bytes)
-        {
-            page = page.get(inside.padded.len()..).unwrap_or_default();
-            (previous, next) = (next, next + inside.padded.len() as u64);
-            count += 1;
-        }
+        let (page, behind) = window.split_at(page_left.min(window.len()));
+        let first = self.next;
+        let (page, previous, next, count) = Crc::with(
+            #[inline(always)]
+            |crc| {
+                let (mut page, mut previous, mut next, mut count) = (page, previous, first, 0);
+                while let Some(inside) = Inside::read(next, previous, page)
+                    && is_right(&inside)
+                    && crc.is_right(inside.bytes)
+                    && take(&inside)
+                {
+                    machine::fetch_ahead(page);
+                    (page, previous, next) = (inside.rest, next, inside.end());
+                    count += 1;
+                }
+                (page, previous, next, count)
+            },
+        );
         (self.previous, self.next) = (Some(previous), next);
         *window = window.get(window.len() - behind.len() - page.len()..).unwrap_or_default(); // what is left are parts of it
         (count > 0).then_some((first, previous, count))
@@ -340,7 +382,11 @@ impl Framer {
 
     /// Makes `raw` the record that [`Framer::step_inside_page`] just took.
     #[inline]
-    fn put<'a>(&self, inside: Inside<'a>, raw: &mut RawRecord<'a>) {
+    fn put<'a>(&mut self, inside: Inside<'a>, raw: &mut RawRecord<'a>) {
+        // The next record that is joined can have the memory of the last one.
+        if let Cow::Owned(bytes) = &mut raw.bytes {
+            self.joined = std::mem::take(bytes);
+        }
         (raw.lsn, raw.end, raw.timeline) = (inside.start, self.next, self.timeline.unwrap_or_default());
         (raw.overwritten, raw.header, raw.bytes, raw.fmt) = (None, inside.header, Cow::Borrowed(inside.bytes), self.fmt);
     }
@@ -527,7 +573,7 @@ impl Framer {
 
     /// Checks the CRC of a whole record and moves on behind it.
     fn finish_record<'a>(&mut self, start: Lsn, header: RecordHeader, bytes: Cow<'a, [u8]>, raw: &mut RawRecord<'a>) -> Result<Step> {
-        if !has_right_crc(&bytes) {
+        if !Crc::new().is_right(&bytes) {
             let expected = crate::record::crc(&bytes);
             return Err(self.record_error(ErrorKind::Crc { expected, found: header.crc }, start));
         }

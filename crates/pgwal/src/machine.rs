@@ -9,7 +9,7 @@ use memmap2::{Mmap, MmapOptions};
 
 use crate::record::RECORD_HEADER_SIZE;
 
-/// Maps the first `len` bytes of `file`.
+/// Maps `len` bytes of `file` from `offset`.
 ///
 /// Mapping is right for files that stay as long as they are: archives and finished segments. A file that is cut short while it is
 /// mapped kills the process (SIGBUS); the server never does that to a segment, it removes or renames it.
@@ -17,31 +17,96 @@ use crate::record::RECORD_HEADER_SIZE;
 /// # Errors
 /// The file system does not map, or `len` is zero.
 #[expect(unsafe_code, reason = "a file can change while it is mapped")]
-pub(crate) fn map(file: &File, len: usize) -> io::Result<Mmap> {
+pub(crate) fn map(file: &File, offset: u64, len: usize) -> io::Result<Mmap> {
     // SAFETY: the map is private and read-only, and nothing in this process writes to the file. Another process may change
     // bytes under us, as it may while we read them; every byte is checked as hostile input anyway, and no reference to the map
     // is handed out as anything but bytes.
-    unsafe { MmapOptions::new().len(len).map_copy_read_only(file) }
+    unsafe { MmapOptions::new().offset(offset).len(len).map_copy_read_only(file) }
+}
+
+/// Has the processor fetch what stands `AHEAD` behind the start of `bytes`, if anything does.
+///
+/// WAL is read faster than memory brings it, and what the processor fetches by itself ends with each page of the system's memory.
+#[inline(always)]
+pub(crate) fn fetch_ahead(bytes: &[u8]) {
+    /// A page: far enough for the memory to answer, and near enough for the cache.
+    const AHEAD: usize = 4096;
+    #[cfg(target_arch = "x86_64")]
+    {
+        use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
+        let address = bytes.as_ptr().wrapping_add(AHEAD).cast();
+        #[expect(unsafe_code, reason = "the compiler does not know that nothing happens at addresses that are not there")]
+        // SAFETY: this reads nothing that the program sees; an address that is not there is passed over.
+        unsafe {
+            _mm_prefetch::<_MM_HINT_T0>(address);
+        }
+    }
+    #[cfg(not(target_arch = "x86_64"))]
+    let _ = (bytes, AHEAD);
+}
+
+/// What computes the CRC-32C of records.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Crc {
+    /// The processor has an instruction for it, as was found out.
+    has_instruction: bool,
 }
 
 /// Records with more data than this have their CRC computed by crc32c, which works on several pieces at a time.
 #[cfg(target_arch = "x86_64")]
 const SHORT: usize = 512;
 
-/// The CRC-32C of a record's bytes as the server takes them: what follows the header, and then the header, here with the CRC in it.
-///
-/// crc32c spends twice as much on a call as on the bytes of a usual record, and every pass over the WAL does this for each
-/// record: hence a loop of our own for what is short.
-#[inline]
-pub(crate) fn crc_with_own(record: &[u8]) -> Option<u32> {
-    let (header, data) = record.split_first_chunk::<RECORD_HEADER_SIZE>()?;
-    #[cfg(target_arch = "x86_64")]
-    if data.len() <= SHORT && is_x86_feature_detected!("sse4.2") {
-        #[expect(unsafe_code, reason = "the compiler cannot know that the processor was asked")]
-        // SAFETY: the processor has the instruction, as was just found out.
-        return Some(unsafe { short::crc(header, data, record.last_chunk()?) });
+impl Crc {
+    /// What there is.
+    #[inline]
+    pub(crate) fn new() -> Crc {
+        #[cfg(target_arch = "x86_64")]
+        let has_instruction = is_x86_feature_detected!("sse4.2");
+        #[cfg(not(target_arch = "x86_64"))]
+        let has_instruction = false;
+        Crc { has_instruction }
     }
-    Some(crc32c::crc32c_append(crc32c::crc32c(data), header))
+
+    /// Runs `f`, compiled for processors that compute CRCs themselves if this is one: inside it, that costs no call then.
+    #[inline]
+    pub(crate) fn with<R>(f: impl FnOnce(Crc) -> R) -> R {
+        let crc = Crc::new();
+        #[cfg(target_arch = "x86_64")]
+        if crc.has_instruction {
+            #[target_feature(enable = "sse4.2")]
+            fn run<R>(f: impl FnOnce(Crc) -> R) -> R {
+                f(Crc { has_instruction: true })
+            }
+            #[expect(unsafe_code, reason = "the compiler cannot know that the processor was asked")]
+            // SAFETY: the processor has the instruction.
+            return unsafe { run(f) };
+        }
+        f(crc)
+    }
+
+    /// The CRC-32C of a record's bytes as the server takes them: what follows the header, and then the header, here with the CRC in it.
+    ///
+    /// crc32c spends twice as much on a call as on the bytes of a usual record, and every pass over the WAL does this for each
+    /// record: hence a loop of our own for what is short.
+    #[inline(always)]
+    pub(crate) fn with_own(self, record: &[u8]) -> Option<u32> {
+        let (header, data) = record.split_first_chunk::<RECORD_HEADER_SIZE>()?;
+        #[cfg(target_arch = "x86_64")]
+        if data.len() <= SHORT && self.has_instruction {
+            #[expect(unsafe_code, reason = "the compiler cannot know that the processor was asked")]
+            // SAFETY: the processor has the instruction.
+            return Some(unsafe { short::crc(header, data, record.last_chunk()?) });
+        }
+        Some(crc32c::crc32c_append(crc32c::crc32c(data), header))
+    }
+
+    /// Whether the CRC in a record's header is right.
+    #[inline(always)]
+    pub(crate) fn is_right(self, record: &[u8]) -> bool {
+        /// What the CRC-32C of bytes comes to with their own CRC-32C behind them, whatever they are.
+        const RESIDUE: u32 = 0x4867_4BC7;
+        self.with_own(record) == Some(RESIDUE)
+    }
 }
 
 #[cfg(target_arch = "x86_64")]
@@ -51,9 +116,11 @@ mod short {
     use crate::record::RECORD_HEADER_SIZE;
 
     /// `last` are the last bytes of the record, whether they belong to `data` or to `header`.
+    #[inline]
     #[target_feature(enable = "sse4.2")]
     pub(super) fn crc(header: &[u8; RECORD_HEADER_SIZE], mut data: &[u8], last: &[u8; 8]) -> u32 {
         let mut crc = u64::from(u32::MAX);
+        // For so few words, the compiler's preparations for several words at a time would cost more than they save.
         while let Some((word, rest)) = data.split_first_chunk() {
             crc = _mm_crc32_u64(crc, u64::from_le_bytes(*word));
             data = rest;
@@ -83,7 +150,7 @@ mod tests {
             for len in 0..600 {
                 let record = &bytes[start..start + len];
                 let expected = (len >= 24).then(|| crc32c::crc32c_append(crc32c::crc32c(&record[24..]), &record[..24]));
-                assert_eq!(crc_with_own(record), expected, "{len} bytes at {start}");
+                assert_eq!(Crc::new().with_own(record), expected, "{len} bytes at {start}");
             }
         }
     }

@@ -13,8 +13,8 @@ use crate::frame::{End, EndReason, Framer, Step};
 use crate::lsn::{Lsn, SegmentName};
 use crate::ordered::{self, Results};
 use crate::page::PageHeader;
-use crate::record::RawRecord;
-use crate::source::{Extent, SourceError, SourceProblem, Unread, Wal, judge};
+use crate::record::{RawRecord, is_rmgr};
+use crate::source::{Extent, SourceError, SourceProblem, Unread, Wal, judge, piece_size};
 
 /// What is done with each record.
 pub trait Work: Sync {
@@ -23,6 +23,17 @@ pub trait Work: Sync {
 
     /// An empty part.
     fn part(&self) -> Self::Part;
+
+    /// Whether there are records that [`Work::quick_record`] adds.
+    const IS_QUICK: bool = false;
+
+    /// Adds a record to the part if that is quickly done and cannot fail, and says whether it did: then [`Work::record`] is not asked.
+    ///
+    /// Only records inside a page come here, which are most. What this does should be inlined, so that no record has to be put
+    /// together for it.
+    fn quick_record(&self, _raw: &RawRecord<'_>, _part: &mut Self::Part) -> bool {
+        false
+    }
 
     /// Adds a record to the part.
     ///
@@ -77,7 +88,9 @@ const EXTENT: usize = 512 << 10;
 
 /// Reads `wal` and gives the parts to `sink`, in order.
 pub fn scan<W: Work>(wal: &Wal, options: Options, work: &W, mut sink: impl FnMut(W::Part) -> ControlFlow<()>) -> Summary {
-    let mut extents = wal.extents_from(options.start.unwrap_or_default(), (IN_FLIGHT / ordered::window(options.threads)).min(EXTENT));
+    let window = ordered::window(options.threads);
+    let size = if W::IS_QUICK { piece_size(window) } else { (IN_FLIGHT / window).min(EXTENT) };
+    let mut extents = wal.extents_from(options.start.unwrap_or_default(), size);
     let is_wanted = |unread: &Result<Unread, _>| match (unread, options.start) {
         (Ok(unread), Some(from)) => unread.end() > from,
         _ => true,
@@ -133,6 +146,10 @@ impl<W: Work> Ahead<W> {
         let mut window = rest(options, extent, extent.start);
         let mut raw = RawRecord::vacant(extent.fmt);
         loop {
+            // The first record is one that the framer has had to look for.
+            if W::IS_QUICK && options.start.is_none_or(|start| ahead.framer.position() >= start) {
+                take_quick_records(&mut ahead.framer, &mut window, work, &mut ahead.part);
+            }
             match ahead.framer.step(&mut window, &mut raw) {
                 Ok(Step::Record) => {
                     let unusual = raw.overwritten.is_some() || options.start.is_some_and(|start| raw.lsn < start);
@@ -150,6 +167,18 @@ impl<W: Work> Ahead<W> {
         }
         ahead
     }
+}
+
+/// Has [`Work::quick_record`] take what it can of the page.
+fn take_quick_records<W: Work>(framer: &mut Framer, window: &mut &[u8], work: &W, part: &mut W::Part) {
+    let (fmt, timeline) = (framer.format(), framer.timeline().unwrap_or_default());
+    framer.take_inside_page(
+        window,
+        #[inline(always)]
+        |inside| is_rmgr(inside.header.rmid, fmt) && !inside.header.is_switch(),
+        #[inline(always)]
+        |inside| work.quick_record(&inside.raw(timeline, fmt), part),
+    );
 }
 
 impl<W: Work> Reader<'_, W> {
@@ -217,6 +246,9 @@ impl<W: Work> Reader<'_, W> {
             if let Some(ahead) = ahead.take_if(meets) {
                 *framer = ahead.framer;
                 return (sink(part).is_break() || sink(ahead.part).is_break()).then_some(Stop::Enough);
+            }
+            if W::IS_QUICK && ahead.is_none() && self.first.is_some() {
+                take_quick_records(framer, &mut window, self.work, &mut part);
             }
             match framer.step(&mut window, &mut raw) {
                 Ok(Step::Record) => {

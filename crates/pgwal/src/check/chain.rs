@@ -13,7 +13,7 @@ use crate::frame::{End, EndReason, Framer, Inside, Step};
 use crate::lsn::{Lsn, SegmentName, TimelineId};
 use crate::page::{LongHeader, PageHeader, PageInfo, SHORT_HEADER_SIZE};
 use crate::record::{Plain, RECORD_HEADER_SIZE, RawRecord, Record, RecordHeader, is_rmgr};
-use crate::rmgr::{self, Payload, RmgrId, xlog};
+use crate::rmgr::{self, Payload, RmgrId, Rules, xlog};
 use crate::wire::Wire;
 
 /// A segment file that is being checked.
@@ -612,12 +612,20 @@ impl Chain {
     fn records(&mut self, place: &Place, page: &Page<'_>, framer: &mut Framer, found: &mut Found) -> Result<(), Error> {
         let mut window = page.from(framer.position());
         let mut raw = RawRecord::vacant(self.fmt);
+        let rules = Rules::of(self.fmt);
+        let fmt = self.fmt;
         loop {
             // Most records are as they should be in every way.
-            if !self.is_waiting()
-                && let Some((first, last, count)) = framer.skip_inside_page(&mut window, |inside| is_right(inside, self.fmt))
-            {
-                found.count(first, last, count);
+            if !self.is_waiting() {
+                let skipped = framer.take_inside_page(
+                    &mut window,
+                    #[inline(always)]
+                    |inside| is_right(inside, rules, &fmt),
+                    |_| true,
+                );
+                if let Some((first, last, count)) = skipped {
+                    found.count(first, last, count);
+                }
             }
             match framer.step(&mut window, &mut raw)? {
                 Step::Record => {}
@@ -1067,12 +1075,21 @@ fn first_not_zero(bytes: &[u8]) -> Option<usize> {
 }
 
 /// Whether everything about a record inside a page is seen to be right at a glance.
-#[inline]
-fn is_right(inside: &Inside<'_>, fmt: WalFormat) -> bool {
-    // Only resource managers that are there say so, and XLOG, which has switches, does not.
-    inside.header.padding == 0
-        && inside.has_zero_padding()
-        && Plain::read(inside.bytes).is_some_and(|plain| rmgr::is_right(&inside.header, &plain, fmt))
+///
+/// Only resource managers that are there say so, and XLOG, which has switches, does not.
+#[inline(always)]
+fn is_right(inside: &Inside<'_>, rules: &Rules, fmt: &WalFormat) -> bool {
+    let at_a_glance = inside.front().is_some_and(|front| rules.allow_record(front, inside.last()));
+    (at_a_glance || is_plain_and_right(inside.bytes, fmt)) && inside.has_zero_padding()
+}
+
+/// The same with a second glance.
+#[inline(never)]
+fn is_plain_and_right(record: &[u8], &fmt: &WalFormat) -> bool {
+    match (RecordHeader::read(record, fmt), Plain::read(record)) {
+        (Ok((_, header)), Some(plain)) => header.padding == 0 && rmgr::is_right(&header, &plain, fmt),
+        _ => false,
+    }
 }
 
 /// Decodes the record, its payload and its images, and drops them.

@@ -35,7 +35,7 @@ use crate::format::{WalFormat, WalMagic};
 use crate::frame::{End, EndReason};
 use crate::lsn::{Lsn, SegmentName, TimelineId};
 use crate::ordered::{self, Results};
-use crate::source::{Piece, Pieces, SourceError, SourceProblem, Span, Wal};
+use crate::source::{Piece, Pieces, SourceError, SourceProblem, Span, Wal, piece_size};
 use chain::{Chain, Found, Place};
 use links::Links;
 
@@ -122,14 +122,12 @@ fn as_string<S: serde::Serializer>(value: &Option<u64>, serializer: S) -> Result
     }
 }
 
-/// Bytes that a worker checks at a time. Findings do not depend on it, nor on the number of threads.
-const PIECE: usize = 512 << 10;
 /// So many files tell what is usual among them: format and system identifier.
 const VOTERS: usize = 15;
 
 /// Checks `wal`, which [`Wal::open_all`] made, and gives `sink` what is found, in order; it may stop the check.
 pub fn check(wal: &Wal, options: Options, mut sink: impl FnMut(Event) -> ControlFlow<()>) -> Summary {
-    let plan = Plan::new(wal, options);
+    let plan = Plan::new(wal, options, piece_size(ordered::window(options.threads)));
     let system_identifier = plan.system_identifier;
     let mut walk = Walk::new(wal, options, system_identifier);
     let work_on = |job: Job, is_ahead: bool| if is_ahead { job.ahead(system_identifier) } else { (job, None) };
@@ -177,11 +175,11 @@ struct Plan<'w> {
 }
 
 impl<'w> Plan<'w> {
-    fn new(wal: &'w Wal, options: Options) -> Plan<'w> {
+    fn new(wal: &'w Wal, options: Options, piece: usize) -> Plan<'w> {
         let fronts = wal.fronts(VOTERS);
         let vote = form::vote(fronts.iter().map(Vec::as_slice));
         let (fmt, system_identifier) = (vote.map(|vote| vote.0), options.system_identifier.or(vote.map(|vote| vote.1)));
-        Plan { pieces: wal.pieces(PIECE), files: wal.files().collect(), options, fmt, system_identifier, place: None, queue: None }
+        Plan { pieces: wal.pieces(piece), files: wal.files().collect(), options, fmt, system_identifier, place: None, queue: None }
     }
 
     /// Looks at the first bytes of a file.

@@ -14,7 +14,6 @@ pub(crate) use plain::Plain;
 use crate::error::{Error, ErrorKind, Location, Result};
 use crate::format::WalFormat;
 use crate::lsn::{Lsn, SegmentName, TimelineId};
-use crate::machine;
 use crate::rmgr::{self, Payload, RmgrId};
 use crate::types::{BlockNumber, ForkNumber, Oid, RelFileLocator, RepOriginId, Xid};
 use crate::wire::{Parsed, Problem, Wire, WireError};
@@ -27,7 +26,7 @@ pub const MAX_RECORD_SIZE: u32 = 1020 << 20;
 /// C: `XLR_MAX_BLOCK_ID`.
 const MAX_BLOCK_ID: u8 = 32;
 /// C: `XLR_BLOCK_ID_DATA_SHORT`.
-const ID_DATA_SHORT: u8 = 255;
+pub(crate) const ID_DATA_SHORT: u8 = 255;
 /// C: `XLR_BLOCK_ID_DATA_LONG`.
 const ID_DATA_LONG: u8 = 254;
 /// C: `XLR_BLOCK_ID_ORIGIN`.
@@ -91,6 +90,12 @@ impl RecordHeader {
         }
     }
 
+    /// The bytes from `xl_info` to `xl_crc`, as a little-endian number.
+    pub(crate) fn kind(&self) -> u32 {
+        let [low, high] = self.padding.to_le_bytes();
+        u32::from_le_bytes([self.info.0, self.rmid.0, low, high])
+    }
+
     /// Whether the rest of the segment behind the record is unused. C: `XLOG_SWITCH`.
     #[inline]
     pub(crate) fn is_switch(&self) -> bool {
@@ -124,14 +129,6 @@ pub fn crc(record: &[u8]) -> u32 {
         (Some(data), Some(header)) => crc32c::crc32c_append(crc32c::crc32c(data), header),
         _ => 0,
     }
-}
-
-/// Whether the CRC in the record's header is right.
-#[inline]
-pub(crate) fn has_right_crc(record: &[u8]) -> bool {
-    /// What the CRC-32C of bytes comes to with their own CRC-32C behind them, whatever they are.
-    const RESIDUE: u32 = 0x4867_4BC7;
-    machine::crc_with_own(record) == Some(RESIDUE)
 }
 
 /// Whether `id` can stand in a record: a built-in resource manager or, from 15 on, a custom one. C: `RmgrIdIsValid`.

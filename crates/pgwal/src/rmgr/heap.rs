@@ -3,11 +3,12 @@
 use serde::Serialize;
 
 use super::list::{plain, put_list, put_names};
-use super::{Body, Describe, Opcode, op};
+use super::rules::{Rule, Rules};
+use super::{Body, Describe, Opcode, RmgrId, op};
 use crate::error::Result;
 use crate::format::{Majors, WalFormat};
 use crate::inval::{InvalMessage, put_invalidations};
-use crate::record::{Info, Plain, Record};
+use crate::record::Record;
 use crate::text::{Text, hex2};
 use crate::heap_tuple::{HeapTuple, HeapTupleHeader};
 use crate::types::{Oid, OffsetNumber, Xid};
@@ -353,27 +354,16 @@ pub fn parse<'r>(rec: &Record<'r>, fmt: WalFormat) -> Result<Option<Op<'r>>> {
     }))
 }
 
-/// See [`super::is_right`].
-#[inline]
-pub(super) fn is_right(info: Info, plain: &Plain<'_>, fmt: WalFormat) -> bool {
-    let has_tuple = |before: usize| plain.data.len() >= before + HeapTupleHeader::size(fmt);
-    let fits = match info.0 & OPMASK {
-        0x00 => plain.main.len() == InsertHead::size(fmt) && has_tuple(0),
-        // The flags are the last byte of `xl_heap_delete`, and byte 7 of `xl_heap_update`.
-        0x10 => {
-            let flags = plain.main.last().map(|flags| DeleteFlags(*flags)).unwrap_or_default();
-            plain.main.len() == DeleteHead::size(fmt) && !flags.intersects(DeleteFlags::CONTAINS_OLD) && plain.data.is_empty()
-        }
-        0x20 | 0x40 => {
-            let flags = plain.main.get(7).map(|flags| UpdateFlags(*flags)).unwrap_or_default();
-            let len_if = |flag| if flags.contains(flag) { size_of::<u16>() } else { 0 };
-            let before = len_if(UpdateFlags::XLH_UPDATE_PREFIX_FROM_OLD) + len_if(UpdateFlags::XLH_UPDATE_SUFFIX_FROM_OLD);
-            plain.main.len() == UpdateHead::size(fmt) && !flags.intersects(UpdateFlags::CONTAINS_OLD) && has_tuple(before)
-        }
-        0x60 => plain.main.len() == Lock::size(fmt) && plain.data.is_empty(),
-        _ => false,
-    };
-    fits && !plain.has_other_data
+/// What most records are like.
+pub(super) fn rules(fmt: WalFormat, rules: &mut Rules) {
+    let tuple = HeapTupleHeader::size(fmt);
+    let update = Rule::sized(UpdateHead::size(fmt), tuple + 2 * size_of::<u16>()).without_bits(7, UpdateFlags::CONTAINS_OLD.0);
+    let delete = Rule::sized(DeleteHead::size(fmt), 0).without_data().without_bits(7, DeleteFlags::CONTAINS_OLD.0);
+    rules.add(RmgrId::HEAP, 0x00, OPMASK, Rule::sized(InsertHead::size(fmt), tuple));
+    rules.add(RmgrId::HEAP, 0x10, OPMASK, delete);
+    rules.add(RmgrId::HEAP, 0x20, OPMASK, update);
+    rules.add(RmgrId::HEAP, 0x40, OPMASK, update);
+    rules.add(RmgrId::HEAP, 0x60, OPMASK, Rule::sized(Lock::size(fmt), 0).without_data());
 }
 
 fn parse_update<'r>(rec: &Record<'r>, fmt: WalFormat) -> Result<Update<'r>> {

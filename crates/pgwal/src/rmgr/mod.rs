@@ -1,6 +1,7 @@
 //! Resource managers: one file each, and the list of them all. C: access/rmgrlist.h.
 
 mod list;
+mod rules;
 #[cfg(test)]
 pub(crate) mod testing;
 
@@ -12,6 +13,7 @@ use crate::error::Result;
 use crate::format::{MAGICS, Majors, WalFormat};
 use crate::record::{Info, Plain, Record, RecordHeader};
 use crate::text::Text;
+pub(crate) use rules::Rules;
 
 /// Id of a resource manager. JSON: its name. C: `RmgrId`, access/rmgr.h.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
@@ -198,6 +200,12 @@ impl RmgrId {
     pub const XLOG: RmgrId = RmgrId(0);
     /// C: `RM_XACT_ID`.
     pub const XACT: RmgrId = RmgrId(1);
+    /// C: `RM_HEAP2_ID`.
+    pub const HEAP2: RmgrId = RmgrId(9);
+    /// C: `RM_HEAP_ID`.
+    pub const HEAP: RmgrId = RmgrId(10);
+    /// C: `RM_BTREE_ID`.
+    pub const BTREE: RmgrId = RmgrId(11);
     /// C: `RM_COMMIT_TS_ID`.
     pub const COMMIT_TS: RmgrId = RmgrId(18);
     /// C: `RM_REPLORIGIN_ID`.
@@ -236,15 +244,13 @@ impl Serialize for RmgrId {
 /// Whether a plain record is of one of the most usual types and surely parses. `false` says nothing: [`parse`] does.
 ///
 /// What the resource managers look at here is what decides in their `parse`, and a test holds the two against each other.
-#[inline]
 pub(crate) fn is_right(header: &RecordHeader, plain: &Plain<'_>, fmt: WalFormat) -> bool {
-    match header.rmid.0 {
-        1 => xact::is_right(header.info, plain),
-        9 => heap2::is_right(header.info, plain, fmt),
-        10 => heap::is_right(header.info, plain, fmt),
-        11 => btree::is_right(header.info, plain, fmt),
+    let of_type = || match header.rmid {
+        RmgrId::HEAP2 => heap2::is_right(header.info, plain, fmt),
+        RmgrId::BTREE => btree::is_right(header.info, plain, fmt),
         _ => false,
-    }
+    };
+    !plain.has_other_data && (Rules::of(fmt).allow(header, plain.main.len(), plain.data.len(), plain.last) || of_type())
 }
 
 /// Name of the record type that `info` means to `rmid`. C: `rm_identify`.

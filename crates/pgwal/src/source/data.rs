@@ -31,14 +31,27 @@ impl Deref for Data {
 impl Data {
     /// The first `len` bytes of `file`: mapped, or read where the file system does not map.
     pub(super) fn map(file: &File, len: usize) -> io::Result<Data> {
-        machine::map(file, len).map(Data::Mapped).or_else(|_| Buffers::default().read(file, 0, len))
+        machine::map(file, 0, len).map(Data::Mapped).or_else(|_| Buffers::default().read(file, 0, len))
     }
+}
+
+/// Fewer bytes than this are read rather than mapped.
+const WORTH_MAPPING: usize = 1 << 20;
+
+/// Bytes that a thread should take at a time if all it does is look at them, where so many pieces are on their way.
+///
+/// They can be mapped, and the processor told to fetch them ahead, which copies nothing; but every time that a piece is unmapped, all
+/// threads are stopped, so pieces must not be small.
+pub(crate) const fn piece_size(window: usize) -> usize {
+    /// Bytes of all pieces that are on their way, as they may have to be kept in memory.
+    const IN_FLIGHT: usize = 64 << 20;
+    const PIECE: usize = 2 << 20;
+    if window * PIECE > IN_FLIGHT { IN_FLIGHT / window } else { PIECE }
 }
 
 /// Memory that goes round: what has been read and used makes room for what is read next.
 ///
-/// Reading into memory that the processor's cache still holds is quicker than mapping a file, as soon as more than one thread does
-/// it: mapped pages are entered into tables that all threads share.
+/// For small pieces, reading into memory that the processor's cache still holds is quicker than mapping.
 #[derive(Clone, Debug, Default)]
 pub(crate) struct Buffers(Arc<Mutex<Vec<Vec<u8>>>>);
 
@@ -52,6 +65,16 @@ pub(crate) struct Buffer {
 }
 
 impl Buffers {
+    /// Up to `len` bytes of `file` from `offset`, mapped where that is possible and worth it; fewer where it ends.
+    pub(super) fn get(&self, file: &File, offset: u64, len: usize) -> io::Result<Data> {
+        if len < WORTH_MAPPING {
+            return self.read(file, offset, len);
+        }
+        // The file may be shorter than it was, and what is not there must not be mapped.
+        let left = usize::try_from(file.metadata()?.len().saturating_sub(offset)).unwrap_or(usize::MAX);
+        machine::map(file, offset, len.min(left)).map(Data::Mapped).or_else(|_| self.read(file, offset, len))
+    }
+
     /// Reads up to `len` bytes of `file` from `offset`; fewer where it ends.
     pub(super) fn read(&self, file: &File, offset: u64, len: usize) -> io::Result<Data> {
         let spare = self.0.lock().unwrap_or_else(PoisonError::into_inner).pop();

@@ -132,7 +132,7 @@ impl Span {
     pub(crate) fn read(self) -> io::Result<Data> {
         match self {
             Span::Ready(data) => Ok(data),
-            Span::File { file, offset, len, buffers } => buffers.read(&file, offset, len),
+            Span::File { file, offset, len, buffers } => buffers.get(&file, offset, len),
         }
     }
 }

@@ -17,7 +17,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
-pub(crate) use data::Data;
+pub(crate) use data::{Data, piece_size};
 pub use extent::{Extent, Extents};
 pub(crate) use extent::{Span, Unread};
 pub use kind::{Kind, NotWal};

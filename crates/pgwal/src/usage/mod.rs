@@ -141,44 +141,43 @@ impl Work for Counting {
         self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
     }
 
-    #[inline]
-    fn record(&self, raw: &RawRecord<'_>, part: &mut Box<Part>) -> Result<(), Error> {
-        let told = match Plain::read(&raw.bytes) {
-            Some(Plain { relation, main, .. }) => {
-                let counts = Counts { count: 1, record_size: raw.header.tot_len.into(), ..Counts::default() };
-                part.add(raw, counts, &self.wanted);
-                if self.wanted.relations {
-                    match relation {
-                        Some(relation) => part.relations.add_to(relation, counts),
-                        None => part.relations.without_blocks(counts),
-                    }
-                }
-                match (raw.header.rmid, raw.header.info.0, main.first_chunk()) {
-                    // Most commits are a time and nothing else.
-                    (RmgrId::XACT, 0x00, Some(time)) if main.len() == 8 => {
-                        let time = TimestampTz(i64::from_le_bytes(*time));
-                        part.end(raw.header.xid, Outcome::Committed, time, raw.lsn, None, &self.wanted);
-                        Ok(())
-                    }
-                    (RmgrId::XACT | RmgrId::XLOG, ..) => part.tell(&raw.decode()?, &self.wanted),
-                    _ => Ok(()),
-                }
-            }
-            None => {
-                let record = raw.decode()?;
-                let counts = Counts::of(&record);
-                part.add(raw, counts, &self.wanted);
-                if self.wanted.relations {
-                    part.relations.add(&record, counts);
-                }
-                if self.wanted.images && counts.fpi_count > 0 {
-                    part.images.add(&record, self.image_limit.load(Ordering::Relaxed));
-                }
-                part.tell(&record, &self.wanted)
-            }
+    const IS_QUICK: bool = true;
+
+    #[inline(always)]
+    fn quick_record(&self, raw: &RawRecord<'_>, part: &mut Box<Part>) -> bool {
+        let Some(Plain { relation, main, .. }) = Plain::read(&raw.bytes) else { return false };
+        let end = match (raw.header.rmid, raw.header.info.0, main.first_chunk()) {
+            // Most commits are a time and nothing else.
+            (RmgrId::XACT, 0x00, Some(time)) if main.len() == 8 => Some(TimestampTz(i64::from_le_bytes(*time))),
+            (RmgrId::XACT | RmgrId::XLOG, ..) => return false,
+            _ => None,
         };
+        let counts = Counts { count: 1, record_size: raw.header.tot_len.into(), ..Counts::default() };
+        part.add(raw, counts, &self.wanted);
+        if self.wanted.relations {
+            match relation {
+                Some(relation) => part.relations.add_to(relation, counts),
+                None => part.relations.without_blocks(counts),
+            }
+        }
+        if let Some(time) = end {
+            part.end(raw.header.xid, Outcome::Committed, time, raw.lsn, None, &self.wanted);
+        }
+        true
+    }
+
+    fn record(&self, raw: &RawRecord<'_>, part: &mut Box<Part>) -> Result<(), Error> {
+        let record = raw.decode()?;
+        let counts = Counts::of(&record);
+        part.add(raw, counts, &self.wanted);
+        if self.wanted.relations {
+            part.relations.add(&record, counts);
+        }
+        if self.wanted.images && counts.fpi_count > 0 {
+            part.images.add(&record, self.image_limit.load(Ordering::Relaxed));
+        }
         // A payload that does not parse costs that record alone.
-        if let Err(error) = told {
+        if let Err(error) = part.tell(&record, &self.wanted) {
             part.bad_payloads += 1;
             if part.bad.len() < BAD {
                 part.bad.push(error);

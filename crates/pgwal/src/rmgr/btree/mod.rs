@@ -191,7 +191,7 @@ pub fn parse<'r>(rec: &Record<'r>, fmt: WalFormat) -> Result<Option<Op<'r>>> {
 #[inline]
 pub(super) fn is_right(info: Info, plain: &Plain<'_>, fmt: WalFormat) -> bool {
     let is_insert = matches!(info.opcode(), 0x00 | 0x10) && matches!(InsertHead::read(plain.main, fmt), Ok(([], _)));
-    is_insert && matches!(IndexTuple::read(plain.data, fmt), Ok(([], _))) && !plain.has_other_data
+    is_insert && matches!(IndexTuple::read(plain.data, fmt), Ok(([], _)))
 }
 
 /// What an insertion has besides the tuple.

@@ -15,7 +15,8 @@ pub use prune::{
 
 use super::heap::{INIT_PAGE, Infobits, InsertFlags, LockFlags, OPMASK, put_lock};
 use super::list::{plain, put_list};
-use super::{Body, Describe, Opcode, op};
+use super::rules::{Rule, Rules};
+use super::{Body, Describe, Opcode, RmgrId, op};
 use crate::error::Result;
 use crate::format::{Majors, WalFormat};
 use crate::lsn::Lsn;
@@ -23,7 +24,7 @@ use crate::record::{Info, Plain, Record};
 use crate::text::{Text, hex2};
 use crate::heap_tuple::{HeapTuple, HeapTupleHeader};
 use crate::types::{CommandId, ItemPointer, Oid, OffsetNumber, RelFileLocator, Xid};
-use crate::wire::{Array, Bytes, Pad, Parsed, Wire, array, bytes};
+use crate::wire::{Array, Bytes, FixedSize, Pad, Parsed, Wire, array, bytes};
 
 /// Record types. `+INIT`: replay starts with an empty page (`XLOG_HEAP_INIT_PAGE`).
 pub const OPCODES: &[Opcode] = &[
@@ -246,16 +247,18 @@ pub fn parse<'r>(rec: &Record<'r>, fmt: WalFormat) -> Result<Option<Op<'r>>> {
     }))
 }
 
+/// What most records are like.
+pub(super) fn rules(fmt: WalFormat, rules: &mut Rules) {
+    if !fmt.since(17) {
+        rules.add(RmgrId::HEAP2, 0x10, OPMASK, Prune::rule(fmt));
+    }
+    rules.add(RmgrId::HEAP2, 0x60, OPMASK, Rule::sized(LockUpdated::size(fmt), 0).without_data());
+}
+
 /// See [`super::is_right`].
-#[inline]
 pub(super) fn is_right(info: Info, plain: &Plain<'_>, fmt: WalFormat) -> bool {
-    let fits = match (info.0 & OPMASK, fmt.major) {
-        (0x10, ..=16) => Prune::is_right(plain, fmt),
-        (0x40, ..=18) => matches!(Visible::read(plain.main, fmt), Ok(([], _))) && plain.data.is_empty(),
-        (0x60, _) => matches!(LockUpdated::read(plain.main, fmt), Ok(([], _))) && plain.data.is_empty(),
-        _ => false,
-    };
-    fits && !plain.has_other_data
+    let is_visible = info.0 & OPMASK == 0x40 && !fmt.since(19);
+    is_visible && matches!(Visible::read(plain.main, fmt), Ok(([], _))) && plain.data.is_empty()
 }
 
 impl<'r> MultiInsert<'r> {

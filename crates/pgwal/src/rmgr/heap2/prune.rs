@@ -4,13 +4,14 @@ use serde::Serialize;
 
 use crate::error::Result;
 use crate::format::WalFormat;
-use crate::record::{Plain, Record};
+use crate::record::Record;
 use crate::rmgr::list::{plain, put_elements, put_list};
+use crate::rmgr::rules::Rule;
 use crate::rmgr::{Body, Describe, letter};
 use crate::text::{Text, hex2};
 use crate::heap_tuple::{Infomask, Infomask2};
 use crate::types::{OffsetNumber, Xid};
-use crate::wire::{Array, CBool, Pad, Parsed, Since, Until, Wire, array};
+use crate::wire::{Array, CBool, FixedSize, Pad, Parsed, Since, Until, Wire, array};
 
 /// Line pointers.
 pub type OffsetNumbers<'a> = Array<'a, OffsetNumber>;
@@ -247,17 +248,9 @@ impl<'r> Prune<'r> {
         Ok(Prune { head, items })
     }
 
-    /// See [`crate::rmgr::is_right`].
-    #[inline]
-    pub(super) fn is_right(plain: &Plain<'_>, fmt: WalFormat) -> bool {
-        match PruneHead::read(plain.main, fmt) {
-            // A redirection is two line pointers; those that become unused take up what is left.
-            Ok(([], head)) => {
-                let len = 4 * usize::from(head.nredirected) + 2 * usize::from(head.ndead);
-                plain.data.len() >= len && plain.data.len().is_multiple_of(2)
-            }
-            _ => false,
-        }
+    /// A redirection is two line pointers; those that become unused take up what is left.
+    pub(super) fn rule(fmt: WalFormat) -> Rule {
+        Rule::sized(PruneHead::size(fmt), 0).counted(4)
     }
 
     pub(super) fn write(&self, fmt: WalFormat, body: &mut Body) {

@@ -9,12 +9,13 @@ pub use prepare::{
 };
 
 use super::smgr::RelPath;
-use super::{Body, Describe, Opcode, op};
+use super::rules::{Rule, Rules};
+use super::{Body, Describe, Opcode, RmgrId, op};
 use crate::error::Result;
 use crate::format::{Majors, WalFormat};
 use crate::inval::{InvalMessage, put_invalidations};
 use crate::lsn::Lsn;
-use crate::record::{Info, Plain, Record};
+use crate::record::Record;
 use crate::text::{Put, Text};
 use crate::types::{ForkNumber, Oid, RelFileLocator, RepOriginId, TimestampTz, Xid};
 use crate::wire::{Array, Bytes, FixedSize, Parsed, Str, Wire, array, c_string, optional};
@@ -229,10 +230,11 @@ pub fn parse<'r>(rec: &Record<'r>, fmt: WalFormat) -> Result<Option<Op<'r>>> {
     }))
 }
 
-/// See [`super::is_right`]: commits and aborts that are a time and nothing else.
-#[inline]
-pub(super) fn is_right(info: Info, plain: &Plain<'_>) -> bool {
-    matches!(info.0, 0x00 | 0x20) && plain.main.len() == size_of::<TimestampTz>() && plain.data.is_empty() && !plain.has_other_data
+/// What most records are like: commits and aborts that are a time and nothing else.
+pub(super) fn rules(rules: &mut Rules) {
+    let time = Rule::sized(size_of::<TimestampTz>(), 0).without_block();
+    rules.add(RmgrId::XACT, 0x00, u8::MAX, time);
+    rules.add(RmgrId::XACT, 0x20, u8::MAX, time);
 }
 
 impl<'a> End<'a> {
