@@ -3,7 +3,7 @@
 use std::fs;
 use std::io::Read;
 use std::path::Path;
-use std::process::Stdio;
+use std::process::{Command, Stdio};
 
 use pgwal::page::PageHeader;
 use pgwal::{Lsn, WalFormat};
@@ -11,7 +11,7 @@ use pgwal_testkit::wal::{MIB, RecordBuilder, Wal};
 use tempfile::TempDir;
 
 use crate::fixtures::with_any_threads;
-use crate::{dump, run};
+use crate::{Ran, dump, run};
 
 /// Three full segments, and a fourth with some records, of records that some pages cut.
 fn wal(major: u8) -> Wal {
@@ -229,4 +229,21 @@ fn a_closed_pipe_is_quiet() {
     child.stdout.take().unwrap().read_exact(&mut some).unwrap();
     let output = child.wait_with_output().unwrap();
     assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""));
+}
+
+/// As when another process cuts short a file that is mapped.
+#[cfg(target_os = "linux")]
+#[test]
+fn a_file_that_became_shorter_ends_with_a_message() {
+    let dir = TempDir::new().unwrap();
+    let mut waiting = dump(dir.path(), ["-"]);
+    let waiting = waiting.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+    // Nothing comes to read: it has got there when it has gone to sleep.
+    let status = format!("/proc/{}/status", waiting.id());
+    while !fs::read_to_string(&status).unwrap().lines().any(|line| line.starts_with("State:\tS")) {
+        std::thread::sleep(std::time::Duration::from_millis(5));
+    }
+    assert!(Command::new("kill").args(["-BUS", &waiting.id().to_string()]).status().unwrap().success());
+    let ran = Ran::from(waiting.wait_with_output().unwrap());
+    assert_eq!((ran.status, ran.stderr.contains("became shorter while it was being read")), (2, true), "{ran:?}");
 }

@@ -9,6 +9,7 @@ mod fullpage;
 mod live;
 mod report;
 mod restore;
+mod shrunk;
 mod table;
 mod waldump;
 
@@ -37,6 +38,7 @@ enum Command {
 }
 
 fn main() -> ExitCode {
+    shrunk::watch();
     let args: Vec<OsString> = std::env::args_os().collect();
     if args.first().is_some_and(|program| waldump::is_called(program)) {
         return waldump::main(args);
