@@ -314,10 +314,10 @@ impl Framer {
     fn step_inside_page<'a>(&mut self, window: &mut &'a [u8]) -> Option<Inside<'a>> {
         let (previous, page_left) = self.inside_page(window)?;
         let inside = Inside::read(self.next, previous, window)?;
-        machine::fetch_ahead(window);
         let header = &inside.header;
         // Pages end where records may start, so the padding lies on the page.
-        if inside.padded.len() > page_left || !is_rmgr(header.rmid, self.fmt) || header.is_switch() || !Crc::new().is_right(inside.bytes) {
+        if inside.padded.len() > page_left || !is_rmgr(header.rmid, self.fmt) || header.is_switch() || !machine::has_right_crc(inside.bytes)
+        {
             return None;
         }
         self.pass(inside, window);
@@ -573,7 +573,7 @@ impl Framer {
 
     /// Checks the CRC of a whole record and moves on behind it.
     fn finish_record<'a>(&mut self, start: Lsn, header: RecordHeader, bytes: Cow<'a, [u8]>, raw: &mut RawRecord<'a>) -> Result<Step> {
-        if !Crc::new().is_right(&bytes) {
+        if !machine::has_right_crc(&bytes) {
             let expected = crate::record::crc(&bytes);
             return Err(self.record_error(ErrorKind::Crc { expected, found: header.crc }, start));
         }

@@ -109,6 +109,12 @@ impl Crc {
     }
 }
 
+/// Whether the CRC in the header of a single record is right.
+#[inline(never)]
+pub(crate) fn has_right_crc(record: &[u8]) -> bool {
+    Crc::new().is_right(record)
+}
+
 #[cfg(target_arch = "x86_64")]
 mod short {
     use std::arch::x86_64::_mm_crc32_u64;

@@ -12,7 +12,7 @@ use pgwal_testkit::server::Postgres;
 #[derive(clap::Args)]
 pub struct Opts {
     /// WAL with page images to write for the comparison, in MB; two fifths of that with small records
-    #[arg(long, default_value_t = 512)]
+    #[arg(long, default_value_t = 560)]
     megabytes: u64,
     /// Runs of each command; the median counts
     #[arg(long, default_value_t = 5)]
