@@ -15,8 +15,15 @@ use std::process::{Command, Output, Stdio};
 
 /// `pgwal dump` in `dir`, in the time zone that the fixtures were printed in.
 fn dump<S: AsRef<OsStr>>(dir: &Path, args: impl IntoIterator<Item = S>) -> Command {
+    let mut command = pgwal(dir, ["dump"]);
+    command.args(args);
+    command
+}
+
+/// `pgwal` in `dir`, in that time zone.
+fn pgwal<S: AsRef<OsStr>>(dir: &Path, args: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pgwal"));
-    command.arg("dump").args(args).current_dir(dir).env("TZ", "UTC").env("LC_ALL", "C").env_remove("PGDATA").stdin(Stdio::null());
+    command.args(args).current_dir(dir).env("TZ", "UTC").env("LC_ALL", "C").env_remove("PGDATA").stdin(Stdio::null());
     command
 }
 

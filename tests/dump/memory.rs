@@ -10,10 +10,10 @@ use pgwal::{Decoder, Lsn, TimelineId, WalFormat};
 use pgwal_testkit::fixtures;
 use pgwal_testkit::wal::{RecordBuilder, Wal, refresh_crc};
 
-use crate::dump;
+use crate::pgwal;
 
 const SEGMENT: u32 = 16 << 20;
-/// What `pgwal dump` may take, in kB, for 10 GB of WAL and for anything else.
+/// What `pgwal` may take, in kB, for 10 GB of WAL and for anything else.
 pub const LIMIT: u64 = 256 << 10;
 
 /// Records of a real server.
@@ -75,12 +75,13 @@ fn stays_bounded() {
     let megabytes: u64 = std::env::var("PGWAL_TEST_WAL_MB").map_or(512, |text| text.parse().expect("PGWAL_TEST_WAL_MB: a number"));
     let dir = tempfile::tempdir().unwrap();
     write_wal(dir.path(), megabytes / 16);
-    for args in [&[][..], &["-b"], &["--format", "json"], &["--stats"]] {
+    let dumps = [&["dump"][..], &["dump", "-b"], &["dump", "--format", "json"], &["dump", "--stats"]];
+    for args in dumps.into_iter().chain([&["verify"][..], &["stats"]]) {
         for threads in [None, Some("1"), Some("16")] {
             let mut args = args.to_vec();
             args.extend(threads.into_iter().flat_map(|threads| ["--threads", threads]));
             args.push(".");
-            let (status, peak) = peak(&mut dump(dir.path(), &args).stdout(Stdio::null()).spawn().unwrap());
+            let (status, peak) = peak(&mut pgwal(dir.path(), &args).stdout(Stdio::null()).spawn().unwrap());
             assert!(status.success(), "{args:?}: {status}");
             eprintln!("{megabytes} MB of WAL, {}: {} MiB", args.join(" "), peak >> 10);
             assert!(peak > 0 && peak < LIMIT, "{args:?}: {peak} kB");
