@@ -1,7 +1,9 @@
 //! Streaming replication: the WAL of a live server, taken as a standby's walreceiver takes it.
 //!
+//! - [`command`] has the commands that a walsender takes.
 //! - [`message`] has what walsender and walreceiver say to each other, without sockets, for either side.
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable, clippy::todo))]
 
+pub mod command;
 pub mod message;
