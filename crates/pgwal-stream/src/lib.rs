@@ -7,3 +7,4 @@
 
 pub mod command;
 pub mod message;
+pub mod segments;

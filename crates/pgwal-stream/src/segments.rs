@@ -1,0 +1,447 @@
+//! Segment files as pg_receivewal writes them: `.partial` until they are whole and on disk. C: bin/pg_basebackup/receivelog.c,
+//! walmethods.c.
+
+use std::fmt;
+use std::fs::{self, File, OpenOptions};
+use std::io::{self, Read, Seek, SeekFrom, Write};
+use std::path::{Path, PathBuf};
+
+use pgwal::history;
+use pgwal::{Decoder, Lsn, SegmentName, TimelineId, WalFormat};
+
+/// What stands behind the name of a segment that is not whole yet.
+pub const PARTIAL: &str = ".partial";
+
+/// How segments are compressed.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Compression {
+    /// Not.
+    #[default]
+    None,
+    /// gzip, at a level from 1 to 9.
+    Gzip(u32),
+    /// LZ4 frames.
+    Lz4,
+    /// Zstandard, at a level from 1 to 22.
+    Zstd(i32),
+}
+
+impl Compression {
+    /// What stands behind a segment's name.
+    pub const fn suffix(self) -> &'static str {
+        match self {
+            Compression::None => "",
+            Compression::Gzip(_) => ".gz",
+            Compression::Lz4 => ".lz4",
+            Compression::Zstd(_) => ".zst",
+        }
+    }
+}
+
+/// What went wrong with a file.
+#[derive(Debug)]
+pub struct FileError {
+    /// The file.
+    pub path: PathBuf,
+    /// What was to be done with it.
+    pub doing: &'static str,
+    /// Why it could not.
+    pub error: io::Error,
+}
+
+impl fmt::Display for FileError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "could not {} \"{}\": {}", self.doing, self.path.display(), self.error)
+    }
+}
+
+impl std::error::Error for FileError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        Some(&self.error)
+    }
+}
+
+/// Says which file an error is about, and what was to be done with it.
+fn failed<'p>(doing: &'static str, path: &'p Path) -> impl FnOnce(io::Error) -> FileError + 'p {
+    move |error| FileError { path: path.to_owned(), doing, error }
+}
+
+/// Where WAL is written to, segment by segment.
+///
+/// After an error nothing has been lost: what was written stays, and [`Newest::find`] finds where to go on.
+#[derive(Debug)]
+pub struct Segments {
+    dir: PathBuf,
+    segment_size: u32,
+    compression: Compression,
+    open: Option<Open>,
+}
+
+/// The segment that is being written.
+#[derive(Debug)]
+struct Open {
+    name: SegmentName,
+    path: PathBuf,
+    sink: Sink,
+    /// Behind the last byte written.
+    position: Lsn,
+    /// Everything before this is on disk.
+    synced: Lsn,
+}
+
+/// A file, and what compresses on the way into it.
+enum Sink {
+    Plain(File),
+    Gzip(flate2::write::GzEncoder<File>),
+    Lz4(Box<lz4_flex::frame::FrameEncoder<File>>),
+    Zstd(zstd::stream::write::Encoder<'static, File>),
+}
+
+impl fmt::Debug for Sink {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            Sink::Plain(_) => "Plain",
+            Sink::Gzip(_) => "Gzip",
+            Sink::Lz4(_) => "Lz4",
+            Sink::Zstd(_) => "Zstd",
+        })
+    }
+}
+
+impl Sink {
+    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
+        match self {
+            Sink::Plain(file) => file.write_all(bytes),
+            Sink::Gzip(encoder) => encoder.write_all(bytes),
+            Sink::Lz4(encoder) => encoder.write_all(bytes),
+            Sink::Zstd(encoder) => encoder.write_all(bytes),
+        }
+    }
+
+    /// Has everything that was written stand in the file, and the file on disk.
+    fn sync(&mut self) -> io::Result<()> {
+        match self {
+            Sink::Plain(file) => file.sync_data(),
+            Sink::Gzip(encoder) => encoder.flush().and_then(|()| encoder.get_ref().sync_data()),
+            Sink::Lz4(encoder) => encoder.flush().and_then(|()| encoder.get_ref().sync_data()),
+            Sink::Zstd(encoder) => encoder.flush().and_then(|()| encoder.get_ref().sync_data()),
+        }
+    }
+
+    /// Ends what is compressed.
+    fn finish(self) -> io::Result<File> {
+        match self {
+            Sink::Plain(file) => Ok(file),
+            Sink::Gzip(encoder) => encoder.finish(),
+            Sink::Lz4(encoder) => encoder.finish().map_err(io::Error::other),
+            Sink::Zstd(encoder) => encoder.finish(),
+        }
+    }
+}
+
+impl Segments {
+    /// Writes segments of `segment_size` bytes into `dir`, which must be there.
+    pub fn new(dir: impl Into<PathBuf>, segment_size: u32, compression: Compression) -> Segments {
+        Segments { dir: dir.into(), segment_size, compression, open: None }
+    }
+
+    /// Writes WAL of `timeline` that starts at `lsn`: behind what was written before, or where nothing is open. Segments that become
+    /// whole are put on disk and lose their `.partial`; how many that were.
+    ///
+    /// # Errors
+    /// A file cannot be written. All that was written before stays.
+    pub fn write(&mut self, timeline: TimelineId, lsn: Lsn, mut data: &[u8]) -> Result<u32, FileError> {
+        let mut lsn = lsn;
+        let mut finished = 0;
+        while !data.is_empty() {
+            let name = SegmentName::of(timeline, lsn, self.segment_size);
+            let end = name.start(self.segment_size) + u64::from(self.segment_size);
+            let len = usize::try_from(end - lsn).unwrap_or(usize::MAX).min(data.len());
+            let (here, rest) = data.split_at_checked(len).unwrap_or((data, &[]));
+            let open = match &mut self.open {
+                Some(open) if open.name == name && open.position == lsn => open,
+                _ => {
+                    self.close()?;
+                    self.open.insert(Open::new(&self.dir, name, lsn, self.segment_size, self.compression)?)
+                }
+            };
+            open.sink.write_all(here).map_err(failed("write", &open.path))?;
+            (lsn, data) = (lsn + len as u64, rest);
+            open.position = lsn;
+            if lsn == end {
+                self.finish()?;
+                finished += 1;
+            }
+        }
+        Ok(finished)
+    }
+
+    /// Puts on disk what was written to the segment that is open.
+    ///
+    /// # Errors
+    /// The system cannot.
+    pub fn sync(&mut self) -> Result<(), FileError> {
+        if let Some(open) = self.open.as_mut().filter(|open| open.synced < open.position) {
+            open.sink.sync().map_err(failed("sync", &open.path))?;
+            open.synced = open.position;
+        }
+        Ok(())
+    }
+
+    /// Leaves the segment that is open as it is, `.partial`, on disk.
+    ///
+    /// # Errors
+    /// The system cannot put it on disk.
+    pub fn close(&mut self) -> Result<(), FileError> {
+        let Some(open) = self.open.take() else { return Ok(()) };
+        let path = open.path;
+        let file = open.sink.finish().map_err(failed("write", &path))?;
+        file.sync_all().map_err(failed("sync", &path))
+    }
+
+    /// The segment is whole.
+    fn finish(&mut self) -> Result<(), FileError> {
+        let Some(open) = self.open.take() else { return Ok(()) };
+        let path = open.path;
+        let file = open.sink.finish().map_err(failed("write", &path))?;
+        file.sync_all().map_err(failed("sync", &path))?;
+        let whole = self.dir.join(format!("{}{}", open.name, self.compression.suffix()));
+        fs::rename(&path, &whole).map_err(failed("rename", &path))?;
+        sync_directory(&self.dir)
+    }
+
+    /// Writes the history file of `timeline`, which is there whole or not at all. One that is there stays.
+    ///
+    /// # Errors
+    /// It cannot be written.
+    pub fn write_history(&self, timeline: TimelineId, content: &[u8]) -> Result<(), FileError> {
+        let path = self.dir.join(history::file_name(timeline));
+        if path.exists() {
+            return Ok(());
+        }
+        let temporary = self.dir.join(format!("{}.tmp", history::file_name(timeline)));
+        let write = |mut file: File| file.write_all(content).and_then(|()| file.sync_all());
+        File::create(&temporary).and_then(write).map_err(failed("write", &temporary))?;
+        fs::rename(&temporary, &path).map_err(failed("rename", &temporary))?;
+        sync_directory(&self.dir)
+    }
+}
+
+impl Open {
+    /// Opens the segment to write at `lsn`: anew from its start, or behind what is there.
+    fn new(dir: &Path, name: SegmentName, lsn: Lsn, segment_size: u32, compression: Compression) -> Result<Open, FileError> {
+        let path = dir.join(format!("{name}{}{PARTIAL}", compression.suffix()));
+        let at = lsn.segment_offset(segment_size);
+        let packed = compression != Compression::None;
+        if packed && at > 0 {
+            let error = io::Error::new(io::ErrorKind::InvalidInput, "a compressed segment can only be written from its start");
+            return Err(FileError { path, doing: "open", error });
+        }
+        let mut file = OpenOptions::new().write(true).create(true).truncate(packed).open(&path).map_err(failed("open", &path))?;
+        if !packed {
+            // The room is taken before there is WAL to lose; what is behind its end reads as zeroes, as in the server's own files.
+            reserve(&file, u64::from(segment_size)).map_err(failed("reserve room for", &path))?;
+            file.seek(SeekFrom::Start(u64::from(at))).map_err(failed("seek in", &path))?;
+        }
+        file.sync_all().map_err(failed("sync", &path))?;
+        sync_directory(dir)?;
+        let sink = match compression {
+            Compression::None => Ok(Sink::Plain(file)),
+            Compression::Gzip(level) => Ok(Sink::Gzip(flate2::write::GzEncoder::new(file, flate2::Compression::new(level)))),
+            Compression::Lz4 => Ok(Sink::Lz4(Box::new(lz4_flex::frame::FrameEncoder::new(file)))),
+            Compression::Zstd(level) => zstd::stream::write::Encoder::new(file, level).map(Sink::Zstd),
+        };
+        let sink = sink.map_err(failed("compress", &path))?;
+        Ok(Open { name, path, sink, position: lsn, synced: lsn })
+    }
+}
+
+/// Takes room on disk for `len` bytes, where the file system can.
+fn reserve(file: &File, len: u64) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, len) {
+        Ok(()) => return Ok(()),
+        Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL) => {}
+        Err(e) => return Err(e.into()),
+    }
+    if file.metadata()?.len() < len { file.set_len(len) } else { Ok(()) }
+}
+
+/// Has the names in a directory on disk.
+fn sync_directory(dir: &Path) -> Result<(), FileError> {
+    File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("sync", dir))
+}
+
+/// How far the WAL in a directory goes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Newest {
+    /// The newest segment.
+    pub segment: SegmentName,
+    /// Where to go on: behind it, if it is whole; behind its last whole record, if it is not; at its start, if it is compressed. A
+    /// record that ends the segment is written again, as the segment is not whole before that.
+    pub next: Lsn,
+    /// Start of the record before: the one at `next` links to it.
+    pub previous: Option<Lsn>,
+}
+
+impl Newest {
+    /// The newest segment in `dir`, compressed or not: the one that lies furthest, on the newest timeline that has it; `None`: there is
+    /// none.
+    ///
+    /// # Errors
+    /// The directory or the segment cannot be read.
+    pub fn find(dir: &Path, segment_size: u32) -> Result<Option<Newest>, FileError> {
+        let mut newest: Option<(u64, TimelineId, bool, PathBuf, SegmentName)> = None;
+        for entry in fs::read_dir(dir).map_err(failed("read", dir))? {
+            let path = entry.map_err(failed("read", dir))?.path();
+            let Some((name, is_whole)) = path.file_name().and_then(|name| segment(name.to_str()?)) else { continue };
+            let rank = (name.number(segment_size), name.timeline, is_whole);
+            if newest.as_ref().is_none_or(|(number, timeline, whole, ..)| rank > (*number, *timeline, *whole)) {
+                newest = Some((rank.0, rank.1, rank.2, path, name));
+            }
+        }
+        let Some((_, _, is_whole, path, segment)) = newest else { return Ok(None) };
+        let start = segment.start(segment_size);
+        let found = |next, previous| Ok(Some(Newest { segment, next, previous }));
+        if is_whole {
+            return found(start + u64::from(segment_size), None);
+        }
+        match path.to_str().and_then(|path| path.strip_suffix(PARTIAL)).is_some_and(|path| path.ends_with(&segment.to_string())) {
+            true => last_record(&path, start, start + u64::from(segment_size)).map_err(failed("read", &path)).and_then(|last| match last {
+                Some((previous, next)) => found(next, Some(previous)),
+                None => found(start, None),
+            }),
+            false => found(start, None),
+        }
+    }
+}
+
+/// The segment that a file's name tells, and whether it is whole.
+fn segment(file: &str) -> Option<(SegmentName, bool)> {
+    let (rest, is_whole) = file.strip_suffix(PARTIAL).map_or((file, true), |rest| (rest, false));
+    let name = [".gz", ".lz4", ".zst"].iter().find_map(|suffix| rest.strip_suffix(suffix)).unwrap_or(rest);
+    Some((name.parse().ok()?, is_whole))
+}
+
+/// Start and end of the last whole record of a segment from `start` to `end`, but for one that ends the segment.
+fn last_record(path: &Path, start: Lsn, end: Lsn) -> io::Result<Option<(Lsn, Lsn)>> {
+    let mut file = File::open(path)?;
+    let mut chunk = vec![0; 1 << 20];
+    let mut decoder = Decoder::new();
+    let mut last = None;
+    loop {
+        let len = file.read(&mut chunk)?;
+        decoder.feed(chunk.get(..len).unwrap_or_default());
+        while let Ok(Some(raw)) = decoder.next_record() {
+            // A whole record of another segment is none of this one.
+            if raw.lsn >= start && raw.end < end {
+                last = Some((raw.lsn, raw.end));
+            }
+        }
+        if len == 0 || decoder.end().is_some() || decoder.next_record().is_err() {
+            return Ok(last);
+        }
+    }
+}
+
+/// Format of WAL with segments of this size, from a server of this major.
+pub fn format(major: u8, segment_size: u32, wal_page_size: u32) -> WalFormat {
+    WalFormat { segment_size, wal_page_size, ..WalFormat::new(major) }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use pgwal_testkit::fixtures;
+
+    /// Two segments that follow each other, of a real server, and the timeline that they are on.
+    fn pair() -> (TimelineId, Vec<Vec<u8>>, SegmentName) {
+        let fixture = fixtures::all().into_iter().find(|fixture| fixture.major == 15 && fixture.scenario == "pgbench").unwrap();
+        let paths = fixture.segments();
+        let name: SegmentName = paths[0].file_name().unwrap().to_str().unwrap().get(..24).unwrap().parse().unwrap();
+        let segments = fixture.timelines().concat();
+        (name.timeline, segments, name)
+    }
+
+    fn names(dir: &Path) -> Vec<String> {
+        let mut names: Vec<String> = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect();
+        names.sort();
+        names
+    }
+
+    #[test]
+    fn segments_are_partial_until_they_are_whole() {
+        let (timeline, segments, name) = pair();
+        let size = segments[0].len() as u32;
+        let start = name.start(size);
+        for compression in [Compression::None, Compression::Gzip(5), Compression::Lz4, Compression::Zstd(3)] {
+            let dir = tempfile::tempdir().unwrap();
+            let suffix = compression.suffix();
+            let mut out = Segments::new(dir.path(), size, compression);
+            let wal = &segments[0];
+            let (first, second) = wal.split_at(100_001);
+            assert_eq!(out.write(timeline, start, first).unwrap(), 0);
+            assert_eq!(names(dir.path()), [format!("{name}{suffix}.partial")]);
+            out.sync().unwrap();
+            assert_eq!(out.write(timeline, start + first.len() as u64, second).unwrap(), 1);
+            assert_eq!(names(dir.path()), [format!("{name}{suffix}")]);
+            let whole = pgwal::Segment::open(dir.path().join(format!("{name}{suffix}"))).unwrap();
+            assert!(whole.bytes() == wal.as_slice(), "{compression:?}");
+            let newest = Newest::find(dir.path(), size).unwrap().unwrap();
+            assert_eq!(newest, Newest { segment: name, next: start + u64::from(size), previous: None });
+        }
+    }
+
+    #[test]
+    fn writing_goes_on_behind_the_last_whole_record() {
+        let (timeline, segments, name) = pair();
+        let size = segments[0].len() as u32;
+        let (start, wal) = (name.start(size), &segments[0]);
+        let dir = tempfile::tempdir().unwrap();
+        assert_eq!(Newest::find(dir.path(), size).unwrap(), None);
+        for cut in [0, 1, 100, 8192, 123_457, wal.len() - 1] {
+            let mut out = Segments::new(dir.path(), size, Compression::None);
+            out.write(timeline, start, &wal[..cut.max(1)]).unwrap();
+            out.close().unwrap();
+            let newest = Newest::find(dir.path(), size).unwrap().unwrap();
+            let at = newest.next.segment_offset(size) as usize;
+            assert!(newest.next >= start && at <= cut.max(1) + 7, "{newest:?}");
+            assert!(cut < 100_000 || newest.previous.is_some(), "{newest:?}");
+            let mut out = Segments::new(dir.path(), size, Compression::None);
+            assert_eq!(out.write(timeline, newest.next, &wal[at..]).unwrap(), 1);
+            assert!(fs::read(dir.path().join(name.to_string())).unwrap() == *wal);
+            fs::remove_file(dir.path().join(name.to_string())).unwrap();
+        }
+    }
+
+    #[test]
+    fn the_furthest_segment_is_the_newest() {
+        let dir = tempfile::tempdir().unwrap();
+        let size = 16 << 20;
+        for file in ["000000010000000000000005", "00000002.history", "000000010000000000000007.gz", "000000020000000000000007.lz4.partial"]
+        {
+            fs::write(dir.path().join(file), b"").unwrap();
+        }
+        let newest = Newest::find(dir.path(), size).unwrap().unwrap();
+        assert_eq!((newest.segment.to_string().as_str(), newest.next), ("000000020000000000000007", Lsn(7 << 24)));
+        fs::write(dir.path().join("000000020000000000000007.zst"), b"").unwrap();
+        assert_eq!(Newest::find(dir.path(), size).unwrap().unwrap().next, Lsn(8 << 24));
+    }
+
+    #[test]
+    fn a_history_file_is_written_once() {
+        let dir = tempfile::tempdir().unwrap();
+        let out = Segments::new(dir.path(), 1 << 20, Compression::None);
+        out.write_history(TimelineId(2), b"1\t0/3000148\tno recovery target specified\n").unwrap();
+        out.write_history(TimelineId(2), b"something else").unwrap();
+        assert_eq!(names(dir.path()), ["00000002.history"]);
+        assert!(fs::read(dir.path().join("00000002.history")).unwrap().starts_with(b"1\t0/3000148"));
+    }
+
+    #[test]
+    fn an_error_names_the_file() {
+        let mut out = Segments::new("/nowhere", 1 << 20, Compression::None);
+        let error = out.write(TimelineId(1), Lsn(1 << 20), b"WAL").unwrap_err().to_string();
+        assert!(error.starts_with("could not open \"/nowhere/000000010000000000000001.partial\": "), "{error}");
+    }
+}
