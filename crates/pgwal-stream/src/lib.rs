@@ -7,4 +7,5 @@
 
 pub mod command;
 pub mod message;
+pub mod receiver;
 pub mod segments;

@@ -682,6 +682,12 @@ impl Decoder {
         Decoder { strict: true, ..Decoder::starting_at(start, fmt) }
     }
 
+    /// Like [`Decoder::strict_at`], behind the record that starts at `previous`, which the first one must link to: a record starts at
+    /// `start`, or a page whose header it follows.
+    pub fn strict_behind(previous: Lsn, start: Lsn, fmt: WalFormat) -> Decoder {
+        Decoder { strict: true, framer: Some(Framer::behind(Some(previous), None, fmt, start)), ..Decoder::default() }
+    }
+
     /// Takes the next bytes of the WAL.
     pub fn feed(&mut self, chunk: &[u8]) {
         self.buffer.drain(..self.used);
