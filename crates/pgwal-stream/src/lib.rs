@@ -7,5 +7,6 @@
 
 pub mod command;
 pub mod message;
+pub mod receive;
 pub mod receiver;
 pub mod segments;

@@ -7,6 +7,7 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 
 use pgwal::history;
+use pgwal::source::Wal;
 use pgwal::{Decoder, Lsn, SegmentName, TimelineId, WalFormat};
 
 /// What stands behind the name of a segment that is not whole yet.
@@ -210,15 +211,20 @@ impl Segments {
         sync_directory(&self.dir)
     }
 
+    /// Whether the history file of `timeline` is there.
+    pub fn has_history(&self, timeline: TimelineId) -> bool {
+        self.dir.join(history::file_name(timeline)).exists()
+    }
+
     /// Writes the history file of `timeline`, which is there whole or not at all. One that is there stays.
     ///
     /// # Errors
     /// It cannot be written.
     pub fn write_history(&self, timeline: TimelineId, content: &[u8]) -> Result<(), FileError> {
-        let path = self.dir.join(history::file_name(timeline));
-        if path.exists() {
+        if self.has_history(timeline) {
             return Ok(());
         }
+        let path = self.dir.join(history::file_name(timeline));
         let temporary = self.dir.join(format!("{}.tmp", history::file_name(timeline)));
         let write = |mut file: File| file.write_all(content).and_then(|()| file.sync_all());
         File::create(&temporary).and_then(write).map_err(failed("write", &temporary))?;
@@ -282,6 +288,8 @@ pub struct Newest {
     pub next: Lsn,
     /// Start of the record before: the one at `next` links to it.
     pub previous: Option<Lsn>,
+    /// Cluster that the segment is of; `None`: it does not say.
+    pub system_identifier: Option<u64>,
 }
 
 impl Newest {
@@ -302,7 +310,8 @@ impl Newest {
         }
         let Some((_, _, is_whole, path, segment)) = newest else { return Ok(None) };
         let start = segment.start(segment_size);
-        let found = |next, previous| Ok(Some(Newest { segment, next, previous }));
+        let system_identifier = Wal::open(&[&path], None).ok().and_then(|wal| wal.system_identifier());
+        let found = |next, previous| Ok(Some(Newest { segment, next, previous, system_identifier }));
         if is_whole {
             return found(start + u64::from(segment_size), None);
         }
@@ -388,7 +397,9 @@ mod tests {
             let whole = pgwal::Segment::open(dir.path().join(format!("{name}{suffix}"))).unwrap();
             assert!(whole.bytes() == wal.as_slice(), "{compression:?}");
             let newest = Newest::find(dir.path(), size).unwrap().unwrap();
-            assert_eq!(newest, Newest { segment: name, next: start + u64::from(size), previous: None });
+            assert_eq!((newest.segment, newest.next, newest.previous), (name, start + u64::from(size), None));
+            let (_, header) = pgwal::page::PageHeader::read(wal).unwrap();
+            assert_eq!(newest.system_identifier, header.long.map(|long| long.system_identifier));
         }
     }
 

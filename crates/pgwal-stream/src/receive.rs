@@ -1,0 +1,678 @@
+//! Receiving WAL from a walsender, timeline after timeline. C: bin/pg_basebackup/receivelog.c, pg_receivewal.c.
+
+use std::fmt;
+use std::path::PathBuf;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
+
+use pgwal::types::TimestampTz;
+use pgwal::{Lsn, TimelineId, WalFormat};
+
+use crate::command::Command;
+use crate::message::{FromWalReceiver, FromWalSender, MessageError, NextTimeline};
+use crate::receiver::{OnDamage, Receiver, Start, TakeError};
+use crate::segments::{Compression, FileError, Newest, Segments};
+
+/// What a connection to a walsender can do.
+pub trait Walsender {
+    /// What goes wrong on the connection, or what the server says against a command.
+    type Error: std::error::Error + 'static;
+
+    /// Major version of the server.
+    fn major(&self) -> u8;
+
+    /// Sends a command; the rows that it brings, each a list of values that may be null.
+    ///
+    /// # Errors
+    /// The connection breaks, or the server refuses.
+    fn rows(&mut self, command: &Command<'_>) -> Result<Vec<Row>, Self::Error>;
+
+    /// Sends a command that starts streaming. `Some`: there is nothing left of that timeline, and this is the next one.
+    ///
+    /// # Errors
+    /// The connection breaks, or the server refuses.
+    fn start(&mut self, command: &Command<'_>) -> Result<Option<NextTimeline>, Self::Error>;
+
+    /// What comes next of the stream, until then; sooner where `stop` is set.
+    ///
+    /// # Errors
+    /// The connection breaks, or the server ends the stream with an error.
+    fn next(&mut self, until: Instant, stop: &AtomicBool) -> Result<Event<'_>, Self::Error>;
+
+    /// Sends a message into the stream.
+    ///
+    /// # Errors
+    /// The connection breaks.
+    fn send(&mut self, message: &[u8]) -> Result<(), Self::Error>;
+
+    /// Ends the stream from this side and reads what still comes of it. The next timeline, where the server ended it because there is
+    /// nothing left of this one.
+    ///
+    /// # Errors
+    /// The connection breaks.
+    fn end(&mut self) -> Result<Option<NextTimeline>, Self::Error>;
+}
+
+/// A row of what a command brings.
+pub type Row = Vec<Option<Vec<u8>>>;
+
+/// What comes of a stream.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Event<'a> {
+    /// The content of a `CopyData`.
+    Message(&'a [u8]),
+    /// Nothing has come.
+    Nothing,
+    /// The server has ended the stream.
+    End,
+}
+
+/// What is received, and where to.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Directory of the segments.
+    pub dir: PathBuf,
+    /// How they are compressed.
+    pub compression: Compression,
+    /// The slot that remembers how far this is.
+    pub slot: Option<String>,
+    /// Everything is put on disk and acknowledged as it comes.
+    pub synchronous: bool,
+    /// How often the server is told how far this is.
+    pub status_interval: Duration,
+    /// Nothing behind this is wanted.
+    pub end: Option<Lsn>,
+    /// What becomes of WAL that is damaged.
+    pub on_damage: OnDamage,
+}
+
+/// What happens while WAL is received.
+#[derive(Debug)]
+pub enum Notice<'a> {
+    /// Streaming starts.
+    Starting {
+        /// From here.
+        lsn: Lsn,
+        /// On this timeline.
+        timeline: TimelineId,
+    },
+    /// The server went on to another timeline.
+    Switched {
+        /// The timeline that ended.
+        from: TimelineId,
+        /// The next one.
+        to: NextTimeline,
+    },
+    /// Something has been written.
+    Written {
+        /// Everything before this.
+        written: Lsn,
+        /// Where the WAL ends on the server.
+        server_end: Lsn,
+    },
+    /// Damage has been written.
+    Damage(&'a pgwal::Error),
+}
+
+/// Why receiving ended without an error.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Outcome {
+    /// It was to stop.
+    Stopped,
+    /// It got to the end that was asked for.
+    Reached(Lsn),
+    /// The server ended the stream, as it does when it is shut down.
+    Ended,
+}
+
+/// Why WAL cannot be received.
+#[derive(Debug)]
+pub enum ReceiveError<E> {
+    /// The connection, or what the server says.
+    Server(E),
+    /// A message of the server.
+    Message(MessageError),
+    /// What the server says does not say what it should.
+    Answer {
+        /// The command.
+        command: String,
+        /// What was expected of its answer.
+        expected: &'static str,
+        /// What was found.
+        found: String,
+    },
+    /// A file.
+    File(FileError),
+    /// The WAL that came.
+    Wal(TakeError),
+    /// The WAL in the directory is of another cluster.
+    System {
+        /// That of the WAL in the directory.
+        expected: u64,
+        /// That of the server.
+        found: u64,
+    },
+    /// The WAL in the directory is of a newer timeline than the server's.
+    Timeline {
+        /// That of the directory.
+        directory: TimelineId,
+        /// That of the server.
+        server: TimelineId,
+    },
+}
+
+impl<E: fmt::Display> fmt::Display for ReceiveError<E> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ReceiveError::Server(error) => error.fmt(f),
+            ReceiveError::Message(error) => write!(f, "the server sent {error}"),
+            ReceiveError::Answer { command, expected, found } => {
+                write!(f, "the server answered {command} with {found}: expected {expected}")
+            }
+            ReceiveError::File(error) => error.fmt(f),
+            ReceiveError::Wal(error) => error.fmt(f),
+            ReceiveError::System { expected, found } => {
+                write!(f, "the WAL in the directory is of a cluster with system identifier {expected}, and the server's is {found}")
+            }
+            ReceiveError::Timeline { directory, server } => {
+                write!(f, "the WAL in the directory is of timeline {directory}, and the server is on timeline {server}")
+            }
+        }
+    }
+}
+
+impl<E: std::error::Error + 'static> std::error::Error for ReceiveError<E> {}
+
+impl<E> From<FileError> for ReceiveError<E> {
+    fn from(error: FileError) -> Self {
+        ReceiveError::File(error)
+    }
+}
+
+impl<E> From<TakeError> for ReceiveError<E> {
+    fn from(error: TakeError) -> Self {
+        match error {
+            TakeError::File(error) => ReceiveError::File(error),
+            error => ReceiveError::Wal(error),
+        }
+    }
+}
+
+/// Who the server is. C: `IDENTIFY_SYSTEM`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct System {
+    /// Its system identifier.
+    pub identifier: u64,
+    /// The timeline that it is on.
+    pub timeline: TimelineId,
+    /// Up to where its WAL is on disk.
+    pub flushed: Lsn,
+    /// Format of its WAL.
+    pub fmt: WalFormat,
+}
+
+impl System {
+    /// Asks the server.
+    ///
+    /// # Errors
+    /// The connection breaks, or the answers are not what they should be.
+    pub fn ask<S: Walsender>(server: &mut S) -> Result<System, ReceiveError<S::Error>> {
+        let row = one_row(server, &Command::IdentifySystem)?;
+        let wrong = |what: &'static str| ReceiveError::Answer {
+            command: Command::IdentifySystem.to_string(),
+            expected: what,
+            found: row.iter().map(|value| value.as_deref().unwrap_or("null").to_owned()).collect::<Vec<_>>().join(", "),
+        };
+        let text = |at: usize| row.get(at).and_then(Option::as_deref).unwrap_or_default();
+        let identifier = text(0).parse().map_err(|_| wrong("a system identifier, a timeline and an LSN"))?;
+        let timeline = TimelineId(text(1).parse().map_err(|_| wrong("a timeline"))?);
+        let flushed = text(2).parse().map_err(|_| wrong("an LSN"))?;
+        let segment_size = size(server, "wal_segment_size")?;
+        let wal_page_size = size(server, "wal_block_size")?;
+        let fmt = WalFormat { segment_size, wal_page_size, ..WalFormat::new(server.major()) };
+        Ok(System { identifier, timeline, flushed, fmt })
+    }
+}
+
+/// The only row that a command brings, as text.
+fn one_row<S: Walsender>(server: &mut S, command: &Command<'_>) -> Result<Vec<Option<String>>, ReceiveError<S::Error>> {
+    let mut rows = server.rows(command).map_err(ReceiveError::Server)?;
+    let (Some(row), true) = (rows.pop(), rows.is_empty()) else {
+        let found = format!("{} rows", rows.len());
+        return Err(ReceiveError::Answer { command: command.to_string(), expected: "one row", found });
+    };
+    Ok(row.into_iter().map(|value| value.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())).collect())
+}
+
+/// A setting that is a number of bytes, as `16MB` or `8192`.
+fn size<S: Walsender>(server: &mut S, setting: &'static str) -> Result<u32, ReceiveError<S::Error>> {
+    let command = Command::Show(setting);
+    let value = one_row(server, &command)?.into_iter().next().flatten().unwrap_or_default();
+    let digits = value.find(|c: char| !c.is_ascii_digit()).unwrap_or(value.len());
+    let (number, unit) = value.split_at_checked(digits).unwrap_or_default();
+    let shift = match unit {
+        "" => Some(0),
+        "kB" => Some(10),
+        "MB" => Some(20),
+        "GB" => Some(30),
+        _ => None,
+    };
+    let bytes = number.parse::<u32>().ok().zip(shift).and_then(|(number, shift)| number.checked_mul(1 << shift));
+    let is_size = |bytes: &u32| bytes.is_power_of_two() && (1 << 10..=1 << 30).contains(bytes);
+    bytes.filter(is_size).ok_or(ReceiveError::Answer { command: command.to_string(), expected: "a size", found: format!("\"{value}\"") })
+}
+
+/// Receives WAL until `stop` is set, the end that was asked for, the end of the stream, or an error. What was written stays, and another
+/// call goes on behind it.
+///
+/// # Errors
+/// It cannot go on; what to do depends on the [`ReceiveError`].
+pub fn receive<S: Walsender>(
+    server: &mut S,
+    options: &Options,
+    stop: &AtomicBool,
+    notice: &mut dyn FnMut(Notice<'_>),
+) -> Result<Outcome, ReceiveError<S::Error>> {
+    let system = System::ask(server)?;
+    let mut start = first(server, options, &system)?;
+    loop {
+        let segments = Segments::new(&options.dir, system.fmt.segment_size, options.compression);
+        keep_history(server, &segments, start.timeline)?;
+        let command = Command::StartReplication { slot: options.slot.as_deref(), start: start.lsn, timeline: start.timeline };
+        notice(Notice::Starting { lsn: start.lsn, timeline: start.timeline });
+        let next = match server.start(&command).map_err(ReceiveError::Server)? {
+            Some(next) => Some(next),
+            None => {
+                let mut receiver = Receiver::new(segments, system.fmt, start, options.on_damage);
+                let result = stream(server, &mut receiver, options, stop, notice);
+                // Whatever happened, what has been written is to be found again.
+                let closed = receiver.close();
+                let ended = result?;
+                closed?;
+                match ended {
+                    Ended::ByServer(next) => next,
+                    Ended::Stopped => return Ok(Outcome::Stopped),
+                    Ended::Reached(lsn) => return Ok(Outcome::Reached(lsn)),
+                }
+            }
+        };
+        let Some(next) = next else { return Ok(Outcome::Ended) };
+        notice(Notice::Switched { from: start.timeline, to: next });
+        // The segment of the new timeline has what the old one had before the switch.
+        let lsn = Lsn(next.start.0 - next.start.segment_offset(system.fmt.segment_size));
+        start = Start { timeline: next.timeline, lsn, previous: None };
+    }
+}
+
+/// Where to start: behind the WAL in the directory; else where the slot is; else where the server is, from the start of that segment.
+fn first<S: Walsender>(server: &mut S, options: &Options, system: &System) -> Result<Start, ReceiveError<S::Error>> {
+    let size = system.fmt.segment_size;
+    let segment_start = |lsn: Lsn| Lsn(lsn.0 - lsn.segment_offset(size));
+    if let Some(newest) = Newest::find(&options.dir, size)? {
+        let timeline = newest.segment.timeline;
+        if timeline > system.timeline {
+            return Err(ReceiveError::Timeline { directory: timeline, server: system.timeline });
+        }
+        if let Some(expected) = newest.system_identifier
+            && expected != system.identifier
+        {
+            return Err(ReceiveError::System { expected, found: system.identifier });
+        }
+        return Ok(Start { timeline, lsn: newest.next, previous: newest.previous });
+    }
+    // Before 15, a walsender does not say where a slot is.
+    if let (Some(slot), true) = (&options.slot, system.fmt.since(15)) {
+        let row = one_row(server, &Command::ReadReplicationSlot(slot))?;
+        let value = |at: usize| row.get(at).cloned().flatten();
+        if let (Some(lsn), Some(timeline)) = (value(1).and_then(|lsn| lsn.parse().ok()), value(2).and_then(|tli| tli.parse().ok())) {
+            return Ok(Start { timeline: TimelineId(timeline), lsn: segment_start(lsn), previous: None });
+        }
+    }
+    Ok(Start { timeline: system.timeline, lsn: segment_start(system.flushed), previous: None })
+}
+
+/// Has the history file of `timeline` in the directory; the first one has none.
+fn keep_history<S: Walsender>(server: &mut S, segments: &Segments, timeline: TimelineId) -> Result<(), ReceiveError<S::Error>> {
+    if timeline.0 <= 1 || segments.has_history(timeline) {
+        return Ok(());
+    }
+    let command = Command::TimelineHistory(timeline);
+    let rows = server.rows(&command).map_err(ReceiveError::Server)?;
+    match rows.into_iter().next().and_then(|row| row.into_iter().nth(1).flatten()) {
+        Some(content) => Ok(segments.write_history(timeline, &content)?),
+        None => Err(ReceiveError::Answer { command: command.to_string(), expected: "the content of a file", found: "nothing".to_owned() }),
+    }
+}
+
+/// Why a stream ended.
+enum Ended {
+    ByServer(Option<NextTimeline>),
+    Stopped,
+    Reached(Lsn),
+}
+
+/// Receives one stream.
+fn stream<S: Walsender>(
+    server: &mut S,
+    receiver: &mut Receiver,
+    options: &Options,
+    stop: &AtomicBool,
+    notice: &mut dyn FnMut(Notice<'_>),
+) -> Result<Ended, ReceiveError<S::Error>> {
+    // Who names no slot and does not wait for the disk must not look like a synchronous standby.
+    let reports_flush = options.slot.is_some() || options.synchronous;
+    let mut due = Instant::now() + options.status_interval;
+    let mut message = Vec::new();
+    loop {
+        if stop.load(Ordering::Relaxed) {
+            receiver.sync()?;
+            report(server, receiver, reports_flush, &mut message)?;
+            return end(server, Ended::Stopped);
+        }
+        let mut wants_report = false;
+        match server.next(due, stop).map_err(ReceiveError::Server)? {
+            Event::Message(bytes) => match FromWalSender::read(bytes).map_err(ReceiveError::Message)? {
+                FromWalSender::XLogData(wal) => {
+                    let server_end = wal.server_end;
+                    receiver.take(&wal)?;
+                    receiver.damage().iter().for_each(|error| notice(Notice::Damage(error)));
+                    notice(Notice::Written { written: receiver.written(), server_end });
+                    if options.synchronous {
+                        receiver.sync()?;
+                        wants_report = true;
+                    }
+                }
+                FromWalSender::Keepalive(keepalive) => {
+                    notice(Notice::Written { written: receiver.written(), server_end: keepalive.server_end });
+                    wants_report = keepalive.wants_reply;
+                }
+            },
+            Event::Nothing => {}
+            Event::End => {
+                receiver.sync()?;
+                let next = server.end().map_err(ReceiveError::Server)?;
+                return Ok(Ended::ByServer(next));
+            }
+        }
+        if options.end.is_some_and(|end| receiver.written() > end) {
+            receiver.sync()?;
+            report(server, receiver, reports_flush, &mut message)?;
+            return end(server, Ended::Reached(receiver.written()));
+        }
+        if wants_report || Instant::now() >= due {
+            // A server that shuts down waits until all it sent is on disk here.
+            if reports_flush && !receiver.is_synced() {
+                receiver.sync()?;
+            }
+            report(server, receiver, reports_flush, &mut message)?;
+            due = Instant::now() + options.status_interval;
+        }
+    }
+}
+
+/// Ends the stream from this side.
+fn end<S: Walsender>(server: &mut S, ended: Ended) -> Result<Ended, ReceiveError<S::Error>> {
+    server.end().map_err(ReceiveError::Server)?;
+    Ok(ended)
+}
+
+/// Tells the server how far this is.
+fn report<S: Walsender>(
+    server: &mut S,
+    receiver: &Receiver,
+    reports_flush: bool,
+    message: &mut Vec<u8>,
+) -> Result<(), ReceiveError<S::Error>> {
+    let mut status = receiver.status(now(), false);
+    if !reports_flush {
+        status.flush = Lsn::INVALID;
+    }
+    message.clear();
+    FromWalReceiver::Status(status).write(message);
+    server.send(message).map_err(ReceiveError::Server)
+}
+
+/// The time, as the server counts it.
+fn now() -> TimestampTz {
+    /// Seconds from 1970 to 2000.
+    const EPOCH: i64 = 946_684_800;
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    TimestampTz(i64::try_from(since.as_micros()).unwrap_or(i64::MAX).saturating_sub(EPOCH * 1_000_000))
+}
+
+#[cfg(test)]
+mod tests {
+    use std::collections::VecDeque;
+    use std::fs;
+
+    use super::*;
+    use crate::message::{Keepalive, StandbyStatus, XLogData};
+    use pgwal::frame::first_format;
+    use pgwal::history::History;
+    use pgwal_testkit::fixtures;
+
+    /// A walsender with the WAL of a real failover: timeline 1, and timeline 2, which forked off it.
+    struct Fake {
+        fmt: WalFormat,
+        system_identifier: u64,
+        /// First LSN and bytes of each timeline.
+        timelines: Vec<(Lsn, Vec<u8>)>,
+        history: Vec<u8>,
+        switch: Lsn,
+        slot: Option<Lsn>,
+        /// Messages to come, in front of the WAL.
+        queue: VecDeque<Vec<u8>>,
+        streamed: Option<(usize, Lsn)>,
+        message: Vec<u8>,
+        commands: Vec<String>,
+        statuses: Vec<StandbyStatus>,
+    }
+
+    impl Fake {
+        fn new() -> Fake {
+            let fixtures = fixtures::all();
+            let fixture = fixtures.iter().find(|fixture| fixture.major == 15 && fixture.scenario == "timeline2").unwrap();
+            let history = fixture.read("00000002.history").unwrap();
+            let switch = History::parse(TimelineId(2), &history).unwrap().ancestors[0].switch;
+            let mut first =
+                fixture.segments().iter().filter(|path| path.to_str().unwrap().contains("/00000001")).fold(Vec::new(), |mut all, path| {
+                    all.extend(fs::read(path).unwrap());
+                    all
+                });
+            let second =
+                fixture.segments().iter().find(|path| path.to_str().unwrap().contains("/00000002")).map(|path| fs::read(path).unwrap());
+            let second = second.unwrap();
+            let (fmt, start) = first_format(&first).unwrap();
+            let (_, second_start) = first_format(&second).unwrap();
+            if first.len() as u64 <= switch - start {
+                // The segment that the switch lies in is there with the new timeline, up to there.
+                first.extend(&second[..(switch - second_start) as usize]);
+            }
+            let system_identifier = pgwal::source::Wal::open(&[&fixture.segments()[0]], None).unwrap().system_identifier().unwrap();
+            Fake {
+                fmt,
+                system_identifier,
+                timelines: vec![(start, first), (second_start, second)],
+                history,
+                switch,
+                slot: None,
+                queue: VecDeque::new(),
+                streamed: None,
+                message: Vec::new(),
+                commands: Vec::new(),
+                statuses: Vec::new(),
+            }
+        }
+
+        fn next_timeline(&self) -> NextTimeline {
+            NextTimeline { timeline: TimelineId(2), start: self.switch }
+        }
+    }
+
+    fn row(values: &[&str]) -> Vec<Row> {
+        vec![values.iter().map(|value| Some(value.as_bytes().to_vec())).collect()]
+    }
+
+    impl Walsender for Fake {
+        type Error = Unknown;
+
+        fn major(&self) -> u8 {
+            self.fmt.major
+        }
+
+        fn rows(&mut self, command: &Command<'_>) -> Result<Vec<Row>, Unknown> {
+            self.commands.push(command.to_string());
+            Ok(match command {
+                Command::IdentifySystem => {
+                    row(&[&self.system_identifier.to_string(), "2", &(self.timelines[1].0 + 900_000).to_string(), ""])
+                }
+                Command::Show("wal_segment_size") => row(&[&format!("{}MB", self.fmt.segment_size >> 20)]),
+                Command::Show(_) => row(&["8192"]),
+                Command::TimelineHistory(_) => vec![vec![Some(b"00000002.history".to_vec()), Some(self.history.clone())]],
+                Command::ReadReplicationSlot(_) => match self.slot {
+                    Some(lsn) => row(&["physical", &lsn.to_string(), "1"]),
+                    None => vec![vec![None, None, None]],
+                },
+                _ => return Err(Unknown),
+            })
+        }
+
+        fn start(&mut self, command: &Command<'_>) -> Result<Option<NextTimeline>, Unknown> {
+            self.commands.push(command.to_string());
+            let Command::StartReplication { start, timeline, .. } = *command else { return Err(Unknown) };
+            self.streamed = Some((timeline.0 as usize - 1, start));
+            Ok((timeline.0 == 1 && start >= self.switch).then(|| self.next_timeline()))
+        }
+
+        fn next(&mut self, _: Instant, _: &AtomicBool) -> Result<Event<'_>, Unknown> {
+            if let Some(message) = self.queue.pop_front() {
+                self.message = message;
+                return Ok(Event::Message(&self.message));
+            }
+            let (at, lsn) = self.streamed.unwrap();
+            let (first, bytes) = &self.timelines[at];
+            let end = if at == 0 { self.switch } else { *first + bytes.len() as u64 };
+            if lsn >= end {
+                return Ok(Event::End);
+            }
+            let from = (lsn - *first) as usize;
+            let len = 70_001.min((end - lsn) as usize);
+            self.message.clear();
+            let wal = XLogData { start: lsn, server_end: end, time: TimestampTz(0), data: &bytes[from..from + len] };
+            FromWalSender::XLogData(wal).write(&mut self.message);
+            self.streamed = Some((at, lsn + len as u64));
+            Ok(Event::Message(&self.message))
+        }
+
+        fn send(&mut self, message: &[u8]) -> Result<(), Unknown> {
+            if let Ok(FromWalReceiver::Status(status)) = FromWalReceiver::read(message) {
+                self.statuses.push(status);
+            }
+            Ok(())
+        }
+
+        fn end(&mut self) -> Result<Option<NextTimeline>, Unknown> {
+            Ok(self.streamed.filter(|&(at, lsn)| at == 0 && lsn >= self.switch).map(|_| self.next_timeline()))
+        }
+    }
+
+    /// What the fake says to what it does not expect.
+    #[derive(Debug)]
+    struct Unknown;
+
+    impl fmt::Display for Unknown {
+        fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+            f.write_str("the fake does not know this command")
+        }
+    }
+
+    impl std::error::Error for Unknown {}
+
+    fn options(dir: &std::path::Path) -> Options {
+        Options {
+            dir: dir.to_owned(),
+            compression: Compression::None,
+            slot: None,
+            synchronous: false,
+            status_interval: Duration::from_secs(10),
+            end: None,
+            on_damage: OnDamage::Stop,
+        }
+    }
+
+    fn run(server: &mut Fake, options: &Options) -> Result<Outcome, ReceiveError<Unknown>> {
+        receive(server, options, &AtomicBool::new(false), &mut |_| {})
+    }
+
+    #[test]
+    fn streaming_goes_on_over_a_switch_of_timelines() {
+        let mut server = Fake::new();
+        server.slot = Some(server.timelines[0].0 + 1000);
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options { slot: Some("s".to_owned()), ..options(dir.path()) };
+        assert_eq!(run(&mut server, &options).unwrap(), Outcome::Ended);
+        let (start, first) = &server.timelines[0];
+        let size = server.fmt.segment_size as usize;
+        let name = pgwal::SegmentName::of(TimelineId(1), *start, server.fmt.segment_size).to_string();
+        assert!(fs::read(dir.path().join(name)).unwrap() == first[..size]);
+        let partial = pgwal::SegmentName::of(TimelineId(1), server.switch, server.fmt.segment_size);
+        let partial = fs::read(dir.path().join(format!("{partial}.partial"))).unwrap();
+        let len = (server.switch - *start) as usize % size;
+        assert!(partial[..len] == first[size..size + len] && partial[len..].iter().all(|&byte| byte == 0) && partial.len() == size);
+        assert_eq!(fs::read(dir.path().join("00000002.history")).unwrap(), server.history);
+        let name = pgwal::SegmentName::of(TimelineId(2), server.timelines[1].0, server.fmt.segment_size).to_string();
+        assert!(fs::read(dir.path().join(name)).unwrap() == server.timelines[1].1);
+    }
+
+    #[test]
+    fn a_keepalive_is_answered_and_synchronous_means_at_once() {
+        for synchronous in [false, true] {
+            let mut server = Fake::new();
+            let mut keepalive = Vec::new();
+            FromWalSender::Keepalive(Keepalive { server_end: Lsn(9), time: TimestampTz(0), wants_reply: true }).write(&mut keepalive);
+            server.queue.push_back(keepalive);
+            let dir = tempfile::tempdir().unwrap();
+            let options = Options { synchronous, end: Some(server.timelines[1].0 + 900_000), ..options(dir.path()) };
+            // Without a slot, streaming starts where the server is.
+            let outcome = run(&mut server, &options).unwrap();
+            assert!(matches!(outcome, Outcome::Reached(lsn) if lsn > server.timelines[1].0 + 900_000), "{outcome:?}");
+            assert!(!server.statuses.is_empty());
+            assert_eq!(server.statuses.iter().any(|status| status.flush.is_valid()), synchronous);
+            assert!(!synchronous || server.statuses.len() > 10, "{}", server.statuses.len());
+            assert!(server.statuses.iter().all(|status| status.flush <= status.write));
+        }
+    }
+
+    #[test]
+    fn wal_of_another_cluster_and_of_a_newer_timeline_is_left_alone() {
+        let mut server = Fake::new();
+        let dir = tempfile::tempdir().unwrap();
+        let name = pgwal::SegmentName::of(TimelineId(2), server.timelines[1].0, server.fmt.segment_size).to_string();
+        fs::write(dir.path().join(&name), &server.timelines[1].1).unwrap();
+        server.system_identifier += 1;
+        let error = run(&mut server, &options(dir.path())).unwrap_err();
+        assert!(matches!(error, ReceiveError::System { expected, found } if expected + 1 == found), "{error}");
+        server.system_identifier -= 1;
+        fs::rename(dir.path().join(&name), dir.path().join(name.replacen("00000002", "00000003", 1))).unwrap();
+        let error = run(&mut server, &options(dir.path())).unwrap_err();
+        assert_eq!(error.to_string(), "the WAL in the directory is of timeline 3, and the server is on timeline 2");
+    }
+
+    #[test]
+    fn stopping_leaves_what_was_written() {
+        let mut server = Fake::new();
+        let dir = tempfile::tempdir().unwrap();
+        let stop = AtomicBool::new(false);
+        let mut written = Lsn::INVALID;
+        let outcome = receive(&mut server, &options(dir.path()), &stop, &mut |notice| {
+            if let Notice::Written { written: now, .. } = notice {
+                written = now;
+                stop.store(true, Ordering::Relaxed);
+            }
+        });
+        assert_eq!(outcome.unwrap(), Outcome::Stopped);
+        assert_eq!(server.statuses.last().map(|status| status.write), Some(written));
+        let newest = Newest::find(dir.path(), server.fmt.segment_size).unwrap().unwrap();
+        assert!(newest.next <= written && newest.previous.is_some(), "{newest:?}");
+    }
+}
