@@ -282,7 +282,7 @@ mod tests {
             while receiver.written() - wal.start < wal.bytes.len() as u64 {
                 receiver.take(&wal.data(receiver.written(), len)).unwrap();
                 assert!(receiver.flushed() <= receiver.written());
-                if receiver.written().0 % 3 == 0 {
+                if receiver.written().0.is_multiple_of(3) {
                     receiver.sync().unwrap();
                     assert!(receiver.is_synced());
                 }

@@ -247,7 +247,7 @@ impl Open {
         if !packed {
             // The room is taken before there is WAL to lose; what is behind its end reads as zeroes, as in the server's own files.
             reserve(&file, u64::from(segment_size)).map_err(failed("reserve room for", &path))?;
-            file.seek(SeekFrom::Start(u64::from(at))).map_err(failed("seek in", &path))?;
+            file.seek(SeekFrom::Start(at)).map_err(failed("seek in", &path))?;
         }
         file.sync_all().map_err(failed("sync", &path))?;
         sync_directory(dir)?;

@@ -2,6 +2,9 @@
 //!
 //! [`Segment`] maps one segment and [`records`] iterates over a few of them. [`Wal`] is a plan over any number of inputs;
 //! its [`Extents`] come a few megabytes at a time, so that memory stays bounded however large the input.
+//!
+//! Segments and large pieces of files are mapped. A file that another process cuts short meanwhile, as `cp` does when it writes over it, ends
+//! this one with SIGBUS; a program that reads what others may overwrite should have a handler that says so, as the command has.
 
 mod archive;
 mod data;
