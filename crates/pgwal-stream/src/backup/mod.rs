@@ -1,0 +1,3 @@
+//! Base backups.
+
+pub mod manifest;
