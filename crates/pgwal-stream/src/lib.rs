@@ -1,12 +1,16 @@
 //! Streaming replication: the WAL of a live server, taken as a standby's walreceiver takes it.
 //!
 //! - [`command`] has the commands that a walsender takes.
+//! - [`connection`] talks to a server: TLS, logging in, queries, COPY.
+//! - [`conninfo`] has where and how to connect: connection strings, service and password files, variables.
 //! - [`message`] has what walsender and walreceiver say to each other, without sockets, for either side.
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable, clippy::todo))]
 
 pub mod backup;
 pub mod command;
+pub mod connection;
+pub mod conninfo;
 pub mod message;
 pub mod receive;
 pub mod receiver;

@@ -3,6 +3,8 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
+use std::net::TcpListener;
+use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
 
@@ -66,6 +68,19 @@ impl Postgres {
     /// # Errors
     /// What the programs say.
     pub fn start(&self, initdb: &[&str], settings: &str) -> io::Result<Server> {
+        self.start_on(DEFAULT_PORT, initdb, settings)
+    }
+
+    /// As [`Postgres::start`], and the server listens on a free port of 127.0.0.1, too: [`Server::port`].
+    ///
+    /// # Errors
+    /// What the programs say.
+    pub fn start_tcp(&self, initdb: &[&str], settings: &str) -> io::Result<Server> {
+        let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
+        self.start_on(port, initdb, &format!("listen_addresses = '127.0.0.1'\nport = {port}\n{settings}"))
+    }
+
+    fn start_on(&self, port: u16, initdb: &[&str], settings: &str) -> io::Result<Server> {
         let dir = tempfile::Builder::new().prefix("pgwal-server-").tempdir()?;
         if is_root() {
             run(Command::new("chown").arg("postgres").arg(dir.path()))?;
@@ -76,7 +91,7 @@ impl Postgres {
         let settings = format!("listen_addresses = ''\nunix_socket_directories = '{socket}'\nfsync = off\n{settings}\n");
         let conf = data.join("postgresql.conf");
         fs::write(&conf, fs::read_to_string(&conf)? + &settings)?;
-        let server = Server { postgres: self.clone(), dir, data };
+        let server = Server { postgres: self.clone(), dir, data, port };
         server.control("start")?;
         Ok(server)
     }
@@ -98,7 +113,7 @@ impl Postgres {
         if is_root() {
             run(Command::new("chown").arg("-R").arg("postgres").arg(dir.path()))?;
         }
-        let server = Server { postgres: self.clone(), dir, data };
+        let server = Server { postgres: self.clone(), dir, data, port: DEFAULT_PORT };
         server.control("start")?;
         Ok(server)
     }
@@ -110,9 +125,26 @@ pub struct Server {
     postgres: Postgres,
     dir: tempfile::TempDir,
     data: PathBuf,
+    port: u16,
 }
 
 impl Server {
+    /// Its port: in the name of its socket, and, if it was started so, of TCP.
+    pub fn port(&self) -> u16 {
+        self.port
+    }
+
+    /// Writes a file of its data directory that is the server's alone, such as pg_hba.conf or server.key.
+    ///
+    /// # Errors
+    /// The file cannot be written or given to the server.
+    pub fn put(&self, name: &str, content: &[u8]) -> io::Result<()> {
+        let path = self.data.join(name);
+        fs::write(&path, content)?;
+        fs::set_permissions(&path, fs::Permissions::from_mode(0o600))?;
+        if is_root() { run(Command::new("chown").arg("postgres").arg(&path)).map(drop) } else { Ok(()) }
+    }
+
     /// The directory that it has for itself, with the data directory in it.
     pub fn dir(&self) -> &Path {
         self.dir.path()
@@ -146,6 +178,14 @@ impl Server {
     /// # Errors
     /// What the programs say.
     pub fn standby(&self) -> io::Result<Server> {
+        self.standby_on(self.port)
+    }
+
+    /// As [`Server::standby`], on another port; it is reached through its socket only.
+    ///
+    /// # Errors
+    /// What the programs say.
+    pub fn standby_on(&self, port: u16) -> io::Result<Server> {
         let dir = tempfile::Builder::new().prefix("pgwal-server-").tempdir()?;
         if is_root() {
             run(Command::new("chown").arg("postgres").arg(dir.path()))?;
@@ -156,8 +196,12 @@ impl Server {
             [OsStr::new("-R"), "-X".as_ref(), "stream".as_ref(), "-c".as_ref(), "fast".as_ref(), "-D".as_ref(), data.as_ref()],
         )?;
         let conf = data.join("postgresql.conf");
-        fs::write(&conf, fs::read_to_string(&conf)? + &format!("unix_socket_directories = '{}'\n", dir.path().display()))?;
-        let server = Server { postgres: self.postgres.clone(), dir, data };
+        fs::write(
+            &conf,
+            fs::read_to_string(&conf)?
+                + &format!("unix_socket_directories = '{}'\nlisten_addresses = ''\nport = {port}\n", dir.path().display()),
+        )?;
+        let server = Server { postgres: self.postgres.clone(), dir, data, port };
         server.control("start")?;
         Ok(server)
     }
@@ -176,7 +220,8 @@ impl Server {
     /// # Errors
     /// What the program says.
     pub fn client<S: AsRef<OsStr>>(&self, program: &str, args: impl IntoIterator<Item = S>) -> io::Result<Output> {
-        run(self.postgres.command(program).args(["-U", "postgres", "-h"]).arg(self.dir.path()).args(args))
+        let port = self.port.to_string();
+        run(self.postgres.command(program).args(["-U", "postgres", "-p", &port, "-h"]).arg(self.dir.path()).args(args))
     }
 
     /// `pg_ctl start`, `stop -m fast`, `stop -m immediate`, …
@@ -199,6 +244,9 @@ impl Drop for Server {
         let _ = self.control("stop -m immediate");
     }
 }
+
+/// The port of a server that is reached by its socket only.
+const DEFAULT_PORT: u16 = 5432;
 
 fn run(command: &mut Command) -> io::Result<Output> {
     let output = command.stdin(Stdio::null()).current_dir("/").output()?;
