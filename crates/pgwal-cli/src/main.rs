@@ -33,6 +33,7 @@ enum Command {
     Diff(cmd::diff::Opts),
     Dump(cmd::dump::Opts),
     Names(cmd::names::Opts),
+    Receive(cmd::receive::Opts),
     Stats(cmd::stats::Opts),
     Verify(cmd::verify::Opts),
 }
@@ -50,6 +51,7 @@ fn main() -> ExitCode {
         Command::Diff(opts) => opts.run(&mut out),
         Command::Dump(opts) => opts.run(&mut out),
         Command::Names(opts) => opts.run(&mut out),
+        Command::Receive(opts) => opts.run(&mut out),
         Command::Stats(opts) => opts.run(&mut out),
         Command::Verify(opts) => opts.run(&mut out),
     };

@@ -3,6 +3,8 @@
 //! - [`command`] has the commands that a walsender takes.
 //! - [`connection`] talks to a server: TLS, logging in, queries, COPY.
 //! - [`conninfo`] has where and how to connect: connection strings, service and password files, variables.
+//! - [`receive`] takes WAL from a walsender into [`segments`], by way of a [`receiver`] that verifies it.
+//! - [`backup`] has what base backups are made of.
 //! - [`message`] has what walsender and walreceiver say to each other, without sockets, for either side.
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable, clippy::todo))]
@@ -15,3 +17,4 @@ pub mod message;
 pub mod receive;
 pub mod receiver;
 pub mod segments;
+mod walsender;

@@ -33,11 +33,11 @@ pub trait Walsender {
     /// The connection breaks, or the server refuses.
     fn start(&mut self, command: &Command<'_>) -> Result<Option<NextTimeline>, Self::Error>;
 
-    /// What comes next of the stream, until then; sooner where `stop` is set.
+    /// What comes next of the stream, until then; it may say sooner that nothing has come.
     ///
     /// # Errors
     /// The connection breaks, or the server ends the stream with an error.
-    fn next(&mut self, until: Instant, stop: &AtomicBool) -> Result<Event<'_>, Self::Error>;
+    fn next(&mut self, until: Instant) -> Result<Event<'_>, Self::Error>;
 
     /// Sends a message into the stream.
     ///
@@ -370,7 +370,7 @@ fn stream<S: Walsender>(
             return end(server, Ended::Stopped);
         }
         let mut wants_report = false;
-        match server.next(due, stop).map_err(ReceiveError::Server)? {
+        match server.next(due).map_err(ReceiveError::Server)? {
             Event::Message(bytes) => match FromWalSender::read(bytes).map_err(ReceiveError::Message)? {
                 FromWalSender::XLogData(wal) => {
                     let server_end = wal.server_end;
@@ -544,7 +544,7 @@ mod tests {
             Ok((timeline.0 == 1 && start >= self.switch).then(|| self.next_timeline()))
         }
 
-        fn next(&mut self, _: Instant, _: &AtomicBool) -> Result<Event<'_>, Unknown> {
+        fn next(&mut self, _: Instant) -> Result<Event<'_>, Unknown> {
             if let Some(message) = self.queue.pop_front() {
                 self.message = message;
                 return Ok(Event::Message(&self.message));

@@ -3,5 +3,6 @@
 pub mod diff;
 pub mod dump;
 pub mod names;
+pub mod receive;
 pub mod stats;
 pub mod verify;
