@@ -200,7 +200,7 @@ impl ServerCertVerifier for Verifier {
             | Err(rustls::Error::InvalidCertificate(CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. })) =>
                 {}
             // A self-signed certificate is usually one of an authority, too; it is trusted for being in the file, as OpenSSL does.
-            Err(rustls::Error::InvalidCertificate(error)) if self.trusted.contains(end_entity) && is_use(&error) => {
+            Err(rustls::Error::InvalidCertificate(error)) if self.trusted.contains(end_entity) && is_authority(&error) => {
                 der::Certificate::parse(end_entity).filter(|cert| cert.is_valid_at(now.as_secs())).ok_or(CertificateError::Expired)?;
             }
             Err(error) => return Err(error),
@@ -234,8 +234,8 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// Whether the certificate was refused only for being one of an authority, or for what it may be used for.
-fn is_use(error: &CertificateError) -> bool {
+/// Whether the certificate was refused only for being one of an authority. rustls has no name of its own for that.
+fn is_authority(error: &CertificateError) -> bool {
     match error {
         CertificateError::Other(other) => other.to_string().contains("CaUsedAsEndEntity"),
         _ => false,
