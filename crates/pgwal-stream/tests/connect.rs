@@ -216,6 +216,10 @@ fn passwords_hosts_and_kinds() {
     let env = env.with("PGSERVICE", "b").with("PGUSER", "scram").with("PGPASSWORD", "pass word").with("PGDATABASE", "postgres");
     assert_eq!(ask(&mut connect_in(&env, "", Mode::Ordinary).unwrap(), "SELECT current_user"), "hashed");
 
+    let watched = "keepalives_idle=30 keepalives_interval=5 keepalives_count=3 tcp_user_timeout=20000 connect_timeout=10";
+    connect(&format!("{tcp} user=scram password='pass word' {watched}")).unwrap();
+    connect(&format!("{tcp} user=scram password='pass word' keepalives=0")).unwrap();
+
     // Several hosts, of which the first are dead.
     let (dead, port) = (dead_port(), server.port());
     let socket = server.socket().display();
