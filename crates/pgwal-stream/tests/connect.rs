@@ -347,6 +347,19 @@ fn encrypted() {
     assert!(refused(&format!("{tcp} sslrootcert=system host=db.example")).contains("UnknownIssuer"));
     assert!(refused(&format!("{tcp} sslmode=disable")).contains("no encryption"));
 
+    // A list of revoked certificates: first without, then with the server's.
+    fs::write(ca.path("index"), "").unwrap();
+    fs::write(ca.path("ca.conf"), "[ca]\ndefault_ca=it\n[it]\ndatabase=index\ndefault_md=sha256\ndefault_crl_days=30\ncrlnumber=number\n")
+        .unwrap();
+    fs::write(ca.path("number"), "01\n").unwrap();
+    let authority = "ca -config ca.conf -keyfile ca.key -cert ca.crt";
+    ca.openssl(&format!("{authority} -gencrl -out crl")).unwrap();
+    let revoked = format!("{tcp} sslmode=verify-ca {root} sslcrl={}", ca.path("crl"));
+    connect(&revoked).unwrap();
+    ca.openssl(&format!("{authority} -revoke server.crt")).unwrap();
+    ca.openssl(&format!("{authority} -gencrl -out crl")).unwrap();
+    assert!(refused(&revoked).contains("Revoked"));
+
     // prefer goes on without TLS where the server wants that, allow the other way round; require does not.
     let plain = tcp.replace("user=scram", "user=plain");
     connect(&plain).unwrap();

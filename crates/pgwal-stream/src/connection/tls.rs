@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{WebPkiServerVerifier, verify_server_name};
+use rustls::client::{VerifierBuilderError, WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName, UnixTime};
@@ -179,7 +179,13 @@ impl Verifier {
                 builder = builder.with_crls(lists);
             }
         }
-        let chain = builder.build().map_err(|error| Error::TlsFile { what, path: String::new(), problem: error.to_string() })?;
+        let chain = builder.build().map_err(|error| match &error {
+            // Such as one of version 1, which rustls does not take.
+            VerifierBuilderError::InvalidCrl(_) => {
+                Error::TlsFile { what: "certificate revocation list file", path: shown(config.crl.as_ref()), problem: error.to_string() }
+            }
+            error => Error::TlsFile { what, path: String::new(), problem: error.to_string() },
+        })?;
         Ok(Verifier { chain: Some(chain), trusted, name: config.mode == SslMode::VerifyFull, ..unjudged })
     }
 }
