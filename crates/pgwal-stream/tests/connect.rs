@@ -137,7 +137,7 @@ fn queries_and_replication() {
     }
     setter.join().unwrap();
     let sets = wal.finish_copy(Some(Duration::from_secs(30))).unwrap();
-    assert!(sets.last().unwrap().tag.starts_with("START_STREAMING") || sets.last().unwrap().tag.starts_with("COPY"), "{sets:?}");
+    assert_eq!(sets.iter().map(|set| set.tag.as_str()).collect::<Vec<_>>(), ["START_STREAMING", "START_REPLICATION"]);
     wal.set_stop(None);
 
     let CopyStart::Started(before) = wal.copy_out("BASE_BACKUP (CHECKPOINT 'fast')").unwrap() else { panic!() };
@@ -215,6 +215,10 @@ fn passwords_hosts_and_kinds() {
         .unwrap();
     let env = env.with("PGSERVICE", "b").with("PGUSER", "scram").with("PGPASSWORD", "pass word").with("PGDATABASE", "postgres");
     assert_eq!(ask(&mut connect_in(&env, "", Mode::Ordinary).unwrap(), "SELECT current_user"), "hashed");
+
+    let watched = "keepalives_idle=30 keepalives_interval=5 keepalives_count=3 tcp_user_timeout=20000 connect_timeout=10";
+    connect(&format!("{tcp} user=scram password='pass word' {watched}")).unwrap();
+    connect(&format!("{tcp} user=scram password='pass word' keepalives=0")).unwrap();
 
     // Several hosts, of which the first are dead.
     let (dead, port) = (dead_port(), server.port());
@@ -342,6 +346,19 @@ fn encrypted() {
     assert!(refused(&format!("{tcp} sslmode=verify-ca sslrootcert={}", ca.path("client.crt"))).contains("UnknownIssuer"));
     assert!(refused(&format!("{tcp} sslrootcert=system host=db.example")).contains("UnknownIssuer"));
     assert!(refused(&format!("{tcp} sslmode=disable")).contains("no encryption"));
+
+    // A list of revoked certificates: first without, then with the server's.
+    fs::write(ca.path("index"), "").unwrap();
+    fs::write(ca.path("ca.conf"), "[ca]\ndefault_ca=it\n[it]\ndatabase=index\ndefault_md=sha256\ndefault_crl_days=30\ncrlnumber=number\n")
+        .unwrap();
+    fs::write(ca.path("number"), "01\n").unwrap();
+    let authority = "ca -config ca.conf -keyfile ca.key -cert ca.crt";
+    ca.openssl(&format!("{authority} -gencrl -out crl")).unwrap();
+    let revoked = format!("{tcp} sslmode=verify-ca {root} sslcrl={}", ca.path("crl"));
+    connect(&revoked).unwrap();
+    ca.openssl(&format!("{authority} -revoke server.crt")).unwrap();
+    ca.openssl(&format!("{authority} -gencrl -out crl")).unwrap();
+    assert!(refused(&revoked).contains("Revoked"));
 
     // prefer goes on without TLS where the server wants that, allow the other way round; require does not.
     let plain = tcp.replace("user=scram", "user=plain");

@@ -4,7 +4,6 @@ use std::collections::hash_map::RandomState;
 use std::hash::{BuildHasher, Hasher};
 use std::io;
 use std::net::{SocketAddr, ToSocketAddrs};
-use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
@@ -78,6 +77,15 @@ impl Failed {
 pub(super) enum Address {
     Tcp(SocketAddr),
     Unix(String),
+}
+
+impl Address {
+    pub(super) fn open(&self, wait: Wait<'_>) -> Result<Socket> {
+        match self {
+            Address::Tcp(address) => Socket::tcp(address, wait),
+            Address::Unix(path) => Socket::unix(path),
+        }
+    }
 }
 
 struct Connector<'a> {
@@ -182,7 +190,7 @@ impl Connector<'_> {
             Error::Interrupted => Failed::new(error, Next::Nothing),
             error => Failed::new(error, Next::Address),
         };
-        let mut stream = self.open(address).map_err(further)?;
+        let mut stream = self.open(address, wait).map_err(further)?;
         if with_tls {
             stream = self.start_tls(stream, wait)?;
         }
@@ -209,39 +217,18 @@ impl Connector<'_> {
         Ok(connection)
     }
 
-    fn open(&self, address: &Address) -> Result<Stream> {
-        let doing = "connect";
-        let socket = match address {
-            Address::Tcp(address) => {
-                let socket = self.open_tcp(address)?;
-                if let Socket::Tcp(tcp) = &socket {
-                    keep_alive(&SockRef::from(tcp), &self.config.keepalive)
-                        .map_err(|error| Error::Io { doing: "set the keepalives of the socket", error })?;
-                }
-                socket
-            }
-            Address::Unix(path) => {
-                let connected = match path.strip_prefix('@') {
-                    Some(name) => std::os::unix::net::SocketAddr::from_abstract_name(name).and_then(|name| UnixStream::connect_addr(&name)),
-                    None => UnixStream::connect(path),
-                };
-                let socket = connected.map_err(|error| Error::Io { doing, error })?;
+    fn open(&self, address: &Address, wait: Wait<'_>) -> Result<Stream> {
+        let socket = address.open(wait)?;
+        match &socket {
+            Socket::Tcp(tcp) => keep_alive(&SockRef::from(tcp), &self.config.keepalive)
+                .map_err(|error| Error::Io { doing: "set the keepalives of the socket", error })?,
+            Socket::Unix(unix) => {
                 if let Some(expected) = &self.config.require_peer {
-                    check_peer(&socket, expected)?;
+                    check_peer(unix, expected)?;
                 }
-                Socket::Unix(socket)
             }
-        };
+        }
         Stream::new(socket)
-    }
-
-    /// Connects within the time limit, and looks at the stop flag where there is one.
-    fn open_tcp(&self, address: &SocketAddr) -> Result<Socket> {
-        let failed = |error: io::Error| match error.kind() {
-            io::ErrorKind::TimedOut if self.config.connect_timeout.is_some() => Error::Timeout,
-            _ => Error::Io { doing: "connect", error },
-        };
-        Socket::tcp(address, self.config.connect_timeout).map_err(failed)
     }
 
     fn start_tls(&self, mut stream: Stream, wait: Wait<'_>) -> std::result::Result<Stream, Failed> {
@@ -254,7 +241,8 @@ impl Connector<'_> {
             Error::Timeout | Error::Interrupted => hard(error),
             error => Failed { other_tls: true, ..Failed::new(error, Next::Nothing) },
         };
-        let client = tls::client(&self.config.tls).map_err(hard)?;
+        // Files that cannot be used are such trouble, too, as they are to libpq.
+        let client = tls::client(&self.config.tls).map_err(soft)?;
         if !self.config.tls.direct {
             let mut request = BytesMut::new();
             frontend::ssl_request(&mut request);

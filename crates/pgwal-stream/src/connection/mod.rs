@@ -12,9 +12,6 @@ mod stream;
 mod tls;
 
 use std::collections::BTreeMap;
-use std::io::{Read, Write};
-use std::net::TcpStream;
-use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
@@ -531,21 +528,11 @@ impl CancelHandle {
     pub fn cancel(&self) -> Result<()> {
         let mut request = BytesMut::new();
         frontend::cancel_request(self.key.0, self.key.1, &mut request);
-        let limit = Some(Duration::from_secs(10));
-        let sent = match &self.address {
-            Address::Tcp(address) => TcpStream::connect(address).and_then(|mut socket| {
-                socket.set_read_timeout(limit)?;
-                socket.write_all(&request)?;
-                // The server closes the connection when it has done it.
-                socket.read(&mut [0; 1])
-            }),
-            Address::Unix(path) => UnixStream::connect(path).and_then(|mut socket| {
-                socket.set_read_timeout(limit)?;
-                socket.write_all(&request)?;
-                socket.read(&mut [0; 1])
-            }),
-        };
-        sent.map(drop).map_err(|error| Error::Io { doing: "send a cancel request", error })
+        let wait = Wait { until: Some(Instant::now() + Duration::from_secs(10)), stop: None };
+        let mut stream = Stream::new(self.address.open(wait)?)?;
+        stream.write_all(&request, wait)?;
+        // The server closes the connection when it has done it.
+        stream.read(&mut [0; 1], wait).map(drop)
     }
 }
 

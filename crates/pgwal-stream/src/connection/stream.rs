@@ -2,12 +2,17 @@
 
 use std::io::{self, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
+use std::os::fd::AsFd;
+use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use nix::errno::Errno;
+use nix::poll::{PollFd, PollFlags, PollTimeout};
 use rustls::ClientConnection;
+use socket2::{Domain, Type};
 
 use super::error::{Error, Result};
 
@@ -89,14 +94,41 @@ impl Write for Socket {
 }
 
 impl Socket {
-    /// Connects to a TCP address within `limit`.
-    pub(super) fn tcp(address: &SocketAddr, limit: Option<Duration>) -> io::Result<Socket> {
-        let socket = match limit {
-            Some(limit) => TcpStream::connect_timeout(address, limit)?,
-            None => TcpStream::connect(address)?,
+    /// Connects to a TCP address.
+    pub(super) fn tcp(address: &SocketAddr, wait: Wait<'_>) -> Result<Socket> {
+        let failed = |error| Error::Io { doing: "connect", error };
+        let socket = socket2::Socket::new(Domain::for_address(*address), Type::STREAM, None).map_err(failed)?;
+        // std's connect cannot be stopped, and without a limit it may take minutes.
+        socket.set_nonblocking(true).map_err(failed)?;
+        match socket.connect(&(*address).into()) {
+            Ok(()) => {}
+            Err(error) if error.raw_os_error() == Some(Errno::EINPROGRESS as i32) => {
+                loop {
+                    let slice = u16::try_from(wait.slice().as_millis()).unwrap_or(u16::MAX);
+                    let mut poll = [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)];
+                    match nix::poll::poll(&mut poll, PollTimeout::from(slice)) {
+                        Ok(0) | Err(Errno::EINTR) => over(wait)?,
+                        Ok(_) => break,
+                        Err(error) => return Err(failed(error.into())),
+                    }
+                }
+                if let Some(error) = socket.take_error().map_err(failed)? {
+                    return Err(failed(error));
+                }
+            }
+            Err(error) => return Err(failed(error)),
+        }
+        socket.set_nonblocking(false).and_then(|()| socket.set_tcp_nodelay(true)).map_err(failed)?;
+        Ok(Socket::Tcp(socket.into()))
+    }
+
+    /// Connects to a Unix socket; `@` in front of the path is for the abstract namespace.
+    pub(super) fn unix(path: &str) -> Result<Socket> {
+        let connected = match path.strip_prefix('@') {
+            Some(name) => std::os::unix::net::SocketAddr::from_abstract_name(name).and_then(|name| UnixStream::connect_addr(&name)),
+            None => UnixStream::connect(path),
         };
-        socket.set_nodelay(true)?;
-        Ok(Socket::Tcp(socket))
+        connected.map(Socket::Unix).map_err(|error| Error::Io { doing: "connect", error })
     }
 
     fn set_read_timeout(&self, limit: Duration) -> io::Result<()> {

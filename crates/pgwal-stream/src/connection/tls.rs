@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use rustls::client::danger::{HandshakeSignatureValid, ServerCertVerified, ServerCertVerifier};
-use rustls::client::{WebPkiServerVerifier, verify_server_name};
+use rustls::client::{VerifierBuilderError, WebPkiServerVerifier, verify_server_name};
 use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signature};
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName, UnixTime};
@@ -179,7 +179,13 @@ impl Verifier {
                 builder = builder.with_crls(lists);
             }
         }
-        let chain = builder.build().map_err(|error| Error::TlsFile { what, path: String::new(), problem: error.to_string() })?;
+        let chain = builder.build().map_err(|error| match &error {
+            // Such as one of version 1, which rustls does not take.
+            VerifierBuilderError::InvalidCrl(_) => {
+                Error::TlsFile { what: "certificate revocation list file", path: shown(config.crl.as_ref()), problem: error.to_string() }
+            }
+            error => Error::TlsFile { what, path: String::new(), problem: error.to_string() },
+        })?;
         Ok(Verifier { chain: Some(chain), trusted, name: config.mode == SslMode::VerifyFull, ..unjudged })
     }
 }
@@ -200,7 +206,7 @@ impl ServerCertVerifier for Verifier {
             | Err(rustls::Error::InvalidCertificate(CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. })) =>
                 {}
             // A self-signed certificate is usually one of an authority, too; it is trusted for being in the file, as OpenSSL does.
-            Err(rustls::Error::InvalidCertificate(error)) if self.trusted.contains(end_entity) && is_use(&error) => {
+            Err(rustls::Error::InvalidCertificate(error)) if self.trusted.contains(end_entity) && is_authority(&error) => {
                 der::Certificate::parse(end_entity).filter(|cert| cert.is_valid_at(now.as_secs())).ok_or(CertificateError::Expired)?;
             }
             Err(error) => return Err(error),
@@ -234,8 +240,8 @@ impl ServerCertVerifier for Verifier {
     }
 }
 
-/// Whether the certificate was refused only for being one of an authority, or for what it may be used for.
-fn is_use(error: &CertificateError) -> bool {
+/// Whether the certificate was refused only for being one of an authority. rustls has no name of its own for that.
+fn is_authority(error: &CertificateError) -> bool {
     match error {
         CertificateError::Other(other) => other.to_string().contains("CaUsedAsEndEntity"),
         _ => false,

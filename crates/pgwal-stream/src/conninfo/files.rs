@@ -18,10 +18,10 @@ pub(super) fn service(settings: &mut Settings, env: &Environment) -> Result<(), 
         Some(named) => Some(PathBuf::from(named)),
         None => env.home().map(|home| home.join(".pg_service.conf")).filter(|path| path.exists()),
     };
-    if let Some(own) = own {
-        if service_file(&own, &service, settings)? {
-            return Ok(());
-        }
+    if let Some(own) = own
+        && service_file(&own, &service, settings)?
+    {
+        return Ok(());
     }
     let shared = Path::new(env.var("PGSYSCONFDIR").unwrap_or(SYSTEM_CONFIG_DIR)).join("pg_service.conf");
     if shared.exists() && service_file(&shared, &service, settings)? {

@@ -424,10 +424,10 @@ impl Config {
 fn hosts(settings: &Settings) -> Result<Vec<Host>, ConnInfoError> {
     let list = |keyword| settings.get(keyword).map(|list| list.split(',').collect::<Vec<_>>());
     let (names, addresses, ports) = (list("host"), list("hostaddr"), list("port"));
-    if let (Some(names), Some(addresses)) = (&names, &addresses) {
-        if names.len() != addresses.len() {
-            return Err(ConnInfoError::HostCounts { hosts: names.len(), addresses: addresses.len() });
-        }
+    if let (Some(names), Some(addresses)) = (&names, &addresses)
+        && names.len() != addresses.len()
+    {
+        return Err(ConnInfoError::HostCounts { hosts: names.len(), addresses: addresses.len() });
     }
     let count = addresses.as_ref().or(names.as_ref()).map_or(1, Vec::len);
     let ports = ports.unwrap_or_default();

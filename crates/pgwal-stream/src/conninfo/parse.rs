@@ -154,11 +154,11 @@ impl<'a> Uri<'a> {
             None => self.whole.to_owned(),
         };
         // Among the parameters a password may be spelled in ways that are not worth telling apart.
-        if let Some(at) = shown.find('?') {
-            if shown.get(at..).is_some_and(|query| query.contains("password") || query.contains('%')) {
-                shown.truncate(at + 1);
-                shown.push_str(super::HIDDEN);
-            }
+        if let Some(at) = shown.find('?')
+            && shown.get(at..).is_some_and(|query| query.contains("password") || query.contains('%'))
+        {
+            shown.truncate(at + 1);
+            shown.push_str(super::HIDDEN);
         }
         shown
     }
