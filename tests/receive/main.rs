@@ -1,0 +1,251 @@
+//! `pgwal receive` with real servers.
+#![cfg(target_os = "linux")]
+
+use std::ffi::OsStr;
+use std::fs;
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+use std::time::{Duration, Instant};
+
+use pgwal_testkit::server::{Postgres, Server};
+use tempfile::TempDir;
+
+const SETTINGS: &str = "wal_level = replica\nmax_wal_senders = 10\nmax_replication_slots = 10\nwal_keep_size = 2GB\nautovacuum = off";
+
+/// A server with small segments, so that there are many.
+fn server(test: &str, settings: &str) -> Option<(Postgres, Server)> {
+    let postgres = Postgres::find_or_skip(Some(15), test)?;
+    let server = postgres.start(&["--wal-segsize=1"], &format!("{SETTINGS}\nmin_wal_size = 2MB\n{settings}")).unwrap();
+    Some((postgres, server))
+}
+
+fn conninfo(server: &Server) -> String {
+    format!("host={} user=postgres application_name=pgwal", server.socket().display())
+}
+
+/// `pgwal receive` from `server` into `dir`.
+fn receive<S: AsRef<OsStr>>(server: &Server, dir: &Path, args: impl IntoIterator<Item = S>) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pgwal"));
+    command.args(["receive", "-D"]).arg(dir).args(["-d", &conninfo(server)]).args(args);
+    command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    command
+}
+
+fn signal(child: &Child, signal: &str) {
+    assert!(Command::new("kill").args([signal, &child.id().to_string()]).status().unwrap().success());
+}
+
+/// Tells it to stop; what it came to.
+fn stop(child: Child) -> Output {
+    signal(&child, "-INT");
+    child.wait_with_output().unwrap()
+}
+
+/// Waits until `done` says so.
+fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(60), "{what}: not within a minute");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn work(server: &Server, rows: u32) {
+    server.sql(&format!("INSERT INTO t SELECT i, repeat('x', 200) FROM generate_series(1, {rows}) i")).unwrap();
+}
+
+/// The whole segments in `dir`, decompressed, hold what the server's files of these names do; how many they are.
+fn same_as_the_server(server: &Server, dir: &Path) -> usize {
+    let mut compared = 0;
+    for entry in fs::read_dir(dir).unwrap() {
+        let path = entry.unwrap().path();
+        let name = path.file_name().unwrap().to_str().unwrap();
+        let Some(segment) = name.get(..24).filter(|_| !name.ends_with(".partial")) else { continue };
+        let Ok(expected) = fs::read(server.wal().join(segment)) else { continue };
+        let found = pgwal::Segment::open(&path).unwrap();
+        assert!(found.bytes() == expected, "{name}");
+        compared += 1;
+    }
+    compared
+}
+
+/// The server has everything up to here acknowledged as written by the receiver.
+fn caught_up(server: &Server) -> bool {
+    let behind = "SELECT count(*) FROM pg_stat_replication WHERE application_name = 'pgwal' AND write_lsn >= pg_current_wal_flush_lsn()";
+    server.sql(behind).unwrap() == "1"
+}
+
+#[track_caller]
+fn verified(dir: &Path) {
+    let ran = Command::new(env!("CARGO_BIN_EXE_pgwal")).arg("verify").arg(dir).output().unwrap();
+    assert_eq!(ran.status.code(), Some(0), "{}{}", String::from_utf8_lossy(&ran.stdout), String::from_utf8_lossy(&ran.stderr));
+}
+
+#[test]
+fn finished_files_are_the_servers_own_in_every_compression() {
+    let Some((_, server)) = server("receive", "") else { return };
+    server.sql("CREATE TABLE t (i int, x text)").unwrap();
+    let dirs: Vec<(&str, TempDir)> = ["none", "gzip", "lz4", "zstd:5"].map(|method| (method, TempDir::new().unwrap())).into();
+    let children: Vec<Child> =
+        dirs.iter().map(|(method, dir)| receive(&server, dir.path(), ["-Z", method, "--status-interval=1"]).spawn().unwrap()).collect();
+    for _ in 0..8 {
+        work(&server, 4000);
+    }
+    let end = server.sql("SELECT pg_walfile_name(pg_switch_wal())").unwrap();
+    for (method, dir) in &dirs {
+        let suffix = match *method {
+            "gzip" => ".gz",
+            "lz4" => ".lz4",
+            "zstd:5" => ".zst",
+            _ => "",
+        };
+        wait_until(method, || dir.path().join(format!("{end}{suffix}")).exists());
+    }
+    for child in children {
+        let ran = stop(child);
+        assert_eq!(ran.status.code(), Some(0), "{}", String::from_utf8_lossy(&ran.stderr));
+    }
+    for (method, dir) in &dirs {
+        assert!(same_as_the_server(&server, dir.path()) > 6, "{method}");
+        verified(dir.path());
+    }
+}
+
+/// As often as `PGWAL_TEST_KILLS` says; it was run with 100.
+#[test]
+fn killed_at_any_moment_it_loses_nothing() {
+    let Some((_, server)) = server("receive, killed", "") else { return };
+    let kills: u32 = std::env::var("PGWAL_TEST_KILLS").map_or(8, |text| text.parse().unwrap());
+    server.sql("CREATE TABLE t (i int, x text)").unwrap();
+    let dir = TempDir::new().unwrap();
+    for round in 0..kills {
+        let mut child = receive(&server, dir.path(), ["-S", "s", "--create-slot", "--if-not-exists", "--quiet"]).spawn().unwrap();
+        work(&server, 2000);
+        std::thread::sleep(Duration::from_millis(u64::from(round * 37 % 150)));
+        assert!(child.try_wait().unwrap().is_none(), "it goes on until it is killed");
+        child.kill().unwrap();
+        child.wait().unwrap();
+    }
+    let child = receive(&server, dir.path(), ["-S", "s", "--synchronous"]).spawn().unwrap();
+    let end = server.sql("SELECT pg_walfile_name(pg_switch_wal())").unwrap();
+    wait_until("the last segment", || dir.path().join(&end).exists());
+    assert_eq!(stop(child).status.code(), Some(0));
+    assert!(same_as_the_server(&server, dir.path()) > 1);
+    verified(dir.path());
+}
+
+#[test]
+fn commits_wait_for_a_synchronous_receiver_and_go_on() {
+    let settings = "synchronous_standby_names = 'pgwal'";
+    let Some((_, server)) = server("receive, synchronous", settings) else { return };
+    let dir = TempDir::new().unwrap();
+    let child = receive(&server, dir.path(), ["--synchronous"]).spawn().unwrap();
+    server.sql("CREATE TABLE t (i int, x text)").unwrap();
+    let sync = "SELECT sync_state || ' ' || (flush_lsn >= pg_current_wal_flush_lsn()) FROM pg_stat_replication";
+    for _ in 0..20 {
+        work(&server, 10);
+        assert_eq!(server.sql(sync).unwrap(), "sync true");
+    }
+    assert_eq!(stop(child).status.code(), Some(0));
+}
+
+#[test]
+fn it_goes_on_when_the_server_is_restarted() {
+    let Some((_, server)) = server("receive, restart", "") else { return };
+    server.sql("CREATE TABLE t (i int, x text)").unwrap();
+    let dir = TempDir::new().unwrap();
+    let child = receive(&server, dir.path(), ["-S", "s", "--create-slot"]).spawn().unwrap();
+    work(&server, 5000);
+    wait_until("the receiver", || caught_up(&server));
+    server.control("stop").unwrap();
+    server.control("start").unwrap();
+    work(&server, 5000);
+    wait_until("the receiver after the restart", || caught_up(&server));
+    let ran = stop(child);
+    let stderr = String::from_utf8_lossy(&ran.stderr);
+    assert_eq!(ran.status.code(), Some(0), "{stderr}");
+    assert!(stderr.contains("trying again in "), "{stderr}");
+    assert!(same_as_the_server(&server, dir.path()) > 1);
+    verified(dir.path());
+}
+
+#[test]
+fn it_follows_a_promoted_standby_to_its_timeline() {
+    let Some((_, primary)) = server("receive, promotion", "") else { return };
+    primary.sql("CREATE TABLE t (i int, x text)").unwrap();
+    work(&primary, 3000);
+    let standby = primary.standby().unwrap();
+    let dir = TempDir::new().unwrap();
+    let child = receive(&standby, dir.path(), ["--status-interval=1"]).spawn().unwrap();
+    work(&primary, 3000);
+    wait_until("the standby", || {
+        let at = primary.sql("SELECT pg_current_wal_flush_lsn()").unwrap();
+        standby.sql(&format!("SELECT pg_last_wal_replay_lsn() >= '{at}'")).unwrap() == "t"
+    });
+    primary.control("stop").unwrap();
+    standby.sql("SELECT pg_promote()").unwrap();
+    wait_until("the promotion", || standby.sql("SELECT pg_is_in_recovery()").unwrap() == "f");
+    work(&standby, 5000);
+    let end = standby.sql("SELECT pg_walfile_name(pg_switch_wal())").unwrap();
+    assert!(end.starts_with("00000002"), "{end}");
+    wait_until("the segment on timeline 2", || dir.path().join(&end).exists());
+    let ran = stop(child);
+    let stderr = String::from_utf8_lossy(&ran.stderr);
+    assert_eq!(ran.status.code(), Some(0), "{stderr}");
+    assert!(stderr.contains("timeline 1 ended at ") && stderr.contains("going on with timeline 2"), "{stderr}");
+    assert!(dir.path().join("00000002.history").exists());
+    assert!(same_as_the_server(&standby, dir.path()) > 1);
+    verified(dir.path());
+}
+
+#[test]
+fn what_cannot_be_done_is_said() {
+    let Some((_, server)) = server("receive, errors", "wal_keep_size = 0") else { return };
+    let dir = TempDir::new().unwrap();
+    let said = |args: &[&str]| {
+        let ran = receive(&server, dir.path(), args.iter().copied().chain(["--no-loop"])).output().unwrap();
+        (ran.status.code(), String::from_utf8_lossy(&ran.stderr).into_owned())
+    };
+    let (status, stderr) = said(&["-S", "nobody"]);
+    assert_eq!(status, Some(1), "{stderr}");
+    assert!(stderr.contains("replication slot \"nobody\" does not exist"), "{stderr}");
+
+    // WAL that the server has removed: a segment of long ago is there, and what follows it is not.
+    server.sql("CREATE TABLE t (i int, x text)").unwrap();
+    let first = server.sql("SELECT pg_walfile_name(pg_switch_wal())").unwrap();
+    fs::copy(server.wal().join(&first), dir.path().join(&first)).unwrap();
+    for _ in 0..6 {
+        work(&server, 4000);
+        server.sql("SELECT pg_switch_wal()").unwrap();
+        server.sql("CHECKPOINT").unwrap();
+    }
+    let (status, stderr) = said(&[]);
+    assert_eq!(status, Some(1), "{stderr}");
+    assert!(stderr.contains("has already been removed") && stderr.contains("there would be a gap"), "{stderr}");
+
+    let ran = Command::new(env!("CARGO_BIN_EXE_pgwal")).args(["receive", "-D", "/nowhere/at/all", "-d", "host=/nowhere"]).output().unwrap();
+    assert_eq!(ran.status.code(), Some(1));
+    assert_eq!(String::from_utf8_lossy(&ran.stderr), "pgwal: /nowhere/at/all: not a directory\n");
+    let ran = receive(&server, dir.path(), ["-d", "hots=x"]).output().unwrap();
+    assert_eq!(ran.status.code(), Some(2), "an option given twice");
+    let ran = Command::new(env!("CARGO_BIN_EXE_pgwal")).args(["receive", "-d", "hots=x", "-D"]).arg(dir.path()).output().unwrap();
+    assert_eq!((ran.status.code(), String::from_utf8_lossy(&ran.stderr).contains("invalid connection option \"hots\"")), (Some(1), true));
+}
+
+#[test]
+fn slots_are_created_and_dropped() {
+    let Some((_, server)) = server("receive, slots", "") else { return };
+    let slot = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pgwal"));
+        let ran = command.args(["receive", "-d", &conninfo(&server), "-S", "s"]).args(args).output().unwrap();
+        (ran.status.code(), String::from_utf8_lossy(&ran.stderr).into_owned())
+    };
+    assert_eq!(slot(&["--create-slot"]), (Some(0), String::new()));
+    let reserved = "SELECT slot_type || ' ' || (restart_lsn IS NOT NULL) FROM pg_replication_slots WHERE slot_name = 's'";
+    assert_eq!(server.sql(reserved).unwrap(), "physical true");
+    let (status, stderr) = slot(&["--create-slot"]);
+    assert_eq!((status, stderr.contains("already exists")), (Some(1), true), "{stderr}");
+    assert_eq!(slot(&["--create-slot", "--if-not-exists"]), (Some(0), String::new()));
+    assert_eq!(slot(&["--drop-slot"]), (Some(0), String::new()));
+    assert_eq!(server.sql("SELECT count(*) FROM pg_replication_slots").unwrap(), "0");
+}
