@@ -249,3 +249,47 @@ fn slots_are_created_and_dropped() {
     assert_eq!(slot(&["--drop-slot"]), (Some(0), String::new()));
     assert_eq!(server.sql("SELECT count(*) FROM pg_replication_slots").unwrap(), "0");
 }
+
+#[test]
+fn live_records_are_those_of_the_files() {
+    let Some((_, server)) = server("dump --from", "") else { return };
+    server.sql("CREATE TABLE t (i int, x text)").unwrap();
+    let start = server.sql("SELECT pg_current_wal_insert_lsn()").unwrap();
+    // It starts before there is anything to read, and its end comes while it runs.
+    let end = format!("{:X}/{:X}", 0, 0x200_0000);
+    for form in ["text", "json"] {
+        let pgwal = |args: &[&str]| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_pgwal"));
+            command.args(["dump", "--format", form, "--start", &start, "--end", &end, "-r", "Heap"]).args(args);
+            command
+        };
+        let live = pgwal(&["--from", &conninfo(&server)]).stdout(Stdio::piped()).spawn().unwrap();
+        while server.sql(&format!("SELECT pg_current_wal_flush_lsn() > '{end}'")).unwrap() == "f" {
+            work(&server, 4000);
+        }
+        let ran = live.wait_with_output().unwrap();
+        assert_eq!(ran.status.code(), Some(0));
+        let files = pgwal(&["-p", server.wal().to_str().unwrap()]).output().unwrap();
+        assert!(ran.stdout == files.stdout && ran.stdout.len() > 100_000, "{} and {} bytes", ran.stdout.len(), files.stdout.len());
+    }
+    assert_eq!(server.sql("SELECT count(*) FROM pg_replication_slots").unwrap(), "0", "nothing is left behind");
+}
+
+#[test]
+fn live_records_are_filtered_and_limited() {
+    let Some((_, server)) = server("dump --from, filtered", "") else { return };
+    server.sql("CREATE TABLE t (i int, x text)").unwrap();
+    let live = Command::new(env!("CARGO_BIN_EXE_pgwal"))
+        .args(["dump", "--from", &conninfo(&server), "-r", "Heap", "-n", "5", "-q"])
+        .stderr(Stdio::piped())
+        .spawn()
+        .unwrap();
+    wait_until("the dump", || server.sql("SELECT count(*) FROM pg_stat_replication").unwrap() == "1");
+    work(&server, 10);
+    let ran = live.wait_with_output().unwrap();
+    assert_eq!((ran.status.code(), ran.stderr.as_slice()), (Some(0), b"".as_slice()));
+    let ran = Command::new(env!("CARGO_BIN_EXE_pgwal")).args(["dump", "--from", "host=/nowhere"]).output().unwrap();
+    let stderr = String::from_utf8_lossy(&ran.stderr);
+    assert_eq!(ran.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("connection to server on socket \"/nowhere/.s.PGSQL.5432\" failed"), "{stderr}");
+}

@@ -88,7 +88,8 @@ impl SegmentArgs {
         self.start.filter(|lsn| lsn.is_valid())
     }
 
-    fn end(&self) -> Option<Lsn> {
+    /// Where to stop.
+    pub fn end(&self) -> Option<Lsn> {
         self.end.filter(|lsn| lsn.is_valid())
     }
 

@@ -5,6 +5,7 @@
 //! - [`conninfo`] has where and how to connect: connection strings, service and password files, variables.
 //! - [`receive`] takes WAL from a walsender into [`segments`], by way of a [`receiver`] that verifies it.
 //! - [`backup`] has what base backups are made of.
+//! - [`live`] has records as the server writes them.
 //! - [`message`] has what walsender and walreceiver say to each other, without sockets, for either side.
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable, clippy::todo))]
@@ -13,6 +14,7 @@ pub mod backup;
 pub mod command;
 pub mod connection;
 pub mod conninfo;
+pub mod live;
 pub mod message;
 pub mod receive;
 pub mod receiver;

@@ -433,7 +433,7 @@ fn report<S: Walsender>(
 }
 
 /// The time, as the server counts it.
-fn now() -> TimestampTz {
+pub(crate) fn now() -> TimestampTz {
     /// Seconds from 1970 to 2000.
     const EPOCH: i64 = 946_684_800;
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();

@@ -20,6 +20,11 @@ use pgwal::stats::Stats;
 use pgwal::text::{Text, Zone};
 use pgwal::{EndReason, Lsn, RawRecord, Record, SegmentName, TimelineId, WalFormat, put, waldump};
 
+use pgwal_stream::connection::{Connection, Mode};
+use pgwal_stream::conninfo::{Config, Environment};
+use pgwal_stream::live::{self, Live};
+use pgwal_stream::receive::Outcome;
+
 use crate::args::{FilterArgs, RmgrArg, SegmentArgs, ThreadsArg, TimeArgs};
 use crate::fullpage::{FullPageError, FullPages};
 
@@ -45,6 +50,9 @@ pub struct Opts {
     /// Keep reading: wait for more WAL at its end
     #[arg(short, long, conflicts_with = "until")]
     follow: bool,
+    /// Read from a live server, as it writes: from --start, or from now on; `keyword=value` pairs or a URI, as libpq takes them
+    #[arg(long, value_name = "CONNINFO", conflicts_with_all = ["start_segment", "path", "timeline", "follow", "since", "until"])]
+    from: Option<String>,
     /// Stop after this many records; 0: never
     #[arg(short = 'n', long, value_name = "N")]
     limit: Option<u64>,
@@ -114,9 +122,12 @@ impl Opts {
         };
         // What is counted or saved, is in the order of the WAL.
         let threads = if in_order { 1 } else { self.threads.get() };
-        // Times are looked for once; what follows later starts where reading stopped.
-        let mut times = self.times;
         let mut totals = Totals { asked: self.segments.start(), plain: self.format == Form::Text, ..Totals::default() };
+        if let Some(conninfo) = &self.from {
+            return self.live(conninfo, &work, totals, out);
+        }
+        // Times are looked for once; what follows later starts where reading stopped.
+        let mut times = Some(&self.times);
         let mut start = self.segments.start();
         let mut patience = Patience::default();
         let (summary, selection) = loop {
@@ -126,7 +137,7 @@ impl Opts {
             }
             work.timelines = selection.wal.names().map(|name| ((name.log, name.seg), name.timeline)).collect();
             let options = scan::Options { start: start.or(selection.start), end: selection.end, threads };
-            let options = std::mem::take(&mut times).narrow(&selection.wal, options)?;
+            let options = times.take().map_or(Ok(options), |times| times.narrow(&selection.wal, options))?;
             let mut written = Ok(());
             let summary = scan(&selection.wal, options, &work, |part| {
                 written = totals.take(&part, out);
@@ -144,6 +155,12 @@ impl Opts {
             start = resume_at(&summary).or(start);
             std::thread::sleep(PAUSE);
         };
+        self.show_statistics(&work, &totals, out)?;
+        Ok(conclude(&summary, &selection.wal, selection.partial, totals.bad_payloads))
+    }
+
+    /// Shows what has been counted, if that was asked for.
+    fn show_statistics(&self, work: &Records, totals: &Totals, out: &mut impl Write) -> io::Result<()> {
         if let (Some(by), Some(fmt), false) = (self.stats, totals.fmt, self.quiet) {
             let report = totals.stats.report(by == StatsBy::Record, fmt, totals.first.unwrap_or_default());
             match self.format {
@@ -158,8 +175,54 @@ impl Opts {
                 }
             }
         }
-        out.flush()?;
-        Ok(conclude(&summary, &selection.wal, selection.partial, totals.bad_payloads))
+        out.flush()
+    }
+
+    /// Shows what a live server writes.
+    fn live(&self, conninfo: &str, work: &Records, mut totals: Totals, out: &mut impl Write) -> Result<ExitCode, Box<dyn Error>> {
+        let config = Config::parse(conninfo, &Environment::current())?;
+        let stop = &work.asked_to_stop;
+        let mut connection = match Connection::connect_until(&config, Mode::Replication, Arc::clone(stop)) {
+            Err(error) if error.is_interrupted() => return Ok(ExitCode::SUCCESS),
+            connection => connection?,
+        };
+        let slot = format!("pgwal_dump_{}", std::process::id());
+        let (start, end) = (self.segments.start(), self.segments.end());
+        let mut part = work.part();
+        let mut failed: Result<(), Box<dyn Error>> = Ok(());
+        let result = live::records(&mut connection, start, &slot, stop, &mut |live| {
+            let done = match live {
+                Live::System(_) => Ok(()),
+                // As with files: bytes from there on are not read.
+                Live::Record(raw) if end.is_some_and(|end| raw.location(raw.bytes.len().saturating_sub(1)).lsn >= end) => {
+                    return ControlFlow::Break(());
+                }
+                Live::Record(raw) => work.record(raw, &mut part).map_err(Into::into),
+                Live::Pause => {
+                    let full = std::mem::replace(&mut part, work.part());
+                    let written = totals.take(&full, out).and_then(|()| out.flush());
+                    work.reuse(full);
+                    written.map_err(Into::into)
+                }
+            };
+            let is_done = done.is_err() || work.is_full();
+            failed = done;
+            if is_done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        totals.take(&part, out)?;
+        failed?;
+        if let Some(error) = work.failed.get() {
+            eprintln!("pgwal: {error}");
+            return Ok(ExitCode::FAILURE);
+        }
+        self.show_statistics(work, &totals, out)?;
+        match result {
+            Ok(Outcome::Ended) => eprintln!("pgwal: the server ended the stream"),
+            Ok(_) => {}
+            Err(_) if stop.load(Ordering::Relaxed) => {}
+            Err(error) => return Err(error.into()),
+        }
+        Ok(if totals.bad_payloads == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }
 }
 

@@ -1,0 +1,123 @@
+//! Records as the server writes them.
+
+use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use pgwal::{Decoder, Lsn, RawRecord};
+
+use crate::command::Command;
+use crate::message::{FromWalReceiver, FromWalSender, StandbyStatus};
+use crate::receive::{Event, Outcome, ReceiveError, System, Walsender};
+use crate::receiver::TakeError;
+
+/// What comes of live WAL.
+#[derive(Debug)]
+pub enum Live<'a> {
+    /// Before the first record: who the server is.
+    System(System),
+    /// A whole record with the right checksum.
+    Record(&'a RawRecord<'a>),
+    /// No more records for now.
+    Pause,
+}
+
+/// How often the server is told how far this is.
+const STATUS_INTERVAL: Duration = Duration::from_secs(10);
+
+/// Gives `each` the records from `start` on, or from now on, as the server writes them, until `each` or `stop` says that it is enough.
+///
+/// A temporary slot keeps the server from removing what has not been read yet; nothing is left behind.
+///
+/// # Errors
+/// The connection breaks, the server refuses, or the WAL is damaged.
+pub fn records<S: Walsender>(
+    server: &mut S,
+    start: Option<Lsn>,
+    slot: &str,
+    stop: &AtomicBool,
+    each: &mut dyn FnMut(Live<'_>) -> ControlFlow<()>,
+) -> Result<Outcome, ReceiveError<S::Error>> {
+    let system = System::ask(server)?;
+    if each(Live::System(system)).is_break() {
+        return Ok(Outcome::Stopped);
+    }
+    let create = Command::CreateReplicationSlot { slot, temporary: true, reserve_wal: true };
+    server.rows(&create).map_err(ReceiveError::Server)?;
+    let (mut timeline, mut from) = (system.timeline, start.unwrap_or(system.flushed));
+    loop {
+        // Records are found from the start of a page on.
+        let page = Lsn(from.0 - from.0 % u64::from(system.fmt.wal_page_size));
+        let command = Command::StartReplication { slot: Some(slot), start: page, timeline };
+        let next = match server.start(&command).map_err(ReceiveError::Server)? {
+            Some(next) => Some(next),
+            None => {
+                let mut stream = Stream { decoder: Decoder::strict_at(page, system.fmt), position: page, from };
+                if stream.run(server, stop, each)?.is_break() {
+                    server.end().map_err(ReceiveError::Server)?;
+                    return Ok(Outcome::Stopped);
+                }
+                server.end().map_err(ReceiveError::Server)?
+            }
+        };
+        let Some(next) = next else { return Ok(Outcome::Ended) };
+        (timeline, from) = (next.timeline, next.start);
+    }
+}
+
+/// The WAL of one timeline.
+struct Stream {
+    decoder: Decoder,
+    /// Behind what has come.
+    position: Lsn,
+    /// What starts before this is not wanted.
+    from: Lsn,
+}
+
+impl Stream {
+    /// Reads until the server ends the stream, or nobody wants more of it.
+    fn run<S: Walsender>(
+        &mut self,
+        server: &mut S,
+        stop: &AtomicBool,
+        each: &mut dyn FnMut(Live<'_>) -> ControlFlow<()>,
+    ) -> Result<ControlFlow<()>, ReceiveError<S::Error>> {
+        let mut due = Instant::now() + STATUS_INTERVAL;
+        loop {
+            if stop.load(Ordering::Relaxed) {
+                return Ok(ControlFlow::Break(()));
+            }
+            let mut wants_report = Instant::now() >= due;
+            match server.next(due).map_err(ReceiveError::Server)? {
+                Event::Message(bytes) => match FromWalSender::read(bytes).map_err(ReceiveError::Message)? {
+                    FromWalSender::XLogData(wal) if wal.start != self.position => {
+                        return Err(TakeError::NotNext { expected: self.position, found: wal.start }.into());
+                    }
+                    FromWalSender::XLogData(wal) => {
+                        self.position = self.position + wal.data.len() as u64;
+                        self.decoder.feed(wal.data);
+                        while let Some(raw) = self.decoder.next_record().map_err(TakeError::Damage)? {
+                            if raw.lsn >= self.from && each(Live::Record(&raw)).is_break() {
+                                return Ok(ControlFlow::Break(()));
+                            }
+                        }
+                        if each(Live::Pause).is_break() {
+                            return Ok(ControlFlow::Break(()));
+                        }
+                    }
+                    FromWalSender::Keepalive(keepalive) => wants_report |= keepalive.wants_reply,
+                },
+                Event::Nothing => {}
+                Event::End => return Ok(ControlFlow::Continue(())),
+            }
+            if wants_report {
+                let time = crate::receive::now();
+                let status = StandbyStatus { write: self.position, flush: self.position, apply: Lsn::INVALID, time, wants_reply: false };
+                let mut message = Vec::new();
+                FromWalReceiver::Status(status).write(&mut message);
+                server.send(&message).map_err(ReceiveError::Server)?;
+                due = Instant::now() + STATUS_INTERVAL;
+            }
+        }
+    }
+}
