@@ -1,38 +1,38 @@
 //! Names from a live server.
 
-use std::env;
 use std::error::Error;
-use std::path::Path;
+use std::str::FromStr;
 
 use pgwal::names::{Names, RelKind, Relation};
 use pgwal::types::{Oid, RelFileLocator};
-use postgres::types::{FromSql, Type};
-use postgres::{Client, Config, NoTls};
+use pgwal_stream::connection::{Connection, Mode, ResultSet};
+use pgwal_stream::conninfo::{Config, ConnInfoError, Environment, Settings};
 
 /// Asks the server that `conninfo` leads to, in every database that takes connections.
 ///
 /// What one database refuses goes to `warn`, and the others go on.
 pub fn names(conninfo: &str, mut warn: impl FnMut(String)) -> Result<Names, Box<dyn Error>> {
     let config = config(conninfo)?;
-    let mut client = connect(&config).map_err(|e| reason(&e))?;
+    let mut server = Connection::connect(&config, Mode::Ordinary)?;
     let mut names = Names::default();
     // Where this is forbidden, the names are still there to see.
-    let identifier = client.query_one("SELECT system_identifier FROM pg_catalog.pg_control_system()", &[]);
-    match identifier {
-        Ok(row) => names.system_identifier = Some(row.try_get::<_, i64>(0)? as u64),
-        Err(e) => warn(format!("the system identifier: {}", reason(&e))),
+    match query(&mut server, "SELECT system_identifier FROM pg_catalog.pg_control_system()") {
+        Ok(set) => names.system_identifier = Some(number::<i64>(&set, 0, 0)? as u64),
+        Err(e) => warn(format!("the system identifier: {e}")),
     }
-    let version: String = client.query_one("SELECT pg_catalog.current_setting('server_version_num')", &[])?.try_get(0)?;
-    names.major = version.parse::<u32>().ok().and_then(|number| u8::try_from(number / 10_000).ok());
-    for row in client.query("SELECT oid, spcname FROM pg_catalog.pg_tablespace", &[])? {
-        names.insert_tablespace(Oid(row.try_get(0)?), row.try_get::<_, Lossy>(1)?.0);
+    names.major = server.major().and_then(|major| u8::try_from(major).ok());
+    let tablespaces = query(&mut server, "SELECT oid, spcname FROM pg_catalog.pg_tablespace")?;
+    for row in 0..tablespaces.rows.len() {
+        names.insert_tablespace(Oid(number(&tablespaces, row, 0)?), text(&tablespaces, row, 1));
     }
-    let databases = client.query("SELECT oid, datname, datallowconn FROM pg_catalog.pg_database ORDER BY oid", &[])?;
-    drop(client);
-    for row in databases {
-        let (oid, name, connects) = (Oid(row.try_get(0)?), row.try_get::<_, Lossy>(1)?.0, row.try_get(2)?);
-        if connects && let Err(e) = relations(&config, &name, oid, &mut names) {
-            warn(format!("database {name}: {}", reason(&e)));
+    let databases = query(&mut server, "SELECT oid, datname, datallowconn FROM pg_catalog.pg_database ORDER BY oid")?;
+    drop(server);
+    for row in 0..databases.rows.len() {
+        let (oid, name) = (Oid(number(&databases, row, 0)?), text(&databases, row, 1));
+        if is_true(&databases, row, 2)
+            && let Err(e) = relations(&config, &name, oid, &mut names)
+        {
+            warn(format!("database {name}: {e}"));
         }
         names.insert_database(oid, name);
     }
@@ -48,75 +48,47 @@ SELECT c.oid, n.nspname, c.relname, c.relkind::pg_catalog.text, c.relisshared,
   JOIN pg_catalog.pg_database d ON d.datname = pg_catalog.current_database()
  WHERE c.relpersistence <> 't' AND pg_catalog.pg_relation_filenode(c.oid) IS NOT NULL";
 
-fn relations(config: &Config, database: &str, oid: Oid, names: &mut Names) -> Result<(), postgres::Error> {
-    let mut client = connect(config.clone().dbname(database))?;
-    for row in client.query(RELATIONS, &[])? {
-        let shared: bool = row.try_get(4)?;
-        let db = if shared { Oid(0) } else { oid };
-        let rel = RelFileLocator { spc: Oid(row.try_get(5)?), db, rel: Oid(row.try_get(6)?) };
-        let kind: String = row.try_get(3)?;
-        let (schema, name) = (row.try_get::<_, Lossy>(1)?.0, row.try_get::<_, Lossy>(2)?.0);
-        let kind = kind.bytes().next().and_then(RelKind::from_relkind);
-        names.insert_relation(rel, Relation { schema, name, kind, oid: Some(Oid(row.try_get(0)?)) });
+fn relations(config: &Config, database: &str, oid: Oid, names: &mut Names) -> Result<(), Box<dyn Error>> {
+    let config = Config { dbname: database.to_owned(), ..config.clone() };
+    let mut server = Connection::connect(&config, Mode::Ordinary)?;
+    let set = query(&mut server, RELATIONS)?;
+    for row in 0..set.rows.len() {
+        let db = if is_true(&set, row, 4) { Oid(0) } else { oid };
+        let rel = RelFileLocator { spc: Oid(number(&set, row, 5)?), db, rel: Oid(number(&set, row, 6)?) };
+        let kind = text(&set, row, 3).bytes().next().and_then(RelKind::from_relkind);
+        let oid = Some(Oid(number(&set, row, 0)?));
+        names.insert_relation(rel, Relation { schema: text(&set, row, 1), name: text(&set, row, 2), kind, oid });
     }
     Ok(())
 }
 
-/// A name; bytes that are not UTF-8, which a database with encoding `SQL_ASCII` may have, are replaced.
-struct Lossy(String);
-
-impl<'a> FromSql<'a> for Lossy {
-    fn from_sql(_: &Type, raw: &'a [u8]) -> Result<Lossy, Box<dyn Error + Sync + Send>> {
-        Ok(Lossy(String::from_utf8_lossy(raw).into_owned()))
-    }
-    fn accepts(ty: &Type) -> bool {
-        *ty == Type::NAME
-    }
+/// The rows of one query.
+fn query(server: &mut Connection, sql: &str) -> Result<ResultSet, Box<dyn Error>> {
+    server.query(sql)?.pop().ok_or_else(|| "the server answered a query with nothing".into())
 }
 
-fn connect(config: &Config) -> Result<Client, postgres::Error> {
-    config.connect(NoTls)
+fn number<N: FromStr>(set: &ResultSet, row: usize, column: usize) -> Result<N, Box<dyn Error>> {
+    let text = text(set, row, column);
+    text.parse().map_err(|_| format!("the server answered with \"{text}\": expected a number").into())
 }
 
-/// The driver's error says "db error"; what the server said is its source.
-fn reason(error: &postgres::Error) -> String {
-    match error.source() {
-        Some(source) => format!("{error}: {source}"),
-        None => error.to_string(),
-    }
+fn is_true(set: &ResultSet, row: usize, column: usize) -> bool {
+    set.bytes(row, column) == Some(b"t")
 }
 
-/// Reads a connection string as psql does, and fills in what is missing from libpq's environment variables and defaults.
-fn config(conninfo: &str) -> Result<Config, Box<dyn Error>> {
+/// A value; bytes that are not UTF-8, which a name in a database with encoding `SQL_ASCII` may have, are replaced.
+fn text(set: &ResultSet, row: usize, column: usize) -> String {
+    String::from_utf8_lossy(set.bytes(row, column).unwrap_or_default()).into_owned()
+}
+
+/// Reads a connection string as psql does: what is none is the name of a database.
+fn config(conninfo: &str) -> Result<Config, ConnInfoError> {
     let is_name = !conninfo.contains('=') && !conninfo.starts_with("postgresql://") && !conninfo.starts_with("postgres://");
-    let mut config: Config = if is_name { Config::new() } else { conninfo.parse().map_err(|e| format!("{conninfo}: {e}"))? };
-    if is_name && !conninfo.is_empty() {
-        config.dbname(conninfo);
+    let mut settings = if is_name { Settings::default() } else { Settings::parse(conninfo)? };
+    if is_name {
+        settings.set("dbname", conninfo.to_owned())?;
     }
-    let variable = |name| env::var(name).ok().filter(|value| !value.is_empty());
-    if config.get_hosts().is_empty() && config.get_hostaddrs().is_empty() {
-        // libpq's own default is the folder of its build; this is Debian's and Red Hat's.
-        let socket = "/var/run/postgresql";
-        match variable("PGHOST") {
-            Some(host) => config.host(&host),
-            None if Path::new(socket).is_dir() => config.host(socket),
-            None => config.host("localhost"),
-        };
-    }
-    if let (true, Some(port)) = (config.get_ports().is_empty(), variable("PGPORT")) {
-        config.port(port.parse().map_err(|_| format!("PGPORT: expected a port number, found \"{port}\""))?);
-    }
-    if let (None, Some(user)) = (config.get_user(), variable("PGUSER")) {
-        config.user(&user);
-    }
-    if let (None, Some(password)) = (config.get_password(), variable("PGPASSWORD")) {
-        config.password(password);
-    }
-    if let (None, Some(database)) = (config.get_dbname(), variable("PGDATABASE")) {
-        config.dbname(&database);
-    }
-    if config.get_application_name().is_none() {
-        config.application_name("pgwal");
-    }
-    Ok(config)
+    settings.set("fallback_application_name", "pgwal".to_owned())?;
+    settings.set("client_encoding", "UTF8".to_owned())?;
+    Config::new(settings, &Environment::current())
 }
