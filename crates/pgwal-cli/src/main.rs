@@ -31,7 +31,7 @@ struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     Diff(cmd::diff::Opts),
-    Dump(cmd::dump::Opts),
+    Dump(Box<cmd::dump::Opts>),
     Names(cmd::names::Opts),
     Receive(cmd::receive::Opts),
     Stats(cmd::stats::Opts),
