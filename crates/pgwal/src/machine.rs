@@ -34,11 +34,13 @@ pub(crate) fn fetch_ahead(bytes: &[u8]) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        let address = bytes.as_ptr().wrapping_add(AHEAD).cast();
+        // Two lines of the cache, as most records are a little longer than one.
+        let address = bytes.as_ptr().wrapping_add(AHEAD);
         #[expect(unsafe_code, reason = "the compiler does not know that nothing happens at addresses that are not there")]
         // SAFETY: this reads nothing that the program sees; an address that is not there is passed over.
         unsafe {
-            _mm_prefetch::<_MM_HINT_T0>(address);
+            _mm_prefetch::<_MM_HINT_T0>(address.cast());
+            _mm_prefetch::<_MM_HINT_T0>(address.wrapping_add(64).cast());
         }
     }
     #[cfg(not(target_arch = "x86_64"))]
