@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 use pgwal::{Decoder, Lsn, RawRecord};
 
 use crate::command::Command;
-use crate::message::{FromWalReceiver, FromWalSender, StandbyStatus};
-use crate::receive::{Event, Outcome, ReceiveError, System, Walsender};
+use crate::message::{FromWalSender, StandbyStatus};
+use crate::receive::{Event, Outcome, ReceiveError, System, Walsender, now, send_status};
 use crate::receiver::TakeError;
 
 /// What comes of live WAL.
@@ -111,11 +111,9 @@ impl Stream {
                 Event::End => return Ok(ControlFlow::Continue(())),
             }
             if wants_report {
-                let time = crate::receive::now();
-                let status = StandbyStatus { write: self.position, flush: self.position, apply: Lsn::INVALID, time, wants_reply: false };
-                let mut message = Vec::new();
-                FromWalReceiver::Status(status).write(&mut message);
-                server.send(&message).map_err(ReceiveError::Server)?;
+                // What has been shown need not be kept.
+                let (write, flush) = (self.position, self.position);
+                send_status(server, StandbyStatus { write, flush, apply: Lsn::INVALID, time: now(), wants_reply: false })?;
                 due = Instant::now() + STATUS_INTERVAL;
             }
         }

@@ -9,7 +9,7 @@ use pgwal::types::TimestampTz;
 use pgwal::{Lsn, TimelineId, WalFormat};
 
 use crate::command::Command;
-use crate::message::{FromWalReceiver, FromWalSender, MessageError, NextTimeline};
+use crate::message::{FromWalReceiver, FromWalSender, MessageError, NextTimeline, StandbyStatus};
 use crate::receiver::{OnDamage, Receiver, Start, TakeError};
 use crate::segments::{Compression, FileError, Newest, Segments};
 
@@ -362,11 +362,10 @@ fn stream<S: Walsender>(
     // Who names no slot and does not wait for the disk must not look like a synchronous standby.
     let reports_flush = options.slot.is_some() || options.synchronous;
     let mut due = Instant::now() + options.status_interval;
-    let mut message = Vec::new();
     loop {
         if stop.load(Ordering::Relaxed) {
             receiver.sync()?;
-            report(server, receiver, reports_flush, &mut message)?;
+            report(server, receiver, reports_flush)?;
             return end(server, Ended::Stopped);
         }
         let mut wants_report = false;
@@ -396,7 +395,7 @@ fn stream<S: Walsender>(
         }
         if options.end.is_some_and(|end| receiver.written() > end) {
             receiver.sync()?;
-            report(server, receiver, reports_flush, &mut message)?;
+            report(server, receiver, reports_flush)?;
             return end(server, Ended::Reached(receiver.written()));
         }
         if wants_report || Instant::now() >= due {
@@ -404,7 +403,7 @@ fn stream<S: Walsender>(
             if reports_flush && !receiver.is_synced() {
                 receiver.sync()?;
             }
-            report(server, receiver, reports_flush, &mut message)?;
+            report(server, receiver, reports_flush)?;
             due = Instant::now() + options.status_interval;
         }
     }
@@ -417,19 +416,17 @@ fn end<S: Walsender>(server: &mut S, ended: Ended) -> Result<Ended, ReceiveError
 }
 
 /// Tells the server how far this is.
-fn report<S: Walsender>(
-    server: &mut S,
-    receiver: &Receiver,
-    reports_flush: bool,
-    message: &mut Vec<u8>,
-) -> Result<(), ReceiveError<S::Error>> {
-    let mut status = receiver.status(now(), false);
-    if !reports_flush {
-        status.flush = Lsn::INVALID;
-    }
-    message.clear();
-    FromWalReceiver::Status(status).write(message);
-    server.send(message).map_err(ReceiveError::Server)
+fn report<S: Walsender>(server: &mut S, receiver: &Receiver, reports_flush: bool) -> Result<(), ReceiveError<S::Error>> {
+    let status = receiver.status(now(), false);
+    let flush = if reports_flush { status.flush } else { Lsn::INVALID };
+    send_status(server, StandbyStatus { flush, ..status })
+}
+
+/// Sends a status.
+pub(crate) fn send_status<S: Walsender>(server: &mut S, status: StandbyStatus) -> Result<(), ReceiveError<S::Error>> {
+    let mut message = Vec::new();
+    FromWalReceiver::Status(status).write(&mut message);
+    server.send(&message).map_err(ReceiveError::Server)
 }
 
 /// The time, as the server counts it.
@@ -446,7 +443,7 @@ mod tests {
     use std::fs;
 
     use super::*;
-    use crate::message::{Keepalive, StandbyStatus, XLogData};
+    use crate::message::{Keepalive, XLogData};
     use pgwal::frame::first_format;
     use pgwal::history::History;
     use pgwal_testkit::fixtures;

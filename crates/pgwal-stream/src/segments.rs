@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use pgwal::history;
 use pgwal::source::Wal;
-use pgwal::{Decoder, Lsn, SegmentName, TimelineId, WalFormat};
+use pgwal::{Decoder, Lsn, SegmentName, TimelineId};
 
 /// What stands behind the name of a segment that is not whole yet.
 pub const PARTIAL: &str = ".partial";
@@ -351,11 +351,6 @@ fn last_record(path: &Path, start: Lsn, end: Lsn) -> io::Result<Option<(Lsn, Lsn
             return Ok(last);
         }
     }
-}
-
-/// Format of WAL with segments of this size, from a server of this major.
-pub fn format(major: u8, segment_size: u32, wal_page_size: u32) -> WalFormat {
-    WalFormat { segment_size, wal_page_size, ..WalFormat::new(major) }
 }
 
 #[cfg(test)]
