@@ -6,13 +6,15 @@ use std::str::FromStr;
 use pgwal::names::{Names, RelKind, Relation};
 use pgwal::types::{Oid, RelFileLocator};
 use pgwal_stream::connection::{Connection, Mode, ResultSet};
-use pgwal_stream::conninfo::{Config, ConnInfoError, Environment, Settings};
+use pgwal_stream::conninfo::Config;
+
+use crate::server;
 
 /// Asks the server that `conninfo` leads to, in every database that takes connections.
 ///
 /// What one database refuses goes to `warn`, and the others go on.
 pub fn names(conninfo: &str, mut warn: impl FnMut(String)) -> Result<Names, Box<dyn Error>> {
-    let config = config(conninfo)?;
+    let config = Config { client_encoding: Some("UTF8".to_owned()), ..server::config(conninfo)? };
     let mut server = Connection::connect(&config, Mode::Ordinary)?;
     let mut names = Names::default();
     // Where this is forbidden, the names are still there to see.
@@ -79,16 +81,4 @@ fn is_true(set: &ResultSet, row: usize, column: usize) -> bool {
 /// A value; bytes that are not UTF-8, which a name in a database with encoding `SQL_ASCII` may have, are replaced.
 fn text(set: &ResultSet, row: usize, column: usize) -> String {
     String::from_utf8_lossy(set.bytes(row, column).unwrap_or_default()).into_owned()
-}
-
-/// Reads a connection string as psql does: what is none is the name of a database.
-fn config(conninfo: &str) -> Result<Config, ConnInfoError> {
-    let is_name = !conninfo.contains('=') && !conninfo.starts_with("postgresql://") && !conninfo.starts_with("postgres://");
-    let mut settings = if is_name { Settings::default() } else { Settings::parse(conninfo)? };
-    if is_name {
-        settings.set("dbname", conninfo.to_owned())?;
-    }
-    settings.set("fallback_application_name", "pgwal".to_owned())?;
-    settings.set("client_encoding", "UTF8".to_owned())?;
-    Config::new(settings, &Environment::current())
 }

@@ -9,6 +9,7 @@ mod fullpage;
 mod live;
 mod report;
 mod restore;
+mod server;
 mod shrunk;
 mod table;
 mod waldump;

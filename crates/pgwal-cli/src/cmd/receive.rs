@@ -12,12 +12,14 @@ use clap::{ArgGroup, Args, ValueEnum};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use pgwal::Lsn;
 use pgwal_stream::command::Command;
-use pgwal_stream::connection::{self, Connection, Mode};
-use pgwal_stream::conninfo::{Config, Environment};
+use pgwal_stream::connection::{self, Mode};
+use pgwal_stream::conninfo::Config;
 use pgwal_stream::receive::{self, Notice, Options, Outcome, ReceiveError, Walsender};
 use pgwal_stream::receiver::OnDamage;
 use pgwal_stream::segments::Compression;
 use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::server::ServerArgs;
 
 /// Receive WAL from a live server as a standby does, and write it into segments, every record verified on its way
 #[derive(Args, Debug)]
@@ -35,9 +37,8 @@ pub struct Opts {
     /// Write segments into this directory
     #[arg(short = 'D', long, value_name = "DIR", group = "work")]
     directory: Option<PathBuf>,
-    /// The server: `keyword=value` pairs or a URI, as libpq takes them; PG* variables, services and password files fill in what is missing
-    #[arg(short, long, value_name = "CONNINFO", default_value = "")]
-    dbname: String,
+    #[command(flatten)]
+    server: ServerArgs,
     /// The slot that remembers on the server how far this is, so that it keeps what is not here yet
     #[arg(short = 'S', long, value_name = "NAME")]
     slot: Option<String>,
@@ -105,13 +106,13 @@ const WAIT: (Duration, Duration) = (Duration::from_millis(500), Duration::from_s
 impl Opts {
     /// Runs the command.
     pub fn run(self, _out: &mut impl Write) -> Result<ExitCode, Box<dyn Error>> {
-        let config = Config::parse(&self.dbname, &Environment::current())?;
+        let mut config = self.server.config()?;
         let stop = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
             signal_hook::flag::register(signal, Arc::clone(&stop))?;
         }
         if let Some(slot) = self.slot.as_deref().filter(|_| self.create_slot || self.drop_slot) {
-            self.change_slot(&config, slot)?;
+            self.change_slot(&mut config, slot)?;
         }
         let Some(dir) = self.directory.clone() else { return Ok(ExitCode::SUCCESS) };
         if !dir.is_dir() {
@@ -136,7 +137,7 @@ impl Opts {
         let mut wait = WAIT.0;
         loop {
             let before = progress.written;
-            let result = receive(&config, &options, &stop, &mut progress);
+            let result = receive(&self.server, &mut config, &options, &stop, &mut progress);
             if progress.written > before {
                 wait = WAIT.0;
             }
@@ -160,12 +161,12 @@ impl Opts {
     }
 
     /// Creates or drops the slot.
-    fn change_slot(&self, config: &Config, slot: &str) -> Result<(), Box<dyn Error>> {
+    fn change_slot(&self, config: &mut Config, slot: &str) -> Result<(), Box<dyn Error>> {
         let command = match self.drop_slot {
             true => Command::DropReplicationSlot { slot, wait: false },
             false => Command::CreateReplicationSlot { slot, temporary: false, reserve_wal: true },
         };
-        let mut connection = Connection::connect(config, Mode::Replication)?;
+        let mut connection = self.server.connect(config, Mode::Replication)?;
         match connection.rows(&command) {
             // duplicate_object
             Err(connection::Error::Server(error)) if self.if_not_exists && error.code == "42710" => Ok(()),
@@ -182,8 +183,14 @@ struct Failure {
 }
 
 /// Connects and receives.
-fn receive(config: &Config, options: &Options, stop: &AtomicBool, progress: &mut Progress) -> Result<Outcome, Failure> {
-    let mut connection = Connection::connect(config, Mode::Replication).map_err(|e| Failure { error: e.into(), is_final: false })?;
+fn receive(
+    server: &ServerArgs,
+    config: &mut Config,
+    options: &Options,
+    stop: &AtomicBool,
+    progress: &mut Progress,
+) -> Result<Outcome, Failure> {
+    let mut connection = server.connect(config, Mode::Replication).map_err(|e| Failure { error: e.into(), is_final: false })?;
     receive::receive(&mut connection, options, stop, &mut |notice| progress.take(notice)).map_err(|error| {
         let is_final = match &error {
             ReceiveError::Server(connection::Error::Server(error)) => is_final(&error.code),

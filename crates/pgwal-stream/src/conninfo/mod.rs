@@ -130,6 +130,13 @@ impl fmt::Debug for Settings {
 #[derive(Clone, PartialEq, Eq)]
 pub struct Secret(pub(crate) String);
 
+impl Secret {
+    /// Keeps a password.
+    pub fn new(password: String) -> Secret {
+        Secret(password)
+    }
+}
+
 impl fmt::Debug for Secret {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(HIDDEN)

@@ -1,0 +1,75 @@
+//! Servers that commands talk to.
+
+use std::error::Error;
+use std::io::{self, IsTerminal};
+
+use clap::Args;
+use pgwal_stream::connection::{AuthError, ConnectError, Connection, Error as ConnectionError, Mode};
+use pgwal_stream::conninfo::{Config, ConnInfoError, Environment, Secret, Settings};
+
+/// Which server, and how to get in.
+#[derive(Args, Debug)]
+pub struct ServerArgs {
+    /// The server: `keyword=value` pairs or a URI, as libpq takes them; PG* variables, services and password files fill in what is missing
+    #[arg(short, long, value_name = "CONNINFO", default_value = "", hide_default_value = true)]
+    pub dbname: String,
+    #[command(flatten)]
+    pub password: PasswordArgs,
+}
+
+/// Whether to ask the user for a password.
+#[derive(Args, Clone, Copy, Debug)]
+pub struct PasswordArgs {
+    /// Never ask for a password
+    #[arg(short = 'w', long)]
+    pub no_password: bool,
+    /// Ask for a password before connecting; without this, only when the server wants one that is not found
+    #[arg(short = 'W', long = "password", conflicts_with = "no_password")]
+    pub ask_password: bool,
+}
+
+impl ServerArgs {
+    /// The settings of the connection; a password is asked for where the user wants that.
+    pub fn config(&self) -> Result<Config, Box<dyn Error>> {
+        let mut config = config(&self.dbname)?;
+        if self.password.ask_password {
+            config.password = Some(ask()?);
+        }
+        Ok(config)
+    }
+
+    /// Connects. Where the server wants a password that is not found, and there is a terminal, the user is asked, and `config` has the
+    /// answer for the next time.
+    pub fn connect(&self, config: &mut Config, mode: Mode) -> Result<Connection, ConnectError> {
+        match Connection::connect(config, mode) {
+            Err(error) if wants_password(&error) && !self.password.no_password && io::stdin().is_terminal() => {
+                let Ok(password) = ask() else { return Err(error) };
+                config.password = Some(password);
+                Connection::connect(config, mode)
+            }
+            result => result,
+        }
+    }
+}
+
+/// The server would have let us in with a password.
+fn wants_password(error: &ConnectError) -> bool {
+    matches!(error.last(), Some(ConnectionError::Auth(AuthError::NoPassword)))
+}
+
+/// Asks the user, on the terminal, without showing the answer.
+fn ask() -> io::Result<Secret> {
+    rpassword::prompt_password("Password: ").map(Secret::new)
+}
+
+/// Reads a connection string as psql does: what is none is the name of a database.
+pub fn config(conninfo: &str) -> Result<Config, ConnInfoError> {
+    let is_name =
+        !conninfo.is_empty() && !conninfo.contains('=') && !conninfo.starts_with("postgresql://") && !conninfo.starts_with("postgres://");
+    let mut settings = if is_name { Settings::default() } else { Settings::parse(conninfo)? };
+    if is_name {
+        settings.set("dbname", conninfo.to_owned())?;
+    }
+    settings.set("fallback_application_name", "pgwal".to_owned())?;
+    Config::new(settings, &Environment::current())
+}
