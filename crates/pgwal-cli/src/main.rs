@@ -31,6 +31,7 @@ struct Cli {
 
 #[derive(Subcommand, Debug)]
 enum Command {
+    Basebackup(Box<cmd::basebackup::Opts>),
     Diff(cmd::diff::Opts),
     Dump(Box<cmd::dump::Opts>),
     Names(cmd::names::Opts),
@@ -49,6 +50,7 @@ fn main() -> ExitCode {
     let cli = Cli::parse();
     let mut out = io::stdout().lock();
     let result = match cli.command {
+        Command::Basebackup(opts) => opts.run(&mut out),
         Command::Diff(opts) => opts.run(&mut out),
         Command::Dump(opts) => opts.run(&mut out),
         Command::Names(opts) => opts.run(&mut out),

@@ -64,12 +64,17 @@ fn ask() -> io::Result<Secret> {
 
 /// Reads a connection string as psql does: what is none is the name of a database.
 pub fn config(conninfo: &str) -> Result<Config, ConnInfoError> {
-    let is_name =
-        !conninfo.is_empty() && !conninfo.contains('=') && !conninfo.starts_with("postgresql://") && !conninfo.starts_with("postgres://");
-    let mut settings = if is_name { Settings::default() } else { Settings::parse(conninfo)? };
-    if is_name {
+    Config::new(settings(conninfo)?, &Environment::current())
+}
+
+/// As [`config`], as it is given.
+pub fn settings(conninfo: &str) -> Result<Settings, ConnInfoError> {
+    let is_string =
+        conninfo.is_empty() || conninfo.contains('=') || ["postgresql://", "postgres://"].iter().any(|uri| conninfo.starts_with(uri));
+    let mut settings = if is_string { Settings::parse(conninfo)? } else { Settings::default() };
+    if !is_string {
         settings.set("dbname", conninfo.to_owned())?;
     }
     settings.set("fallback_application_name", "pgwal".to_owned())?;
-    Config::new(settings, &Environment::current())
+    Ok(settings)
 }

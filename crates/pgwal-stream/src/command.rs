@@ -31,6 +31,8 @@ pub enum Command<'a> {
         /// Waits while it is in use, instead of failing.
         wait: bool,
     },
+    /// A base backup is taken.
+    BaseBackup(BaseBackup<'a>),
     /// WAL is streamed.
     StartReplication {
         /// The slot that remembers how far this is; `None`: nobody does.
@@ -40,6 +42,81 @@ pub enum Command<'a> {
         /// The timeline that it is of.
         timeline: TimelineId,
     },
+}
+
+/// What a base backup is to have. `None` and `false` leave out what the server then does as it likes.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct BaseBackup<'a> {
+    /// Major version of the server, which has a word in the syntax: options stand in parentheses from 15 on.
+    pub major: u8,
+    /// Its name, in backup_label.
+    pub label: &'a str,
+    /// The server says first how much there is.
+    pub progress: bool,
+    /// The checkpoint that it starts with is done at once, instead of spread over time.
+    pub fast: bool,
+    /// The WAL that it needs is in the archive of the data directory.
+    pub wal: bool,
+    /// The server does not wait until the WAL that it needs has been archived: whoever takes the backup has it otherwise.
+    pub no_wait: bool,
+    /// At most so many kilobytes a second.
+    pub max_rate: Option<u32>,
+    /// Links of tablespaces stand in a file `tablespace_map`, which a server reads when it starts, instead of the archive.
+    pub tablespace_map: bool,
+    /// The server does not check the pages' checksums; from 11 on.
+    pub no_verify_checksums: bool,
+    /// A manifest comes, too; from 13 on.
+    pub manifest: Option<ManifestOption<'a>>,
+    /// The server compresses the archives: method and details, such as `level=5`; from 15 on.
+    pub compression: Option<(&'a str, Option<&'a str>)>,
+}
+
+/// What a manifest is to be like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ManifestOption<'a> {
+    /// How checksums are computed; `None`: as the server does unless told, which is CRC-32C.
+    pub checksums: Option<&'a str>,
+    /// All paths stand in it as hexadecimal digits.
+    pub force_encode: bool,
+}
+
+impl fmt::Display for BaseBackup<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        let is_new = self.major >= 15;
+        let mut list: Vec<String> = Vec::new();
+        let text = |name: &str, value: &str| format!("{name} {}", Literal(value));
+        // An option that has a value from 15 on, and a word of its own before.
+        let either = |new: &str, old: &str| if is_new { new.to_owned() } else { old.to_owned() };
+        list.push(text("LABEL", self.label));
+        list.extend(self.progress.then(|| "PROGRESS".to_owned()));
+        list.extend(self.wal.then(|| "WAL".to_owned()));
+        list.extend(self.fast.then(|| either("CHECKPOINT 'fast'", "FAST")));
+        list.extend(self.no_wait.then(|| either("WAIT 0", "NOWAIT")));
+        list.extend(self.max_rate.map(|rate| format!("MAX_RATE {rate}")));
+        list.extend(self.tablespace_map.then(|| "TABLESPACE_MAP".to_owned()));
+        list.extend(self.no_verify_checksums.then(|| either("VERIFY_CHECKSUMS 0", "NOVERIFY_CHECKSUMS")));
+        if let Some(manifest) = self.manifest {
+            list.push(text("MANIFEST", if manifest.force_encode { "force-encode" } else { "yes" }));
+            list.extend(manifest.checksums.map(|checksums| text("MANIFEST_CHECKSUMS", checksums)));
+        }
+        if is_new {
+            list.push(text("TARGET", "client"));
+        }
+        if let Some((method, detail)) = self.compression {
+            list.push(text("COMPRESSION", method));
+            list.extend(detail.map(|detail| text("COMPRESSION_DETAIL", detail)));
+        }
+        if is_new { write!(f, "BASE_BACKUP ({})", list.join(", ")) } else { write!(f, "BASE_BACKUP {}", list.join(" ")) }
+    }
+}
+
+/// Text in single quotes; a walsender knows no escapes but two quotes for one.
+struct Literal<'a>(&'a str);
+
+impl fmt::Display for Literal<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "'{}'", self.0.replace('\'', "''"))
+    }
 }
 
 impl fmt::Display for Command<'_> {
@@ -58,6 +135,7 @@ impl fmt::Display for Command<'_> {
             Command::DropReplicationSlot { slot, wait } => {
                 write!(f, "DROP_REPLICATION_SLOT {}{}", Quoted(slot), if wait { " WAIT" } else { "" })
             }
+            Command::BaseBackup(backup) => backup.fmt(f),
             Command::StartReplication { slot, start, timeline } => {
                 f.write_str("START_REPLICATION ")?;
                 if let Some(slot) = slot {
@@ -93,6 +171,32 @@ mod tests {
         assert_eq!(text(create(true, false)), "CREATE_REPLICATION_SLOT \"s\" TEMPORARY PHYSICAL");
         assert_eq!(text(Command::DropReplicationSlot { slot: "s", wait: true }), "DROP_REPLICATION_SLOT \"s\" WAIT");
         assert_eq!(text(Command::TimelineHistory(TimelineId(16))), "TIMELINE_HISTORY 16");
+        let manifest = Some(ManifestOption { checksums: Some("SHA256"), force_encode: true });
+        let all = |major| BaseBackup {
+            major,
+            label: "it's",
+            progress: true,
+            fast: true,
+            wal: true,
+            no_wait: true,
+            max_rate: Some(32),
+            tablespace_map: true,
+            no_verify_checksums: true,
+            manifest,
+            compression: (major >= 15).then_some(("gzip", Some("level=5"))),
+        };
+        assert_eq!(
+            text(Command::BaseBackup(all(14))),
+            "BASE_BACKUP LABEL 'it''s' PROGRESS WAL FAST NOWAIT MAX_RATE 32 TABLESPACE_MAP NOVERIFY_CHECKSUMS \
+             MANIFEST 'force-encode' MANIFEST_CHECKSUMS 'SHA256'"
+        );
+        assert_eq!(
+            text(Command::BaseBackup(all(15))),
+            "BASE_BACKUP (LABEL 'it''s', PROGRESS, WAL, CHECKPOINT 'fast', WAIT 0, MAX_RATE 32, TABLESPACE_MAP, VERIFY_CHECKSUMS 0, \
+             MANIFEST 'force-encode', MANIFEST_CHECKSUMS 'SHA256', TARGET 'client', COMPRESSION 'gzip', COMPRESSION_DETAIL 'level=5')"
+        );
+        let plain = BaseBackup { major: 10, label: "", ..BaseBackup::default() };
+        assert_eq!(text(Command::BaseBackup(plain)), "BASE_BACKUP LABEL ''");
         assert_eq!(text(Command::Show("wal_segment_size")), "SHOW wal_segment_size");
     }
 }

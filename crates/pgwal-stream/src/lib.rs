@@ -4,7 +4,7 @@
 //! - [`connection`] talks to a server: TLS, logging in, queries, COPY.
 //! - [`conninfo`] has where and how to connect: connection strings, service and password files, variables.
 //! - [`receive`] takes WAL from a walsender into [`segments`], by way of a [`receiver`] that verifies it.
-//! - [`backup`] has what base backups are made of.
+//! - [`backup`] takes base backups.
 //! - [`live`] has records as the server writes them.
 //! - [`message`] has what walsender and walreceiver say to each other, without sockets, for either side.
 
@@ -12,6 +12,7 @@
 
 pub mod backup;
 pub mod command;
+pub mod compress;
 pub mod connection;
 pub mod conninfo;
 pub mod live;

@@ -9,9 +9,10 @@ use pgwal::types::TimestampTz;
 use pgwal::{Lsn, TimelineId, WalFormat};
 
 use crate::command::Command;
+use crate::compress::Compression;
 use crate::message::{FromWalReceiver, FromWalSender, MessageError, NextTimeline, StandbyStatus};
 use crate::receiver::{OnDamage, Receiver, Start, TakeError};
-use crate::segments::{Compression, FileError, Newest, Segments};
+use crate::segments::{FileError, Newest, Segments};
 
 /// What a connection to a walsender can do.
 pub trait Walsender {
@@ -80,6 +81,8 @@ pub struct Options {
     pub synchronous: bool,
     /// How often the server is told how far this is.
     pub status_interval: Duration,
+    /// Where to start in an empty directory; `None`: where the slot is, else where the server is.
+    pub start: Option<Start>,
     /// Nothing behind this is wanted.
     pub end: Option<Lsn>,
     /// What becomes of WAL that is damaged.
@@ -319,6 +322,9 @@ fn first<S: Walsender>(server: &mut S, options: &Options, system: &System) -> Re
             return Err(ReceiveError::System { expected, found: system.identifier });
         }
         return Ok(Start { timeline, lsn: newest.next, previous: newest.previous });
+    }
+    if let Some(start) = options.start {
+        return Ok(Start { lsn: segment_start(start.lsn), ..start });
     }
     // Before 15, a walsender does not say where a slot is.
     if let (Some(slot), true) = (&options.slot, system.fmt.since(15)) {
@@ -592,6 +598,7 @@ mod tests {
             slot: None,
             synchronous: false,
             status_interval: Duration::from_secs(10),
+            start: None,
             end: None,
             on_damage: OnDamage::Stop,
         }

@@ -217,7 +217,8 @@ mod tests {
     use std::path::Path;
 
     use super::*;
-    use crate::segments::{Compression, Newest};
+    use crate::compress::Compression;
+    use crate::segments::Newest;
     use pgwal::SegmentName;
     use pgwal::frame::first_format;
     use pgwal_testkit::fixtures;

@@ -10,34 +10,10 @@ use pgwal::history;
 use pgwal::source::Wal;
 use pgwal::{Decoder, Lsn, SegmentName, TimelineId};
 
+use crate::compress::{Compression, Sink};
+
 /// What stands behind the name of a segment that is not whole yet.
 pub const PARTIAL: &str = ".partial";
-
-/// How segments are compressed.
-#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
-pub enum Compression {
-    /// Not.
-    #[default]
-    None,
-    /// gzip, at a level from 1 to 9.
-    Gzip(u32),
-    /// LZ4 frames.
-    Lz4,
-    /// Zstandard, at a level from 1 to 22.
-    Zstd(i32),
-}
-
-impl Compression {
-    /// What stands behind a segment's name.
-    pub const fn suffix(self) -> &'static str {
-        match self {
-            Compression::None => "",
-            Compression::Gzip(_) => ".gz",
-            Compression::Lz4 => ".lz4",
-            Compression::Zstd(_) => ".zst",
-        }
-    }
-}
 
 /// What went wrong with a file.
 #[derive(Debug)]
@@ -63,7 +39,7 @@ impl std::error::Error for FileError {
 }
 
 /// Says which file an error is about, and what was to be done with it.
-fn failed<'p>(doing: &'static str, path: &'p Path) -> impl FnOnce(io::Error) -> FileError + 'p {
+pub(crate) fn failed<'p>(doing: &'static str, path: &'p Path) -> impl FnOnce(io::Error) -> FileError + 'p {
     move |error| FileError { path: path.to_owned(), doing, error }
 }
 
@@ -88,56 +64,6 @@ struct Open {
     position: Lsn,
     /// Everything before this is on disk.
     synced: Lsn,
-}
-
-/// A file, and what compresses on the way into it.
-enum Sink {
-    Plain(File),
-    Gzip(flate2::write::GzEncoder<File>),
-    Lz4(Box<lz4_flex::frame::FrameEncoder<File>>),
-    Zstd(zstd::stream::write::Encoder<'static, File>),
-}
-
-impl fmt::Debug for Sink {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Sink::Plain(_) => "Plain",
-            Sink::Gzip(_) => "Gzip",
-            Sink::Lz4(_) => "Lz4",
-            Sink::Zstd(_) => "Zstd",
-        })
-    }
-}
-
-impl Sink {
-    fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        match self {
-            Sink::Plain(file) => file.write_all(bytes),
-            Sink::Gzip(encoder) => encoder.write_all(bytes),
-            Sink::Lz4(encoder) => encoder.write_all(bytes),
-            Sink::Zstd(encoder) => encoder.write_all(bytes),
-        }
-    }
-
-    /// Has everything that was written stand in the file, and the file on disk.
-    fn sync(&mut self) -> io::Result<()> {
-        match self {
-            Sink::Plain(file) => file.sync_data(),
-            Sink::Gzip(encoder) => encoder.flush().and_then(|()| encoder.get_ref().sync_data()),
-            Sink::Lz4(encoder) => encoder.flush().and_then(|()| encoder.get_ref().sync_data()),
-            Sink::Zstd(encoder) => encoder.flush().and_then(|()| encoder.get_ref().sync_data()),
-        }
-    }
-
-    /// Ends what is compressed.
-    fn finish(self) -> io::Result<File> {
-        match self {
-            Sink::Plain(file) => Ok(file),
-            Sink::Gzip(encoder) => encoder.finish(),
-            Sink::Lz4(encoder) => encoder.finish().map_err(io::Error::other),
-            Sink::Zstd(encoder) => encoder.finish(),
-        }
-    }
 }
 
 impl Segments {
@@ -227,7 +153,7 @@ impl Segments {
         let path = self.dir.join(history::file_name(timeline));
         let temporary = self.dir.join(format!("{}.tmp", history::file_name(timeline)));
         let write = |mut file: File| file.write_all(content).and_then(|()| file.sync_all());
-        File::create(&temporary).and_then(write).map_err(failed("write", &temporary))?;
+        private().create(true).truncate(true).open(&temporary).and_then(write).map_err(failed("write", &temporary))?;
         fs::rename(&temporary, &path).map_err(failed("rename", &temporary))?;
         sync_directory(&self.dir)
     }
@@ -243,7 +169,7 @@ impl Open {
             let error = io::Error::new(io::ErrorKind::InvalidInput, "a compressed segment can only be written from its start");
             return Err(FileError { path, doing: "open", error });
         }
-        let mut file = OpenOptions::new().write(true).create(true).truncate(packed).open(&path).map_err(failed("open", &path))?;
+        let mut file = private().create(true).truncate(packed).open(&path).map_err(failed("open", &path))?;
         if !packed {
             // The room is taken before there is WAL to lose; what is behind its end reads as zeroes, as in the server's own files.
             reserve(&file, u64::from(segment_size)).map_err(failed("reserve room for", &path))?;
@@ -251,15 +177,18 @@ impl Open {
         }
         file.sync_all().map_err(failed("sync", &path))?;
         sync_directory(dir)?;
-        let sink = match compression {
-            Compression::None => Ok(Sink::Plain(file)),
-            Compression::Gzip(level) => Ok(Sink::Gzip(flate2::write::GzEncoder::new(file, flate2::Compression::new(level)))),
-            Compression::Lz4 => Ok(Sink::Lz4(Box::new(lz4_flex::frame::FrameEncoder::new(file)))),
-            Compression::Zstd(level) => zstd::stream::write::Encoder::new(file, level).map(Sink::Zstd),
-        };
-        let sink = sink.map_err(failed("compress", &path))?;
+        let sink = Sink::new(file, compression).map_err(failed("compress", &path))?;
         Ok(Open { name, path, sink, position: lsn, synced: lsn })
     }
+}
+
+/// Opens files for writing that nobody else may read, as the server's own are.
+fn private() -> OpenOptions {
+    let mut options = OpenOptions::new();
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    options.write(true);
+    options
 }
 
 /// Takes room on disk for `len` bytes, where the file system can.
@@ -274,7 +203,7 @@ fn reserve(file: &File, len: u64) -> io::Result<()> {
 }
 
 /// Has the names in a directory on disk.
-fn sync_directory(dir: &Path) -> Result<(), FileError> {
+pub(crate) fn sync_directory(dir: &Path) -> Result<(), FileError> {
     File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("sync", dir))
 }
 

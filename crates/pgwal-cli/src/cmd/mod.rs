@@ -1,5 +1,6 @@
 //! One file for each command.
 
+pub mod basebackup;
 pub mod diff;
 pub mod dump;
 pub mod names;

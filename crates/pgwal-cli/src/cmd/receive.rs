@@ -12,11 +12,12 @@ use clap::{ArgGroup, Args, ValueEnum};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use pgwal::Lsn;
 use pgwal_stream::command::Command;
+use pgwal_stream::compress::Compression;
 use pgwal_stream::connection::{self, Mode};
 use pgwal_stream::conninfo::Config;
 use pgwal_stream::receive::{self, Notice, Options, Outcome, ReceiveError, Walsender};
 use pgwal_stream::receiver::OnDamage;
-use pgwal_stream::segments::Compression;
+
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::server::ServerArgs;
@@ -64,7 +65,7 @@ pub struct Opts {
     #[arg(long)]
     synchronous: bool,
     /// Compress segments: gzip, lz4 or zstd, with a level as in gzip:9
-    #[arg(short = 'Z', long, value_name = "METHOD[:LEVEL]", value_parser = compression, default_value = "none")]
+    #[arg(short = 'Z', long, value_name = "METHOD[:LEVEL]", default_value = "none")]
     compress: Compression,
     /// What to do with WAL that is damaged: stop before it; or write it, say so, and never acknowledge it
     #[arg(long, value_name = "WHAT", default_value = "stop")]
@@ -78,26 +79,6 @@ pub struct Opts {
 enum Damage {
     Stop,
     Warn,
-}
-
-/// A method, with a level or its usual one.
-fn compression(text: &str) -> Result<Compression, String> {
-    let (method, level) = text.split_once(':').map_or((text, None), |(method, level)| (method, Some(level)));
-    let level = |usual: u32, last: u32| match level {
-        None => Ok(usual),
-        Some(level) => match level.parse() {
-            Ok(level) if (1..=last).contains(&level) => Ok(level),
-            _ => Err(format!("expected a level from 1 to {last}")),
-        },
-    };
-    match method {
-        "none" if text == method => Ok(Compression::None),
-        "gzip" => Ok(Compression::Gzip(level(6, 9)?)),
-        "lz4" if text == method => Ok(Compression::Lz4),
-        "zstd" => Ok(Compression::Zstd(level(3, 22)? as i32)),
-        "none" | "lz4" => Err(format!("{method} has no levels")),
-        _ => Err("expected none, gzip, lz4 or zstd".to_owned()),
-    }
 }
 
 /// Time until the next try, at first and at most.
@@ -127,6 +108,7 @@ impl Opts {
                 0 => Duration::from_secs(365 * 24 * 3600),
                 seconds => Duration::from_secs(seconds),
             },
+            start: None,
             end: self.endpos,
             on_damage: match self.on_damage {
                 Damage::Stop => OnDamage::Stop,

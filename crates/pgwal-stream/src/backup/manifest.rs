@@ -62,6 +62,17 @@ pub enum Algorithm {
 }
 
 impl Algorithm {
+    /// As manifests name it.
+    pub const fn name(self) -> &'static str {
+        match self {
+            Algorithm::Crc32c => "CRC32C",
+            Algorithm::Sha224 => "SHA224",
+            Algorithm::Sha256 => "SHA256",
+            Algorithm::Sha384 => "SHA384",
+            Algorithm::Sha512 => "SHA512",
+        }
+    }
+
     /// By the name that manifests have.
     pub fn by_name(name: &str) -> Option<Algorithm> {
         Some(match name.to_ascii_uppercase().as_str() {
@@ -218,33 +229,69 @@ impl Manifest {
     /// # Errors
     /// A directory cannot be read.
     pub fn verify(&self, backup: &Path) -> io::Result<Vec<Difference>> {
-        let mut found = Vec::new();
-        let mut here = BTreeMap::new();
-        list(backup, &PathBuf::new(), &mut here)?;
-        for (path, entry) in self.files.iter().filter(|(path, _)| !is_passed_over(path)) {
-            let name = String::from_utf8_lossy(path).into_owned();
-            match here.remove(path) {
-                None => found.push(Difference { path: name, what: What::Missing }),
-                Some(size) if size != entry.size => {
-                    found.push(Difference { path: name, what: What::Size { expected: entry.size, found: size } })
-                }
-                Some(_) => {
-                    let Some(checksum) = &entry.checksum else { continue };
-                    match checksum.algorithm.of_file(&backup.join(as_path(path))) {
-                        Ok(value) if value == checksum.value => {}
-                        Ok(value) => {
-                            let what = What::Checksum { expected: hex(&checksum.value), found: hex(&value) };
-                            found.push(Difference { path: name, what });
-                        }
-                        Err(e) => found.push(Difference { path: name, what: What::Unreadable(e.to_string()) }),
-                    }
-                }
-            }
+        let mut comparison = Comparison::new(self);
+        comparison.directory(backup)?;
+        Ok(comparison.finish())
+    }
+}
+
+/// The comparison of files, as they come, with a manifest.
+pub struct Comparison<'m> {
+    left: BTreeMap<&'m [u8], &'m Entry>,
+    found: Vec<Difference>,
+    /// Files that have been compared.
+    pub files: u64,
+}
+
+impl<'m> Comparison<'m> {
+    /// Nothing has come yet.
+    pub fn new(manifest: &'m Manifest) -> Comparison<'m> {
+        let entries = manifest.files.iter().filter(|(path, _)| !is_passed_over(path));
+        let left = entries.map(|(path, entry)| (path.as_slice(), entry)).collect();
+        Comparison { left, found: Vec::new(), files: 0 }
+    }
+
+    /// Compares a file: its path in the backup, its size, its bytes.
+    ///
+    /// # Errors
+    /// It cannot be read.
+    pub fn file(&mut self, path: &[u8], size: u64, content: impl Read) -> io::Result<()> {
+        if is_passed_over(path) {
+            return Ok(());
         }
-        let others = here.into_keys().map(|path| Difference { path: String::from_utf8_lossy(&path).into_owned(), what: What::Unknown });
-        found.extend(others);
-        found.sort_by(|a, b| a.path.cmp(&b.path));
-        Ok(found)
+        self.files += 1;
+        let what = match self.left.remove(path) {
+            None => What::Unknown,
+            Some(entry) if size != entry.size => What::Size { expected: entry.size, found: size },
+            Some(Entry { checksum: None, .. }) => return Ok(()),
+            Some(Entry { checksum: Some(checksum), .. }) => match checksum.algorithm.of(content)? {
+                value if value == checksum.value => return Ok(()),
+                value => What::Checksum { expected: hex(&checksum.value), found: hex(&value) },
+            },
+        };
+        self.differs(path, what);
+        Ok(())
+    }
+
+    /// Compares the files of a backup in plain form.
+    ///
+    /// # Errors
+    /// A directory cannot be read.
+    pub fn directory(&mut self, backup: &Path) -> io::Result<()> {
+        list(backup, &PathBuf::new(), self)
+    }
+
+    fn differs(&mut self, path: &[u8], what: What) {
+        self.found.push(Difference { path: String::from_utf8_lossy(path).into_owned(), what });
+    }
+
+    /// All files have come: what is not as the manifest says, by path.
+    pub fn finish(mut self) -> Vec<Difference> {
+        for path in std::mem::take(&mut self.left).into_keys() {
+            self.differs(path, What::Missing);
+        }
+        self.found.sort_by(|a, b| a.path.cmp(&b.path));
+        self.found
     }
 }
 
@@ -341,67 +388,55 @@ fn is_passed_over(path: &[u8]) -> bool {
 /// What may be there or not, and be as it likes, at the top of a backup.
 const PASSED_OVER: [&str; 5] = [FILE_NAME, "pg_wal", "postgresql.auto.conf", "recovery.signal", "standby.signal"];
 
-/// Files below `dir`, by their path in the backup, with their sizes.
-fn list(backup: &Path, dir: &Path, found: &mut BTreeMap<Vec<u8>, u64>) -> io::Result<()> {
+/// Compares the files below `dir`.
+fn list(backup: &Path, dir: &Path, comparison: &mut Comparison<'_>) -> io::Result<()> {
     for entry in fs::read_dir(backup.join(dir))? {
         let entry = entry?;
         let path = dir.join(entry.file_name());
-        if dir.as_os_str().is_empty() && PASSED_OVER.iter().any(|name| entry.file_name() == *name) {
+        let name = path.as_os_str().as_encoded_bytes();
+        if is_passed_over(name) {
             continue;
         }
         // A tablespace is a link to a directory.
         let metadata = fs::metadata(entry.path())?;
         if metadata.is_dir() {
-            list(backup, &path, found)?;
-        } else {
-            found.insert(path.as_os_str().as_encoded_bytes().to_vec(), metadata.len());
+            list(backup, &path, comparison)?;
+        } else if let Err(e) = File::open(entry.path()).and_then(|file| comparison.file(name, metadata.len(), file)) {
+            comparison.left.remove(name);
+            comparison.differs(name, What::Unreadable(e.to_string()));
         }
     }
     Ok(())
 }
 
-/// A path of a manifest, which need not be UTF-8.
-#[cfg(unix)]
-fn as_path(path: &[u8]) -> PathBuf {
-    use std::os::unix::ffi::OsStrExt;
-    std::ffi::OsStr::from_bytes(path).into()
-}
-
-/// A path of a manifest.
-#[cfg(not(unix))]
-fn as_path(path: &[u8]) -> PathBuf {
-    String::from_utf8_lossy(path).into_owned().into()
-}
-
 impl Algorithm {
-    /// The checksum of a file's bytes.
-    fn of_file(self, path: &Path) -> io::Result<Vec<u8>> {
+    /// The checksum of all bytes that come.
+    fn of(self, content: impl Read) -> io::Result<Vec<u8>> {
         match self {
             Algorithm::Crc32c => {
                 let mut crc = 0;
-                each_chunk(path, |bytes| crc = crc32c::crc32c_append(crc, bytes))?;
+                each_chunk(content, |bytes| crc = crc32c::crc32c_append(crc, bytes))?;
                 Ok(crc.to_le_bytes().to_vec())
             }
-            Algorithm::Sha224 => digest::<sha2::Sha224>(path),
-            Algorithm::Sha256 => digest::<sha2::Sha256>(path),
-            Algorithm::Sha384 => digest::<sha2::Sha384>(path),
-            Algorithm::Sha512 => digest::<sha2::Sha512>(path),
+            Algorithm::Sha224 => digest::<sha2::Sha224>(content),
+            Algorithm::Sha256 => digest::<sha2::Sha256>(content),
+            Algorithm::Sha384 => digest::<sha2::Sha384>(content),
+            Algorithm::Sha512 => digest::<sha2::Sha512>(content),
         }
     }
 }
 
-fn digest<D: Digest>(path: &Path) -> io::Result<Vec<u8>> {
+fn digest<D: Digest>(content: impl Read) -> io::Result<Vec<u8>> {
     let mut hasher = D::new();
-    each_chunk(path, |bytes| hasher.update(bytes))?;
+    each_chunk(content, |bytes| hasher.update(bytes))?;
     Ok(hasher.finalize().to_vec())
 }
 
-/// Gives `take` the bytes of a file.
-fn each_chunk(path: &Path, mut take: impl FnMut(&[u8])) -> io::Result<()> {
-    let mut file = File::open(path)?;
-    let mut chunk = vec![0; 256 << 10];
+/// Gives `take` all bytes that come.
+fn each_chunk(mut content: impl Read, mut take: impl FnMut(&[u8])) -> io::Result<()> {
+    let mut chunk = vec![0; super::BUFFER];
     loop {
-        match file.read(&mut chunk) {
+        match content.read(&mut chunk) {
             Ok(0) => return Ok(()),
             Ok(len) => take(chunk.get(..len).unwrap_or_default()),
             Err(e) if e.kind() == io::ErrorKind::Interrupted => {}

@@ -1,3 +1,592 @@
-//! Base backups.
+//! Base backups, taken from a walsender as pg_basebackup takes them. C: bin/pg_basebackup/pg_basebackup.c, backup/basebackup.c (in
+//! replication/ up to 14).
+//!
+//! [`take`] does all of it: files or archives, the WAL that the backup needs beside it on a connection of its own, the settings of a
+//! standby, and at the end the comparison with the manifest and a check of that WAL. What was made of a backup that fails is removed.
 
+mod archives;
 pub mod manifest;
+mod plain;
+mod recovery;
+mod stream;
+mod verify;
+mod wal;
+
+use std::ffi::OsStr;
+use std::fmt;
+use std::fs::{self, DirBuilder, File, OpenOptions, Permissions};
+use std::io::{self, Read, Write};
+use std::os::unix::ffi::OsStrExt;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+pub use recovery::Recovery;
+pub use stream::{Place, Progress, Tablespace};
+pub use verify::{Verified, verify};
+
+use crate::command::{self, BaseBackup, ManifestOption};
+use crate::compress::Compression;
+use crate::connection::{self, Connection};
+use crate::conninfo::Config;
+use crate::message::MessageError;
+use crate::receive::{ReceiveError, System, Walsender};
+use crate::segments::{FileError, failed, sync_directory};
+use manifest::{Algorithm, Difference, ManifestError};
+use stream::{BackupStream, Part};
+
+/// How a backup lies on disk.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum Form {
+    /// As a data directory, and directories of tablespaces.
+    #[default]
+    Plain,
+    /// As tar archives in one directory: `base.tar`, one for each tablespace, and `pg_wal.tar`.
+    Tar,
+}
+
+/// How the WAL comes that a backup needs.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum WalMethod {
+    /// Not: it must be restored from an archive.
+    None,
+    /// At the end, within the archive of the data directory; the server must still have it then.
+    Fetch,
+    /// While the backup is taken, on a connection of its own.
+    #[default]
+    Stream,
+}
+
+/// The slot by which the WAL is streamed.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Slot {
+    /// One for this backup, which goes with the connection.
+    #[default]
+    Temporary,
+    /// None: the server may remove WAL before it is here.
+    None,
+    /// This one.
+    Named {
+        /// Its name.
+        name: String,
+        /// It is created first.
+        create: bool,
+    },
+}
+
+/// Who compresses, and how.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub enum Packing {
+    /// Nobody.
+    #[default]
+    None,
+    /// We do; archives only.
+    Client(Compression),
+    /// The server does, from 15 on: a method and its details.
+    Server {
+        /// `gzip`, `lz4` or `zstd`.
+        method: String,
+        /// Such as `level=5`, which the server reads; `None`: its usual ones.
+        detail: Option<String>,
+    },
+}
+
+/// Which backup to take, and where to.
+#[derive(Clone, Debug)]
+pub struct Options {
+    /// Its directory: not there yet, or empty.
+    pub dir: PathBuf,
+    /// How it lies there.
+    pub form: Form,
+    /// How the WAL comes.
+    pub wal: WalMethod,
+    /// The slot by which it is streamed.
+    pub slot: Slot,
+    /// pg_wal is a link to this directory; plain form only.
+    pub wal_dir: Option<PathBuf>,
+    /// Directories of tablespaces, on the server and here; plain form only.
+    pub tablespaces: Vec<(PathBuf, PathBuf)>,
+    /// Compression.
+    pub packing: Packing,
+    /// Its name, in backup_label.
+    pub label: String,
+    /// The checkpoint is done at once.
+    pub fast: bool,
+    /// At most so many kilobytes a second.
+    pub max_rate: Option<u32>,
+    /// The server says first how much there is.
+    pub estimate: bool,
+    /// The server checks the pages' checksums, from 11 on.
+    pub verify_checksums: bool,
+    /// What the manifest is like; `None`: there is none. Up to 12 there is none anyway.
+    pub manifest: Option<ManifestOptions>,
+    /// It becomes a standby.
+    pub recovery: Option<Recovery>,
+    /// Everything is put on disk at the end.
+    pub sync: bool,
+    /// Files are compared with the manifest, and the WAL is checked.
+    pub verify: bool,
+    /// What was made of a backup that fails stays.
+    pub keep_failed: bool,
+}
+
+/// What a manifest is like.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct ManifestOptions {
+    /// How checksums are computed; `None`: there are none.
+    pub checksums: Option<Algorithm>,
+    /// All paths stand in it as hexadecimal digits.
+    pub force_encode: bool,
+}
+
+/// What happens while a backup is taken.
+#[derive(Debug)]
+pub enum Notice<'a> {
+    /// The server is to do its checkpoint.
+    Checkpoint,
+    /// It has done it: the backup starts.
+    Started {
+        /// Here.
+        place: Place,
+        /// What there is to come.
+        tablespaces: &'a [Tablespace],
+    },
+    /// An archive begins.
+    Archive(&'a str),
+    /// Something has come.
+    Progress(Progress),
+    /// All archives are here: it ends at this place.
+    Ended(Place),
+    /// Everything is put on disk.
+    Sync,
+    /// Everything is compared with the manifest, and the WAL is checked.
+    Verify,
+}
+
+/// What was taken.
+#[derive(Clone, Debug)]
+pub struct Summary {
+    /// Where it starts: from here on the WAL is needed.
+    pub start: Place,
+    /// Where it ends: so far at least it has to be replayed.
+    pub end: Place,
+    /// What was checked; `None`: nothing was to be.
+    pub verified: Option<Verified>,
+}
+
+/// Why there is no backup.
+#[derive(Debug)]
+#[non_exhaustive]
+pub enum BackupError {
+    /// The connection, or what the server says.
+    Server(connection::Error),
+    /// A message of the server.
+    Message(MessageError),
+    /// What the server says does not say what it should.
+    Answer {
+        /// What was expected.
+        expected: &'static str,
+        /// What was found.
+        found: String,
+    },
+    /// An option that this server, or this form, does not have.
+    Option(String),
+    /// A directory that is to be filled is not empty.
+    NotEmpty(PathBuf),
+    /// A file or directory.
+    File(FileError),
+    /// An archive is not what it should be.
+    Archive {
+        /// Its name.
+        archive: String,
+        /// What is wrong with it.
+        problem: String,
+    },
+    /// The WAL that the backup needs did not come.
+    Wal(String),
+    /// It is given up, because of another error.
+    GivenUp,
+    /// The manifest cannot be used.
+    Manifest(ManifestError),
+    /// What is here is not what the manifest says.
+    Different(Vec<Difference>),
+    /// The WAL that is here does not do for the backup.
+    WalDamaged(String),
+}
+
+impl fmt::Display for BackupError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            BackupError::Server(error) => error.fmt(f),
+            BackupError::Message(error) => write!(f, "the server sent {error}"),
+            BackupError::Answer { expected, found } => write!(f, "the server answered BASE_BACKUP with {found}: expected {expected}"),
+            BackupError::Option(text) => f.write_str(text),
+            BackupError::NotEmpty(path) => write!(f, "directory \"{}\" is not empty", path.display()),
+            BackupError::File(error) => error.fmt(f),
+            BackupError::Archive { archive, problem } => write!(f, "archive \"{archive}\": {problem}"),
+            BackupError::Wal(problem) => write!(f, "the WAL that the backup needs did not come: {problem}"),
+            BackupError::GivenUp => f.write_str("given up"),
+            BackupError::Manifest(error) => error.fmt(f),
+            BackupError::Different(differences) => {
+                write!(f, "the backup is not what its manifest says:")?;
+                differences.iter().take(SHOWN).try_for_each(|difference| write!(f, "\n  {difference}"))?;
+                match differences.len().saturating_sub(SHOWN) {
+                    0 => Ok(()),
+                    more => write!(f, "\n  and {more} more"),
+                }
+            }
+            BackupError::WalDamaged(problem) => write!(f, "the WAL in the backup does not do for it: {problem}"),
+        }
+    }
+}
+
+/// So many differences are shown.
+const SHOWN: usize = 20;
+
+impl std::error::Error for BackupError {
+    fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
+        match self {
+            BackupError::Server(error) => Some(error),
+            BackupError::Message(error) => Some(error),
+            BackupError::File(error) => Some(error),
+            BackupError::Manifest(error) => Some(error),
+            _ => None,
+        }
+    }
+}
+
+impl From<connection::Error> for BackupError {
+    fn from(error: connection::Error) -> Self {
+        BackupError::Server(error)
+    }
+}
+
+impl From<MessageError> for BackupError {
+    fn from(error: MessageError) -> Self {
+        BackupError::Message(error)
+    }
+}
+
+impl From<FileError> for BackupError {
+    fn from(error: FileError) -> Self {
+        BackupError::File(error)
+    }
+}
+
+impl From<ManifestError> for BackupError {
+    fn from(error: ManifestError) -> Self {
+        BackupError::Manifest(error)
+    }
+}
+
+impl From<ReceiveError<connection::Error>> for BackupError {
+    fn from(error: ReceiveError<connection::Error>) -> Self {
+        match error {
+            ReceiveError::Server(error) => BackupError::Server(error),
+            error => BackupError::Wal(error.to_string()),
+        }
+    }
+}
+
+/// Takes a backup from the server that `connection` leads to. The WAL comes on another connection, which `config` leads to; both look at
+/// `stop`.
+///
+/// # Errors
+/// There is no backup, and what was made of it is gone, unless it was to stay. A backup that is complete and does not stand the comparison
+/// with its manifest stays.
+pub fn take(
+    connection: &mut Connection,
+    config: &Config,
+    options: &Options,
+    stop: &Arc<AtomicBool>,
+    notice: &mut dyn FnMut(Notice<'_>),
+) -> Result<Summary, BackupError> {
+    let major = Walsender::major(connection);
+    possible(options, major)?;
+    let system = System::ask(connection)?;
+    let mode = directory_mode(connection, major)?;
+    let mut made = Made { paths: Vec::new(), keep: options.keep_failed };
+    made.directory(&options.dir, mode)?;
+    if let Some(wal_dir) = &options.wal_dir {
+        made.directory(wal_dir, mode)?;
+        let link = options.dir.join("pg_wal");
+        std::os::unix::fs::symlink(wal_dir, &link).map_err(failed("create", &link))?;
+    }
+
+    notice(Notice::Checkpoint);
+    let job = Job { config, options, system: &system, major, mode, stop };
+    let (start, end) = job.transfer(connection, &mut made, notice)?;
+    notice(Notice::Ended(end));
+    if let (Form::Plain, Some(recovery)) = (options.form, &options.recovery) {
+        recovery.write(&options.dir, major)?;
+    }
+    if options.sync {
+        notice(Notice::Sync);
+        made.paths.iter().try_for_each(|made| sync_all(&made.path))?;
+    }
+    let manifest = options.dir.join(manifest::FILE_NAME);
+    let temporary = options.dir.join(MANIFEST_TMP);
+    if temporary.exists() {
+        fs::rename(&temporary, &manifest).map_err(failed("rename", &temporary))?;
+    }
+    if options.sync {
+        sync_directory(&options.dir)?;
+    }
+    made.keep = true;
+    let verified = if options.verify {
+        notice(Notice::Verify);
+        Some(verify(&options.dir, (options.wal != WalMethod::None).then_some((start, end)))?)
+    } else {
+        None
+    };
+    Ok(Summary { start, end, verified })
+}
+
+/// Name of the manifest while the backup is not complete.
+const MANIFEST_TMP: &str = "backup_manifest.tmp";
+
+/// Whether this server, and this form, have what is asked for.
+fn possible(options: &Options, major: u8) -> Result<(), BackupError> {
+    let refuse = |text: &str| Err(BackupError::Option(text.to_owned()));
+    match options {
+        Options { packing: Packing::Server { .. }, .. } if major < 15 => refuse("the server compresses from version 15 on"),
+        Options { packing: Packing::Client(_), form: Form::Plain, .. } => {
+            refuse("only archives can be compressed here: choose the tar form")
+        }
+        Options { form: Form::Tar, wal_dir: Some(_), .. } => refuse("a directory for WAL goes with the plain form only"),
+        Options { form: Form::Tar, tablespaces, .. } if !tablespaces.is_empty() => {
+            refuse("directories of tablespaces go with the plain form only")
+        }
+        Options { wal: WalMethod::None | WalMethod::Fetch, slot: Slot::Named { .. }, .. } => refuse("a slot goes with streamed WAL only"),
+        _ => Ok(()),
+    }
+}
+
+/// Permissions of the server's data directory: 0700, or 0750 from 11 on where its group may read it.
+fn directory_mode(connection: &mut Connection, major: u8) -> Result<u32, BackupError> {
+    if major < 11 {
+        return Ok(0o700);
+    }
+    let rows = Walsender::rows(connection, &command::Command::Show("data_directory_mode"))?;
+    let text = rows.into_iter().next().and_then(|row| row.into_iter().next().flatten()).unwrap_or_default();
+    let mode = std::str::from_utf8(&text).ok().and_then(|text| u32::from_str_radix(text, 8).ok());
+    mode.map(|mode| mode & 0o750)
+        .ok_or_else(|| BackupError::Answer { expected: "the mode of a directory", found: as_path(&text).display().to_string() })
+}
+
+/// What a backup is taken with.
+struct Job<'a> {
+    config: &'a Config,
+    options: &'a Options,
+    system: &'a System,
+    major: u8,
+    /// Permissions of directories.
+    mode: u32,
+    stop: &'a Arc<AtomicBool>,
+}
+
+impl Job<'_> {
+    /// Everything that comes from the server: the archives, and the WAL.
+    fn transfer(
+        &self,
+        connection: &mut Connection,
+        made: &mut Made,
+        notice: &mut dyn FnMut(Notice<'_>),
+    ) -> Result<(Place, Place), BackupError> {
+        let progress = wal::Progress::default();
+        let given_up = || progress.has_failed();
+        let mut stream = BackupStream::start(connection, &self.command(), notice, &given_up)?;
+        let start = stream.start;
+        let tablespaces = stream.tablespaces.clone();
+        stream.say(Notice::Started { place: start, tablespaces: &tablespaces });
+        let tablespaces = self.tablespaces(tablespaces, made)?;
+        let wal = match self.options.wal {
+            WalMethod::Stream => Some(wal::Streamer::start(self, start, &progress)?),
+            WalMethod::None | WalMethod::Fetch => None,
+        };
+        match self.parts(&mut stream, &tablespaces) {
+            Ok(end) => {
+                let dir = wal.map(|wal| wal.finish(end)).transpose()?;
+                if let (Form::Tar, Some(dir)) = (self.options.form, dir) {
+                    archives::store_wal(&dir, self)?;
+                }
+                Ok((start, end))
+            }
+            Err(error) => match wal.map(wal::Streamer::abandon) {
+                // The backup was given up because of it.
+                Some(Err(cause)) if matches!(error, BackupError::GivenUp) => Err(cause),
+                _ => Err(error),
+            },
+        }
+    }
+
+    fn command(&self) -> BaseBackup<'_> {
+        let options = self.options;
+        let manifest = |manifest: ManifestOptions| ManifestOption {
+            checksums: Some(manifest.checksums.map_or("NONE", Algorithm::name)),
+            force_encode: manifest.force_encode,
+        };
+        BaseBackup {
+            major: self.major,
+            label: &options.label,
+            progress: options.estimate,
+            fast: options.fast,
+            wal: options.wal == WalMethod::Fetch,
+            no_wait: options.wal != WalMethod::None,
+            max_rate: options.max_rate,
+            tablespace_map: options.form == Form::Tar,
+            no_verify_checksums: !options.verify_checksums && self.major >= 11,
+            manifest: options.manifest.filter(|_| self.major >= 13).map(manifest),
+            compression: match &options.packing {
+                Packing::Server { method, detail } => Some((method, detail.as_deref())),
+                Packing::None | Packing::Client(_) => None,
+            },
+        }
+    }
+
+    /// Has directories for the tablespaces: where each goes.
+    fn tablespaces(&self, tablespaces: Vec<Tablespace>, made: &mut Made) -> Result<Vec<(Tablespace, PathBuf)>, BackupError> {
+        let options = self.options;
+        let mut placed = Vec::new();
+        for tablespace in tablespaces {
+            let moved = options.tablespaces.iter().find(|(from, _)| *from == tablespace.location).map(|(_, to)| to);
+            let here = match moved {
+                Some(to) => to.clone(),
+                // Tablespaces can lie in the data directory, for tests (allow_in_place_tablespaces).
+                None => options.dir.join(&tablespace.location),
+            };
+            let is_elsewhere = tablespace.oid.is_some() && tablespace.location.is_absolute();
+            if options.form == Form::Plain && is_elsewhere {
+                made.directory(&here, self.mode)?;
+            }
+            placed.push((tablespace, here));
+        }
+        if let Some((from, _)) =
+            options.tablespaces.iter().find(|(from, _)| !placed.iter().any(|(tablespace, _)| tablespace.location == *from))
+        {
+            return Err(BackupError::Option(format!("the server has no tablespace in \"{}\"", from.display())));
+        }
+        Ok(placed)
+    }
+
+    /// The archives and the manifest.
+    fn parts(&self, stream: &mut BackupStream<'_>, tablespaces: &[(Tablespace, PathBuf)]) -> Result<Place, BackupError> {
+        loop {
+            match stream.next_part()? {
+                Part::Archive { name, tablespace } => {
+                    stream.say(Notice::Archive(&name));
+                    match self.options.form {
+                        Form::Plain => plain::extract(stream, &name, tablespace.as_deref(), &self.options.dir, tablespaces)?,
+                        Form::Tar => archives::store(stream, &name, tablespace.is_none(), self)?,
+                    }
+                }
+                Part::Manifest => {
+                    let path = self.options.dir.join(MANIFEST_TMP);
+                    let mut file = create(&path, self.mode)?;
+                    copy(stream, &mut file, "backup_manifest", &path)?;
+                }
+                Part::End(end) => return Ok(end),
+            }
+        }
+    }
+}
+
+/// A new file in a directory with permissions `mode`, with those that a file has there.
+fn create(path: &Path, mode: u32) -> Result<File, FileError> {
+    OpenOptions::new().write(true).create_new(true).mode(mode & 0o640).open(path).map_err(failed("create", path))
+}
+
+/// Copies what is left of a part into a file; how many bytes that are.
+fn copy(stream: &mut BackupStream<'_>, to: &mut impl Write, part: &str, path: &Path) -> Result<u64, BackupError> {
+    let mut buffer = vec![0; BUFFER];
+    let mut copied = 0;
+    loop {
+        match stream.read(&mut buffer) {
+            Ok(0) => return Ok(copied),
+            Ok(len) => {
+                to.write_all(buffer.get(..len).unwrap_or_default()).map_err(failed("write", path))?;
+                copied += len as u64;
+            }
+            Err(e) => return Err(stream.explain(part, e)),
+        }
+    }
+}
+
+/// Bytes that are read at once.
+const BUFFER: usize = 256 << 10;
+
+/// Directories that the backup has made or filled.
+struct Made {
+    paths: Vec<MadePath>,
+    /// They stay.
+    keep: bool,
+}
+
+struct MadePath {
+    path: PathBuf,
+    /// The directory was there, and empty.
+    was_there: bool,
+}
+
+impl Made {
+    /// Makes a directory, with those above it, or takes one that is empty.
+    fn directory(&mut self, path: &Path, mode: u32) -> Result<(), BackupError> {
+        let was_there = match fs::read_dir(path) {
+            Ok(mut entries) => {
+                if entries.next().is_some() {
+                    return Err(BackupError::NotEmpty(path.to_owned()));
+                }
+                // A server does not start in a directory that others can read.
+                fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed("set permissions of", path))?;
+                true
+            }
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                DirBuilder::new().recursive(true).mode(mode).create(path).map_err(failed("create directory", path))?;
+                false
+            }
+            Err(e) => return Err(failed("read directory", path)(e).into()),
+        };
+        self.paths.push(MadePath { path: path.to_owned(), was_there });
+        Ok(())
+    }
+}
+
+impl Drop for Made {
+    fn drop(&mut self) {
+        if self.keep {
+            return;
+        }
+        // There is an error already, which says more than that something could not be removed.
+        for MadePath { path, was_there } in self.paths.iter().rev() {
+            if !was_there {
+                let _ = fs::remove_dir_all(path);
+                continue;
+            }
+            for entry in fs::read_dir(path).into_iter().flatten().flatten() {
+                let path = entry.path();
+                let _ = if entry.file_type().is_ok_and(|kind| kind.is_dir()) { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+            }
+        }
+    }
+}
+
+/// Puts a directory on disk, with all that is in it; links are not followed.
+fn sync_all(path: &Path) -> Result<(), FileError> {
+    for entry in fs::read_dir(path).map_err(failed("read directory", path))? {
+        let entry = entry.map_err(failed("read directory", path))?;
+        let path = entry.path();
+        let kind = entry.file_type().map_err(failed("look at", &path))?;
+        if kind.is_dir() {
+            sync_all(&path)?;
+        } else if kind.is_file() {
+            File::open(&path).and_then(|file| file.sync_all()).map_err(failed("sync", &path))?;
+        }
+    }
+    sync_directory(path)
+}
+
+/// A path as bytes, which need not be UTF-8.
+fn as_path(bytes: &[u8]) -> PathBuf {
+    OsStr::from_bytes(bytes).into()
+}

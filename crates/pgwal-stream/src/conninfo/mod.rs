@@ -109,6 +109,20 @@ impl Settings {
         Ok(())
     }
 
+    /// Fills in what is not set from the service and the environment.
+    ///
+    /// # Errors
+    /// The service is not found, or its file cannot be read.
+    pub fn complete(mut self, env: &Environment) -> Result<Settings, ConnInfoError> {
+        files::service(&mut self, env)?;
+        for option in OPTIONS {
+            if let Some(value) = option.variable.and_then(|name| env.var(name)).filter(|_| self.get(option.keyword).is_none()) {
+                self.0.insert(option.keyword, value.to_owned());
+            }
+        }
+        Ok(self)
+    }
+
     /// The value of an option; `None`: not set, or empty.
     pub fn get(&self, keyword: &str) -> Option<&str> {
         self.0.get(keyword).map(String::as_str).filter(|value| !value.is_empty())
@@ -387,13 +401,8 @@ impl Config {
     ///
     /// # Errors
     /// A value that libpq refuses, or one that asks for what is not supported here; a service that is not found.
-    pub fn new(mut settings: Settings, env: &Environment) -> Result<Config, ConnInfoError> {
-        files::service(&mut settings, env)?;
-        for option in OPTIONS {
-            if let Some(value) = option.variable.and_then(|name| env.var(name)).filter(|_| settings.get(option.keyword).is_none()) {
-                settings.0.insert(option.keyword, value.to_owned());
-            }
-        }
+    pub fn new(settings: Settings, env: &Environment) -> Result<Config, ConnInfoError> {
+        let settings = settings.complete(env)?;
         let text = |keyword: &str| settings.get(keyword).map(str::to_owned);
         refuse(&settings)?;
         let user = text("user").or_else(|| env.user.clone()).ok_or(ConnInfoError::NoUser)?;

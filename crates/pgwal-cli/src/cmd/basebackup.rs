@@ -1,0 +1,379 @@
+//! `pgwal basebackup`: a base backup of a live server, verified.
+
+use std::error::Error;
+use std::io::{self, IsTerminal, Write};
+use std::path::PathBuf;
+use std::process::ExitCode;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+use std::time::Duration;
+
+use clap::{Args, ValueEnum};
+use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use pgwal_stream::backup::manifest::Algorithm;
+use pgwal_stream::backup::{self, Form, ManifestOptions, Notice, Options, Packing, Progress, Recovery, Slot, Summary, WalMethod};
+use pgwal_stream::compress::Compression;
+use pgwal_stream::connection::Mode;
+use pgwal_stream::conninfo::{Config, Environment};
+use signal_hook::consts::{SIGINT, SIGTERM};
+
+use crate::server::{self, ServerArgs};
+use crate::table::percent;
+
+/// Take a base backup of a live server, with the WAL that it needs, and verify both
+#[derive(Args, Debug)]
+#[command(after_help = "\
+Example: pgwal basebackup -D standby -d \"host=db.example.org user=replicator\" -R -P
+
+The backup is that of pg_basebackup: a data directory that a server starts on, or tar archives. At the end every file is compared with the
+manifest, and the WAL is checked record by record.
+
+Exit status: 0 the backup is there; 1 it is not, and what was made of it is gone, or it is not as its manifest says; 2 wrong options.")]
+pub struct Opts {
+    /// Directory of the backup: not there yet, or empty
+    #[arg(short = 'D', long, value_name = "DIR")]
+    directory: PathBuf,
+    #[command(flatten)]
+    server: ServerArgs,
+    /// A data directory, or archives
+    #[arg(short = 'F', long, value_name = "FORM", default_value = "plain")]
+    format: FormArg,
+    /// How the WAL comes that the backup needs: on a connection of its own, at the end, or not
+    #[arg(short = 'X', long, value_name = "METHOD", default_value = "stream")]
+    wal_method: WalArg,
+    /// Make it a standby of this server: standby.signal and its settings (recovery.conf for 10 and 11)
+    #[arg(short = 'R', long)]
+    write_recovery_conf: bool,
+    /// Put the tablespace that is in this directory on the server into another one here
+    #[arg(short = 'T', long, value_name = "OLDDIR=NEWDIR", value_parser = mapping)]
+    tablespace_mapping: Vec<(PathBuf, PathBuf)>,
+    /// Put the WAL into this directory, and a link to it into the backup
+    #[arg(long, value_name = "DIR")]
+    waldir: Option<PathBuf>,
+    /// Compress archives with gzip
+    #[arg(short = 'z', long, conflicts_with = "compress")]
+    gzip: bool,
+    /// Compress: gzip, lz4 or zstd, with a level as in gzip:9; with `server-` before it, on the server (15 and later)
+    #[arg(short = 'Z', long, value_name = "[server-|client-]METHOD[:DETAIL]", value_parser = packing)]
+    compress: Option<Packing>,
+    /// Have the checkpoint done at once, or spread over time
+    #[arg(short, long, value_name = "HOW", default_value = "spread")]
+    checkpoint: Checkpoint,
+    /// Stream the WAL by this slot, which stays [default: one that goes with the connection]
+    #[arg(short = 'S', long, value_name = "NAME")]
+    slot: Option<String>,
+    /// Create the slot
+    #[arg(short = 'C', long, requires = "slot")]
+    create_slot: bool,
+    /// Stream the WAL without a slot
+    #[arg(long, conflicts_with = "slot")]
+    no_slot: bool,
+    /// Name of the backup, in backup_label
+    #[arg(short, long, value_name = "LABEL", default_value = "pgwal base backup")]
+    label: String,
+    /// Take at most so much a second: kilobytes, or with a suffix k or M
+    #[arg(short = 'r', long, value_name = "RATE", value_parser = rate)]
+    max_rate: Option<u32>,
+    /// How the checksums of the manifest are computed
+    #[arg(long, value_name = "ALGORITHM", default_value = "crc32c", ignore_case = true)]
+    manifest_checksums: Checksums,
+    /// Have all paths in the manifest as hexadecimal digits
+    #[arg(long)]
+    manifest_force_encode: bool,
+    /// Have no manifest
+    #[arg(long, conflicts_with_all = ["manifest_force_encode"])]
+    no_manifest: bool,
+    /// Do not have the server check the checksums of its pages
+    #[arg(long)]
+    no_verify_checksums: bool,
+    /// Do not have the server look first how much there is
+    #[arg(long)]
+    no_estimate_size: bool,
+    /// Do not compare the backup with its manifest, and do not check its WAL
+    #[arg(long)]
+    no_verify: bool,
+    /// Leave what was made of a backup that fails
+    #[arg(short, long)]
+    no_clean: bool,
+    /// Do not wait until everything is on disk
+    #[arg(short = 'N', long)]
+    no_sync: bool,
+    /// Show how far it is
+    #[arg(short = 'P', long)]
+    progress: bool,
+    /// Print nothing of what goes well
+    #[arg(short, long)]
+    quiet: bool,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum FormArg {
+    #[value(alias = "p")]
+    Plain,
+    #[value(alias = "t")]
+    Tar,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum WalArg {
+    #[value(alias = "n")]
+    None,
+    #[value(alias = "f")]
+    Fetch,
+    #[value(alias = "s")]
+    Stream,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum Checkpoint {
+    Fast,
+    Spread,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+#[value(rename_all = "lower")]
+enum Checksums {
+    Crc32c,
+    Sha224,
+    Sha256,
+    Sha384,
+    Sha512,
+    None,
+}
+
+impl Checksums {
+    fn algorithm(self) -> Option<Algorithm> {
+        match self {
+            Checksums::Crc32c => Some(Algorithm::Crc32c),
+            Checksums::Sha224 => Some(Algorithm::Sha224),
+            Checksums::Sha256 => Some(Algorithm::Sha256),
+            Checksums::Sha384 => Some(Algorithm::Sha384),
+            Checksums::Sha512 => Some(Algorithm::Sha512),
+            Checksums::None => None,
+        }
+    }
+}
+
+/// `OLDDIR=NEWDIR`, with `\=` for a `=` in a name. C: `tablespace_list_append`.
+fn mapping(text: &str) -> Result<(PathBuf, PathBuf), String> {
+    let mut sides = vec![String::new()];
+    let mut chars = text.chars().peekable();
+    while let Some(c) = chars.next() {
+        match (c, sides.last_mut()) {
+            ('\\', Some(side)) if chars.peek() == Some(&'=') => side.extend(chars.next()),
+            ('=', _) => sides.push(String::new()),
+            (c, Some(side)) => side.push(c),
+            (_, None) => {}
+        }
+    }
+    let [old, new] = <[String; 2]>::try_from(sides).map_err(|_| "expected OLDDIR=NEWDIR".to_owned())?.map(PathBuf::from);
+    for path in [&old, &new] {
+        if !path.is_absolute() {
+            return Err(format!("\"{}\" is not an absolute path", path.display()));
+        }
+    }
+    Ok((old, new))
+}
+
+/// `gzip`, `client-zstd:5`, `server-gzip:level=5`, `none`.
+fn packing(text: &str) -> Result<Packing, String> {
+    if let Some(text) = text.strip_prefix("server-") {
+        let (method, detail) = text.split_once(':').map_or((text, None), |(method, detail)| (method, Some(detail.to_owned())));
+        return match method {
+            // The server reads the details.
+            "gzip" | "lz4" | "zstd" => Ok(Packing::Server { method: method.to_owned(), detail }),
+            _ => Err("expected gzip, lz4 or zstd".to_owned()),
+        };
+    }
+    match text.strip_prefix("client-").unwrap_or(text).parse()? {
+        Compression::None => Ok(Packing::None),
+        compression => Ok(Packing::Client(compression)),
+    }
+}
+
+/// Kilobytes a second, in the bounds that a server takes. C: `MAX_RATE_LOWER`, `MAX_RATE_UPPER`.
+fn rate(text: &str) -> Result<u32, String> {
+    let (number, factor) = match text.strip_suffix(['k', 'M']) {
+        Some(number) if text.ends_with('M') => (number, 1024),
+        Some(number) => (number, 1),
+        None => (text, 1),
+    };
+    let rate = number.trim().parse::<f64>().ok().map(|number| number * f64::from(factor));
+    match rate {
+        Some(rate) if (32.0..=1_048_576.0).contains(&rate) => Ok(rate as u32),
+        _ => Err("expected 32 kilobytes to 1024 megabytes a second".to_owned()),
+    }
+}
+
+impl Opts {
+    /// Runs the command.
+    pub fn run(self, _out: &mut impl Write) -> Result<ExitCode, Box<dyn Error>> {
+        let mut config = self.server.config()?;
+        let stop = Arc::new(AtomicBool::new(false));
+        for signal in [SIGINT, SIGTERM] {
+            signal_hook::flag::register(signal, Arc::clone(&stop))?;
+        }
+        let mut connection = self.server.connect(&mut config, Mode::Replication)?;
+        connection.set_stop(Some(Arc::clone(&stop)));
+        let options = self.options(&config)?;
+        let mut shown = Shown::new(self.progress, self.quiet);
+        let summary = backup::take(&mut connection, &config, &options, &stop, &mut |notice| shown.take(notice));
+        shown.bar.finish_and_clear();
+        let summary = summary?;
+        if !self.quiet {
+            eprintln!("pgwal: {}", conclusion(&summary));
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
+    fn options(&self, config: &Config) -> Result<Options, Box<dyn Error>> {
+        let recovery = match self.write_recovery_conf {
+            true => {
+                let settings = server::settings(&self.server.dbname)?.complete(&Environment::current())?;
+                Some(Recovery::new(settings, config, self.slot.clone()))
+            }
+            false => None,
+        };
+        Ok(Options {
+            dir: self.directory.clone(),
+            form: match self.format {
+                FormArg::Plain => Form::Plain,
+                FormArg::Tar => Form::Tar,
+            },
+            wal: match self.wal_method {
+                WalArg::None => WalMethod::None,
+                WalArg::Fetch => WalMethod::Fetch,
+                WalArg::Stream => WalMethod::Stream,
+            },
+            slot: match &self.slot {
+                Some(name) => Slot::Named { name: name.clone(), create: self.create_slot },
+                None if self.no_slot => Slot::None,
+                None => Slot::Temporary,
+            },
+            wal_dir: self.waldir.clone(),
+            tablespaces: self.tablespace_mapping.clone(),
+            packing: match &self.compress {
+                Some(packing) => packing.clone(),
+                None if self.gzip => Packing::Client(Compression::Gzip(6)),
+                None => Packing::None,
+            },
+            label: self.label.clone(),
+            fast: self.checkpoint == Checkpoint::Fast,
+            max_rate: self.max_rate,
+            estimate: self.progress && !self.no_estimate_size,
+            verify_checksums: !self.no_verify_checksums,
+            manifest: (!self.no_manifest)
+                .then(|| ManifestOptions { checksums: self.manifest_checksums.algorithm(), force_encode: self.manifest_force_encode }),
+            recovery,
+            sync: !self.no_sync,
+            verify: !self.no_verify,
+            keep_failed: self.no_clean,
+        })
+    }
+}
+
+/// What was taken, in a sentence.
+fn conclusion(summary: &Summary) -> String {
+    let Summary { start, end, verified } = summary;
+    let mut text = format!("the backup starts at {} on timeline {} and ends at {}", start.lsn, start.timeline, end.lsn);
+    if let Some(verified) = verified {
+        match verified.files {
+            Some(files) => text.push_str(&format!("; {files} files are as the manifest says")),
+            None => text.push_str("; it has no manifest"),
+        }
+        if let Some(records) = verified.records {
+            text.push_str(&format!("; its WAL has {records} records, all right"));
+        }
+    }
+    text
+}
+
+/// What the user sees while it runs.
+struct Shown {
+    bar: ProgressBar,
+    /// There is no terminal: a line for each tenth.
+    lines: bool,
+    quiet: bool,
+    tenth: u64,
+    archive: String,
+}
+
+impl Shown {
+    fn new(progress: bool, quiet: bool) -> Shown {
+        let is_terminal = io::stderr().is_terminal();
+        let bar = if progress && is_terminal { ProgressBar::no_length() } else { ProgressBar::hidden() };
+        if let Ok(style) =
+            ProgressStyle::with_template("{bar:30} {binary_bytes}/{binary_total_bytes}, {binary_bytes_per_sec}, {eta} left {wide_msg}")
+        {
+            bar.set_style(style);
+        }
+        if progress && is_terminal {
+            bar.enable_steady_tick(Duration::from_millis(200));
+        }
+        Shown { bar, lines: progress && !is_terminal, quiet, tenth: 0, archive: String::new() }
+    }
+
+    fn say(&self, line: &str) {
+        if !self.quiet {
+            self.bar.suspend(|| eprintln!("pgwal: {line}"));
+        }
+    }
+
+    fn take(&mut self, notice: Notice<'_>) {
+        match notice {
+            Notice::Checkpoint => self.bar.set_message("waiting for the server's checkpoint"),
+            Notice::Started { place, tablespaces } => {
+                if self.lines {
+                    let count = tablespaces.len().saturating_sub(1);
+                    self.say(&format!(
+                        "starting at {} on timeline {}, {count} tablespaces besides the data directory",
+                        place.lsn, place.timeline
+                    ));
+                }
+            }
+            Notice::Archive(name) => {
+                self.archive = name.to_owned();
+                self.bar.set_message(self.archive.clone());
+            }
+            Notice::Progress(Progress { done, total }) => {
+                if let Some(total) = total {
+                    // Files grow while they are read.
+                    self.bar.set_length(total.max(done));
+                    let tenth = (percent(done, total.max(1)) / 10.0) as u64;
+                    if self.lines && tenth > self.tenth {
+                        self.tenth = tenth;
+                        self.say(&format!("{} of {}, {}", HumanBytes(done), HumanBytes(total), self.archive));
+                    }
+                }
+                self.bar.set_position(done);
+            }
+            Notice::Ended(_) => self.bar.set_message("waiting for the end of the WAL"),
+            Notice::Sync => self.bar.set_message("putting everything on disk"),
+            Notice::Verify => self.bar.set_message("verifying"),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn options_are_read_as_by_pg_basebackup() {
+        let paths = |old: &str, new: &str| Ok((PathBuf::from(old), PathBuf::from(new)));
+        assert_eq!(mapping("/a=/b"), paths("/a", "/b"));
+        assert_eq!(mapping("/a\\=b=/c\\d"), paths("/a=b", "/c\\d"));
+        assert_eq!(mapping("/a=b"), Err("\"b\" is not an absolute path".to_owned()));
+        assert_eq!(mapping("/a"), Err("expected OLDDIR=NEWDIR".to_owned()));
+        assert_eq!([rate("32"), rate("1M"), rate("64k"), rate("1024M")], [Ok(32), Ok(1024), Ok(64), Ok(1_048_576)]);
+        assert!([rate("31"), rate("2000M"), rate("x"), rate("")].iter().all(Result::is_err));
+        let server =
+            |method: &str, detail: Option<&str>| Ok(Packing::Server { method: method.to_owned(), detail: detail.map(str::to_owned) });
+        assert_eq!(packing("server-zstd:level=3,workers=2"), server("zstd", Some("level=3,workers=2")));
+        assert_eq!(packing("server-gzip"), server("gzip", None));
+        assert_eq!(packing("client-gzip:9"), Ok(Packing::Client(Compression::Gzip(9))));
+        assert_eq!(packing("zstd:level=7"), Ok(Packing::Client(Compression::Zstd(7))));
+        assert_eq!(packing("none"), Ok(Packing::None));
+        assert!(packing("server-none").is_err() && packing("bzip2").is_err());
+    }
+}

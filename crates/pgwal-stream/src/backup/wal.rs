@@ -1,0 +1,186 @@
+//! The WAL of a backup, streamed while it is taken. C: `StartLogStreamer` in bin/pg_basebackup/pg_basebackup.c.
+
+use std::fs::{self, DirBuilder, Permissions};
+use std::os::unix::fs::{DirBuilderExt, PermissionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::thread::JoinHandle;
+use std::time::Duration;
+
+use pgwal::Lsn;
+
+use super::stream::Place;
+use super::{BackupError, Form, Job, Slot, create};
+use crate::command::Command;
+use crate::compress::Compression;
+use crate::connection::{Connection, Mode};
+use crate::conninfo::Config;
+use crate::receive::{self, Notice, Outcome, System, Walsender, receive};
+use crate::receiver::{OnDamage, Start};
+use crate::segments::{PARTIAL, failed, sync_directory};
+
+/// Where the WAL lies before it becomes an archive.
+const TEMPORARY_DIR: &str = "pg_wal.tmp";
+
+/// What the two connections know of each other.
+#[derive(Clone, Debug)]
+pub(super) struct Progress(Arc<Shared>);
+
+#[derive(Debug)]
+struct Shared {
+    /// Everything before this LSN has been written.
+    written: AtomicU64,
+    /// Nothing from this LSN on is needed; unknown while the archives come.
+    end: AtomicU64,
+    /// There is no use in going on with the archives.
+    failed: AtomicBool,
+}
+
+impl Default for Progress {
+    fn default() -> Progress {
+        Progress(Arc::new(Shared { written: AtomicU64::new(0), end: AtomicU64::new(u64::MAX), failed: AtomicBool::new(false) }))
+    }
+}
+
+impl Progress {
+    pub(super) fn has_failed(&self) -> bool {
+        self.0.failed.load(Ordering::Relaxed)
+    }
+
+    /// Everything that is needed has been written. Each side stores what it knows before it asks, so one of them sees it.
+    fn is_complete(&self) -> bool {
+        self.0.written.load(Ordering::SeqCst) >= self.0.end.load(Ordering::SeqCst)
+    }
+}
+
+/// A thread that receives the WAL.
+pub(super) struct Streamer<'a> {
+    thread: JoinHandle<Result<(), BackupError>>,
+    dir: PathBuf,
+    progress: Progress,
+    /// Ends the thread.
+    stop: Arc<AtomicBool>,
+    /// Set from outside.
+    interrupted: &'a AtomicBool,
+    /// Segments are marked as archived, as they are for the server that starts on the backup.
+    marks: PathBuf,
+    /// Permissions of directories.
+    mode: u32,
+}
+
+impl<'a> Streamer<'a> {
+    /// Starts to receive from the start of a backup, once the slot is there.
+    pub(super) fn start(job: &Job<'a>, start: Place, progress: &Progress) -> Result<Streamer<'a>, BackupError> {
+        let dir = job.options.dir.join(if job.options.form == Form::Plain { "pg_wal" } else { TEMPORARY_DIR });
+        let marks = dir.join("archive_status");
+        for dir in [&dir, &marks] {
+            if !dir.is_dir() {
+                DirBuilder::new().mode(job.mode).create(dir).map_err(failed("create directory", dir))?;
+            }
+        }
+        let stop = Arc::new(AtomicBool::new(false));
+        let mut connection = connect(job.config, &stop)?;
+        // With several hosts, it may be another server.
+        let system = System::ask(&mut connection)?;
+        if system.identifier != job.system.identifier {
+            let (expected, found) = (job.system.identifier, system.identifier);
+            return Err(BackupError::Wal(format!("the server has system identifier {found}: expected {expected}, that of the backup")));
+        }
+        let (slot, create) = match &job.options.slot {
+            Slot::None => (None, None),
+            Slot::Temporary => {
+                let name = format!("pgwal_basebackup_{}", std::process::id());
+                (Some(name), Some(true))
+            }
+            Slot::Named { name, create } => (Some(name.clone()), create.then_some(false)),
+        };
+        if let (Some(slot), Some(temporary)) = (&slot, create) {
+            connection.rows(&Command::CreateReplicationSlot { slot, temporary, reserve_wal: true })?;
+        }
+        let options = receive::Options {
+            dir: dir.clone(),
+            compression: Compression::None,
+            slot,
+            synchronous: false,
+            status_interval: Duration::from_secs(10),
+            start: Some(Start { timeline: start.timeline, lsn: start.lsn, previous: None }),
+            end: None,
+            on_damage: OnDamage::Stop,
+        };
+        let run = {
+            let (progress, stop) = (progress.clone(), Arc::clone(&stop));
+            move || {
+                let result = run(&mut connection, &options, &progress, &stop);
+                progress.0.failed.store(result.is_err(), Ordering::Relaxed);
+                result
+            }
+        };
+        let thread = std::thread::Builder::new().name("wal".to_owned()).spawn(run);
+        let thread = thread.map_err(|e| BackupError::Wal(format!("no thread: {e}")))?;
+        Ok(Streamer { thread, dir, progress: progress.clone(), stop, interrupted: job.stop, marks, mode: job.mode })
+    }
+
+    /// Waits until all WAL before `end` is here; the directory that it is in.
+    pub(super) fn finish(self, end: Place) -> Result<PathBuf, BackupError> {
+        self.progress.0.end.store(end.lsn.0, Ordering::SeqCst);
+        while !self.thread.is_finished() {
+            if self.progress.is_complete() || self.interrupted.load(Ordering::Relaxed) {
+                self.stop.store(true, Ordering::Relaxed);
+            }
+            std::thread::sleep(Duration::from_millis(20));
+        }
+        let is_complete = self.progress.is_complete();
+        let (dir, marks, mode) = (self.dir.clone(), self.marks.clone(), self.mode);
+        self.abandon()?;
+        if !is_complete {
+            return Err(BackupError::Server(crate::connection::Error::Interrupted));
+        }
+        name_files(&dir, &marks, mode)?;
+        Ok(dir)
+    }
+
+    /// Ends it; what it came to.
+    pub(super) fn abandon(self) -> Result<(), BackupError> {
+        self.stop.store(true, Ordering::Relaxed);
+        self.thread.join().unwrap_or_else(|_| Err(BackupError::Wal("the thread that receives it has died".to_owned())))
+    }
+}
+
+fn connect(config: &Config, stop: &Arc<AtomicBool>) -> Result<Connection, BackupError> {
+    Connection::connect_until(config, Mode::Replication, Arc::clone(stop)).map_err(|e| BackupError::Wal(e.to_string()))
+}
+
+/// What the thread does.
+fn run(connection: &mut Connection, options: &receive::Options, progress: &Progress, stop: &AtomicBool) -> Result<(), BackupError> {
+    let outcome = receive(connection, options, stop, &mut |notice| {
+        if let Notice::Written { written: Lsn(written), .. } = notice {
+            progress.0.written.store(written, Ordering::SeqCst);
+            if progress.is_complete() {
+                stop.store(true, Ordering::Relaxed);
+            }
+        }
+    });
+    match outcome.map_err(|e| BackupError::Wal(e.to_string()))? {
+        Outcome::Stopped | Outcome::Reached(_) => Ok(()),
+        Outcome::Ended => Err(BackupError::Wal("the server ended the stream".to_owned())),
+    }
+}
+
+/// The last segment loses its `.partial`, as zeroes follow what is needed of it; and all are marked as archived, so that the server
+/// that starts here does not archive them again.
+fn name_files(dir: &Path, marks: &Path, mode: u32) -> Result<(), BackupError> {
+    for entry in fs::read_dir(dir).map_err(failed("read directory", dir))? {
+        let path = entry.map_err(failed("read directory", dir))?.path();
+        let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|_| path.is_file()) else { continue };
+        let whole = name.strip_suffix(PARTIAL).unwrap_or(name);
+        if whole != name {
+            fs::rename(&path, dir.join(whole)).map_err(failed("rename", &path))?;
+        }
+        let path = dir.join(whole);
+        fs::set_permissions(&path, Permissions::from_mode(mode & 0o640)).map_err(failed("set permissions of", &path))?;
+        create(&marks.join(format!("{whole}.done")), mode)?;
+    }
+    sync_directory(marks)?;
+    Ok(sync_directory(dir)?)
+}
