@@ -53,13 +53,19 @@ impl Postgres {
         self.bin.join(name)
     }
 
+    /// As [`Postgres::program`]; of another installation, where this one has only the server.
+    fn program_somewhere(&self, name: &str) -> PathBuf {
+        let own = self.program(name);
+        if own.exists() { own } else { Postgres::find(None).map_or(own, |other| other.program(name)) }
+    }
+
     /// A command that runs one of its programs. A server refuses to run as root, so root runs it as `postgres`.
     fn command(&self, name: &str) -> Command {
         if !is_root() {
-            return Command::new(self.program(name));
+            return Command::new(self.program_somewhere(name));
         }
         let mut command = Command::new("runuser");
-        command.args(["-u", "postgres", "--"]).arg(self.program(name));
+        command.args(["-u", "postgres", "--"]).arg(self.program_somewhere(name));
         command
     }
 
@@ -68,7 +74,7 @@ impl Postgres {
     /// # Errors
     /// What the programs say.
     pub fn start(&self, initdb: &[&str], settings: &str) -> io::Result<Server> {
-        self.start_on(DEFAULT_PORT, initdb, settings)
+        self.start_new(DEFAULT_PORT, initdb, settings)
     }
 
     /// As [`Postgres::start`], and the server listens on a free port of 127.0.0.1, too: [`Server::port`].
@@ -77,10 +83,10 @@ impl Postgres {
     /// What the programs say.
     pub fn start_tcp(&self, initdb: &[&str], settings: &str) -> io::Result<Server> {
         let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
-        self.start_on(port, initdb, &format!("listen_addresses = '127.0.0.1'\nport = {port}\n{settings}"))
+        self.start_new(port, initdb, &format!("listen_addresses = '127.0.0.1'\nport = {port}\n{settings}"))
     }
 
-    fn start_on(&self, port: u16, initdb: &[&str], settings: &str) -> io::Result<Server> {
+    fn start_new(&self, port: u16, initdb: &[&str], settings: &str) -> io::Result<Server> {
         let dir = tempfile::Builder::new().prefix("pgwal-server-").tempdir()?;
         if is_root() {
             run(Command::new("chown").arg("postgres").arg(dir.path()))?;
@@ -103,20 +109,38 @@ impl Postgres {
     /// # Errors
     /// What the programs say; also where recovery fails before anybody can connect.
     pub fn recover(&self, backup: &Path, settings: &str) -> io::Result<Server> {
+        self.start_copy(backup, Some("recovery.signal"), settings)
+    }
+
+    /// Starts a server on a copy of the base backup in `backup`, as what it is: a standby, if it was made one.
+    ///
+    /// # Errors
+    /// As for [`Postgres::recover`].
+    pub fn start_on(&self, backup: &Path, settings: &str) -> io::Result<Server> {
+        self.start_copy(backup, None, settings)
+    }
+
+    fn start_copy(&self, backup: &Path, signal: Option<&str>, settings: &str) -> io::Result<Server> {
         let dir = tempfile::Builder::new().prefix("pgwal-server-").tempdir()?;
         let data = dir.path().join("data");
         run(Command::new("cp").arg("-a").arg(backup).arg(&data))?;
-        fs::write(data.join("recovery.signal"), "")?;
+        signal.map(|name| fs::write(data.join(name), "")).transpose()?;
         let conf = data.join("postgresql.conf");
         let socket = dir.path().display();
         fs::write(&conf, fs::read_to_string(&conf)? + &format!("unix_socket_directories = '{socket}'\n{settings}\n"))?;
-        if is_root() {
-            run(Command::new("chown").arg("-R").arg("postgres").arg(dir.path()))?;
-        }
+        give(dir.path())?;
         let server = Server { postgres: self.clone(), dir, data, port: DEFAULT_PORT };
         server.control("start")?;
         Ok(server)
     }
+}
+
+/// Has a file or directory, with all in it, be the server's own.
+///
+/// # Errors
+/// The system refuses.
+pub fn give(path: &Path) -> io::Result<()> {
+    if is_root() { run(Command::new("chown").arg("-R").arg("postgres").arg(path)).map(drop) } else { Ok(()) }
 }
 
 /// A running server. Dropping it stops it at once and removes its directory.

@@ -219,6 +219,9 @@ impl Opts {
         let mut shown = Shown::new(self.progress, self.quiet);
         let summary = backup::take(&mut connection, &config, &options, &stop, &mut |notice| shown.take(notice));
         shown.bar.finish_and_clear();
+        for notice in connection.take_notices() {
+            eprintln!("pgwal: {notice}");
+        }
         let summary = summary?;
         if !self.quiet {
             eprintln!("pgwal: {}", conclusion(&summary));

@@ -316,7 +316,12 @@ pub fn take(
 
     notice(Notice::Checkpoint);
     let job = Job { config, options, system: &system, major, mode, stop };
-    let (start, end) = job.transfer(connection, &mut made, notice)?;
+    let (start, end) = job.transfer(connection, &mut made, notice).inspect_err(|error| {
+        // Pages that are damaged on the server are no less so in the next backup: what is here may be all there is.
+        if matches!(error, BackupError::Server(connection::Error::Server(error)) if error.code == DATA_CORRUPTED) {
+            made.keep = true;
+        }
+    })?;
     notice(Notice::Ended(end));
     if let (Form::Plain, Some(recovery)) = (options.form, &options.recovery) {
         recovery.write(&options.dir, major)?;
@@ -342,6 +347,9 @@ pub fn take(
     };
     Ok(Summary { start, end, verified })
 }
+
+/// SQLSTATE of a backup whose pages have wrong checksums.
+const DATA_CORRUPTED: &str = "XX001";
 
 /// Name of the manifest while the backup is not complete.
 const MANIFEST_TMP: &str = "backup_manifest.tmp";
@@ -448,6 +456,10 @@ impl Job<'_> {
     /// Has directories for the tablespaces: where each goes.
     fn tablespaces(&self, tablespaces: Vec<Tablespace>, made: &mut Made) -> Result<Vec<(Tablespace, PathBuf)>, BackupError> {
         let options = self.options;
+        let is_there = |from: &PathBuf| tablespaces.iter().any(|tablespace| tablespace.location == *from);
+        if let Some((from, _)) = options.tablespaces.iter().find(|(from, _)| !is_there(from)) {
+            return Err(BackupError::Option(format!("the server has no tablespace in \"{}\"", from.display())));
+        }
         let mut placed = Vec::new();
         for tablespace in tablespaces {
             let moved = options.tablespaces.iter().find(|(from, _)| *from == tablespace.location).map(|(_, to)| to);
@@ -461,11 +473,6 @@ impl Job<'_> {
                 made.directory(&here, self.mode)?;
             }
             placed.push((tablespace, here));
-        }
-        if let Some((from, _)) =
-            options.tablespaces.iter().find(|(from, _)| !placed.iter().any(|(tablespace, _)| tablespace.location == *from))
-        {
-            return Err(BackupError::Option(format!("the server has no tablespace in \"{}\"", from.display())));
         }
         Ok(placed)
     }

@@ -63,7 +63,7 @@ pub(super) struct Streamer<'a> {
     stop: Arc<AtomicBool>,
     /// Set from outside.
     interrupted: &'a AtomicBool,
-    /// Segments are marked as archived, as they are for the server that starts on the backup.
+    /// Directory of the marks of segments that are archived.
     marks: PathBuf,
     /// Permissions of directories.
     mode: u32,
@@ -167,19 +167,17 @@ fn run(connection: &mut Connection, options: &receive::Options, progress: &Progr
     }
 }
 
-/// The last segment loses its `.partial`, as zeroes follow what is needed of it; and all are marked as archived, so that the server
-/// that starts here does not archive them again.
+/// The last segment loses its `.partial`, as zeroes follow what is needed of it; and those that are whole are marked as archived, so that
+/// the server that starts here does not archive them again.
 fn name_files(dir: &Path, marks: &Path, mode: u32) -> Result<(), BackupError> {
     for entry in fs::read_dir(dir).map_err(failed("read directory", dir))? {
         let path = entry.map_err(failed("read directory", dir))?.path();
         let Some(name) = path.file_name().and_then(|name| name.to_str()).filter(|_| path.is_file()) else { continue };
-        let whole = name.strip_suffix(PARTIAL).unwrap_or(name);
-        if whole != name {
-            fs::rename(&path, dir.join(whole)).map_err(failed("rename", &path))?;
-        }
-        let path = dir.join(whole);
         fs::set_permissions(&path, Permissions::from_mode(mode & 0o640)).map_err(failed("set permissions of", &path))?;
-        create(&marks.join(format!("{whole}.done")), mode)?;
+        match name.strip_suffix(PARTIAL) {
+            Some(whole) => fs::rename(&path, dir.join(whole)).map_err(failed("rename", &path))?,
+            None => drop(create(&marks.join(format!("{name}.done")), mode)?),
+        }
     }
     sync_directory(marks)?;
     Ok(sync_directory(dir)?)

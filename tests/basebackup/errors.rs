@@ -1,0 +1,117 @@
+//! What cannot be backed up, is refused, or breaks on its way.
+
+use std::fs;
+use std::process::{Command, Stdio};
+
+use super::{basebackup, conninfo, mapped, server, temporary, wait_until};
+
+/// Directories that a backup that failed must not leave: not there, or empty.
+fn is_clean(path: &std::path::Path) -> bool {
+    fs::read_dir(path).map_or(true, |mut entries| entries.next().is_none())
+}
+
+#[test]
+fn what_cannot_be_done_is_said() {
+    let Some((_, server)) = server("basebackup, errors", &[]) else { return };
+    server.sql("CREATE ROLE nobody LOGIN").unwrap();
+    let full = server.dir().join("full");
+    fs::create_dir(&full).unwrap();
+    fs::write(full.join("precious"), "").unwrap();
+    let new = server.dir().join("new");
+    let user = format!("host={} user=nobody", server.socket().display());
+    let cases: [(&[&str], i32, &str); 14] = [
+        (&[], 1, "\" is not empty"),
+        (&["-D", full.to_str().unwrap(), "-D", "x"], 2, "cannot be used multiple times"),
+        (&["-T/nowhere=/elsewhere"], 1, "the server has no tablespace in \"/nowhere\""),
+        (&["-T/nowhere"], 2, "expected OLDDIR=NEWDIR"),
+        (&["-Z", "gzip"], 1, "only archives can be compressed here: choose the tar form"),
+        (&["-Z", "server-gzip:level=100"], 1, "compression"),
+        (&["-Z", "bzip2"], 2, "expected none, gzip, lz4 or zstd"),
+        (&["-S", "s", "-X", "fetch"], 1, "a slot goes with streamed WAL only"),
+        (&["-S", "nosuchslot", "-F", "tar"], 1, "replication slot \"nosuchslot\" does not exist"),
+        (&["-F", "tar", "--waldir", "/nowhere"], 1, "a directory for WAL goes with the plain form only"),
+        (&["-F", "tar", "-T/a=/b"], 1, "directories of tablespaces go with the plain form only"),
+        (&["-r", "1"], 2, "expected 32 kilobytes to 1024 megabytes a second"),
+        (&["-C"], 2, "--slot"),
+        (&["-F", "tar", "--manifest-checksums", "md5"], 2, "invalid value 'md5'"),
+    ];
+    for (args, status, text) in cases {
+        let ran = basebackup(&server, &new, args).output().unwrap();
+        let stderr = String::from_utf8_lossy(&ran.stderr);
+        assert_eq!(ran.status.code(), Some(status), "{args:?}: {stderr}");
+        assert!(stderr.contains(text), "{args:?}: {stderr}");
+        assert!(is_clean(&new), "{args:?} leaves something");
+    }
+    assert!(!super::tablespace(&server).join("PG_VERSION").exists());
+    let pgwal = |conninfo: &str, dir: &str| {
+        let ran = Command::new(env!("CARGO_BIN_EXE_pgwal")).args(["basebackup", "-D", dir, "-d", conninfo]).output().unwrap();
+        (ran.status.code(), String::from_utf8_lossy(&ran.stderr).into_owned())
+    };
+    let (status, stderr) = pgwal(&conninfo(&server), full.to_str().unwrap());
+    assert_eq!((status, stderr.as_str()), (Some(1), format!("pgwal: directory \"{}\" is not empty\n", full.display()).as_str()));
+    assert!(full.join("precious").exists(), "what was there stays");
+    let (status, stderr) = pgwal(&user, new.to_str().unwrap());
+    assert_eq!(status, Some(1));
+    assert!(stderr.contains("must be superuser or replication role to start walsender"), "{stderr}");
+    let (status, stderr) = pgwal("host=/nowhere", new.to_str().unwrap());
+    assert_eq!(status, Some(1));
+    assert!(stderr.contains("connection to server on socket \"/nowhere/.s.PGSQL.5432\" failed"), "{stderr}");
+    let (status, stderr) = pgwal(&conninfo(&server), "/proc/nowhere");
+    assert_eq!(status, Some(1));
+    assert!(stderr.contains("could not create directory \"/proc/nowhere\""), "{stderr}");
+    assert_eq!(server.sql("SELECT count(*) FROM pg_replication_slots").unwrap(), "0");
+}
+
+/// Takes a backup so slowly that there is time for `disturb`, once files have come; its status and what it says. Nothing is left of it.
+fn disturbed(server: &pgwal_testkit::server::Server, disturb: impl FnOnce(&std::process::Child)) -> (Option<i32>, String) {
+    let dir = temporary();
+    let (backup, space) = (dir.path().join("backup"), dir.path().join("space"));
+    let child = basebackup(server, &backup, ["-r", "256", &mapped(server, &space)]).stderr(Stdio::piped()).spawn().unwrap();
+    wait_until("the first files", || space.join("PG_15_202209061").exists() || backup.join("base").exists());
+    disturb(&child);
+    let ran = child.wait_with_output().unwrap();
+    assert!(!backup.exists() && !space.exists(), "nothing is left");
+    (ran.status.code(), String::from_utf8_lossy(&ran.stderr).into_owned())
+}
+
+#[test]
+fn what_breaks_on_its_way_leaves_nothing() {
+    let Some((_, server)) = server("basebackup, broken", &[]) else { return };
+    let (status, stderr) = disturbed(&server, |child| {
+        assert!(Command::new("kill").args(["-INT", &child.id().to_string()]).status().unwrap().success());
+    });
+    assert_eq!((status, stderr.contains("interrupted")), (Some(1), true), "{stderr}");
+
+    let (status, stderr) = disturbed(&server, |_| {
+        wait_until("the stream of WAL", || {
+            server.sql("SELECT count(pg_terminate_backend(pid)) FROM pg_stat_replication WHERE state = 'streaming'").unwrap() == "1"
+        });
+    });
+    assert_eq!(status, Some(1));
+    assert!(stderr.contains("the WAL that the backup needs did not come: "), "{stderr}");
+
+    let (status, stderr) = disturbed(&server, |_| server.control("stop -m immediate").unwrap());
+    assert_eq!(status, Some(1));
+    assert!(stderr.contains("closed") || stderr.contains("terminat") || stderr.contains("shut"), "{stderr}");
+}
+
+#[test]
+fn damaged_pages_on_the_server_are_no_success() {
+    let Some((_, server)) = server("basebackup, damaged pages", &["-k"]) else { return };
+    let file = server.sql("SELECT pg_relation_filepath('t')").unwrap();
+    server.control("stop").unwrap();
+    let path = server.data().join(file);
+    let mut bytes = fs::read(&path).unwrap();
+    bytes[8192 + 4000] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    server.control("start").unwrap();
+    let (backup, space) = (server.dir().join("backup"), server.dir().join("space"));
+    let ran = basebackup(&server, &backup, [&mapped(&server, &space)]).output().unwrap();
+    let stderr = String::from_utf8_lossy(&ran.stderr);
+    assert_eq!(ran.status.code(), Some(1), "{stderr}");
+    assert!(stderr.contains("checksum verification failed in file") && stderr.contains("checksum verification failure"), "{stderr}");
+    assert!(backup.join("PG_VERSION").exists() && !backup.join("backup_manifest").exists(), "it stays, and is not called a backup");
+    let (backup, space) = (server.dir().join("second"), server.dir().join("second_space"));
+    let ran = basebackup(&server, &backup, [&mapped(&server, &space), "--no-verify-checksums"]).output().unwrap();
+    assert_eq!(ran.status.code(), Some(0), "{}", String::from_utf8_lossy(&ran.stderr));
+}
