@@ -1,0 +1,243 @@
+//! Base backups from servers that misbehave.
+
+use std::fs;
+use std::io::{Read, Write};
+use std::net::{TcpListener, TcpStream};
+use std::path::Path;
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
+
+use pgwal_stream::backup::{BackupError, Form, ManifestOptions, Options, Packing, Slot, WalMethod, take};
+use pgwal_stream::connection::{Connection, Mode};
+use pgwal_stream::conninfo::{Config, Environment};
+use pgwal_stream::message::FromBackup;
+use tar::{Builder, EntryType, Header};
+
+fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+    let mut bytes = vec![tag];
+    bytes.extend((body.len() as u32 + 4).to_be_bytes());
+    bytes.extend(body);
+    bytes
+}
+
+/// A result set of rows of text.
+fn rows(columns: usize, rows: &[&[Option<&str>]]) -> Vec<u8> {
+    let mut head = (columns as u16).to_be_bytes().to_vec();
+    for _ in 0..columns {
+        head.extend(b"c\0");
+        head.extend([0; 18]);
+    }
+    let mut bytes = message(b'T', &head);
+    for row in rows {
+        let mut body = (row.len() as u16).to_be_bytes().to_vec();
+        for value in *row {
+            match value {
+                Some(text) => {
+                    body.extend((text.len() as u32).to_be_bytes());
+                    body.extend(text.as_bytes());
+                }
+                None => body.extend((-1i32).to_be_bytes()),
+            }
+        }
+        bytes.extend(message(b'D', &body));
+    }
+    bytes.extend(message(b'C', b"SELECT 1\0"));
+    bytes
+}
+
+fn ready() -> Vec<u8> {
+    message(b'Z', b"I")
+}
+
+/// A server of 15 that answers BASE_BACKUP with these bytes, and then is gone.
+fn server(backup: Vec<u8>) -> (Config, std::thread::JoinHandle<()>) {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let thread = std::thread::spawn(move || {
+        let mut client = listener.accept().unwrap().0;
+        let read = |client: &mut TcpStream, len: usize| {
+            let mut bytes = vec![0; len];
+            client.read_exact(&mut bytes).map(|()| bytes)
+        };
+        let len = u32::from_be_bytes(read(&mut client, 4).unwrap().try_into().unwrap());
+        read(&mut client, len as usize - 4).unwrap();
+        let let_in = [message(b'R', &[0; 4]), message(b'S', b"server_version\x0015.4\0"), message(b'K', &[0; 8]), ready()].concat();
+        client.write_all(&let_in).unwrap();
+        while let Ok(head) = read(&mut client, 5) {
+            let len = u32::from_be_bytes(head[1..].try_into().unwrap());
+            let text = String::from_utf8(read(&mut client, len as usize - 4).unwrap()).unwrap();
+            let one = |value: &str| [rows(1, &[&[Some(value)]]), ready()].concat();
+            let answer = match text.trim_end_matches('\0') {
+                "IDENTIFY_SYSTEM" => [rows(4, &[&[Some("7"), Some("1"), Some("0/3000000"), None]]), ready()].concat(),
+                "SHOW wal_segment_size" => one("16MB"),
+                "SHOW wal_block_size" => one("8192"),
+                "SHOW data_directory_mode" => one("0700"),
+                text => {
+                    assert!(text.starts_with("BASE_BACKUP (LABEL 'l', "), "{text}");
+                    client.write_all(&backup).unwrap();
+                    return;
+                }
+            };
+            client.write_all(&answer).unwrap();
+        }
+    });
+    let env = Environment::new("me", Path::new("/nonexistent"));
+    (Config::parse(&format!("host=127.0.0.1 port={port} sslmode=disable"), &env).unwrap(), thread)
+}
+
+fn options(dir: &Path) -> Options {
+    Options {
+        dir: dir.join("backup"),
+        form: Form::Plain,
+        wal: WalMethod::None,
+        slot: Slot::None,
+        wal_dir: None,
+        tablespaces: vec![("/srv/apart".into(), dir.join("space"))],
+        packing: Packing::None,
+        label: "l".to_owned(),
+        fast: true,
+        max_rate: None,
+        estimate: false,
+        verify_checksums: true,
+        manifest: Some(ManifestOptions::default()),
+        recovery: None,
+        sync: false,
+        verify: true,
+        keep_failed: false,
+    }
+}
+
+/// The start of an answer: where the backup starts, and a tablespace besides the data directory.
+fn begin() -> Vec<u8> {
+    let start = rows(2, &[&[Some("0/2000028"), Some("1")]]);
+    [start, rows(3, &[&[Some("16384"), Some("/srv/apart"), None], &[None, None, None]]), message(b'H', &[0, 0, 0])].concat()
+}
+
+fn sent(part: FromBackup<'_>) -> Vec<u8> {
+    let mut body = Vec::new();
+    part.write(&mut body);
+    message(b'd', &body)
+}
+
+fn archive(name: &str, tablespace: &str, bytes: &[u8]) -> Vec<u8> {
+    let chunks = bytes.chunks(1000).map(|chunk| sent(FromBackup::Data(chunk)));
+    [sent(FromBackup::Archive { name, tablespace })].into_iter().chain(chunks).flatten().collect()
+}
+
+fn end() -> Vec<u8> {
+    [message(b'c', &[]), rows(2, &[&[Some("0/2000100"), Some("1")]]), ready()].concat()
+}
+
+/// An archive of entries: type, name, content or link.
+fn tar(entries: &[(EntryType, &str, &str)]) -> Vec<u8> {
+    let mut builder = Builder::new(Vec::new());
+    for (kind, name, content) in entries {
+        let mut header = Header::new_ustar();
+        // As it comes, whatever it says.
+        header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
+        header.set_entry_type(*kind);
+        header.set_mode(0o600);
+        let is_file = *kind == EntryType::Regular;
+        if *kind == EntryType::Directory {
+            header.set_mode(0o700);
+        } else if !is_file {
+            header.set_link_name_literal(content).unwrap();
+        }
+        header.set_size(if is_file { content.len() as u64 } else { 0 });
+        header.set_cksum();
+        builder.append(&header, if is_file { content.as_bytes() } else { b"" }).unwrap();
+    }
+    builder.into_inner().unwrap()
+}
+
+/// What comes of a backup from a server that answers so; nothing may be left of it.
+fn refused(answer: Vec<u8>, change: impl FnOnce(&mut Options)) -> BackupError {
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("outside"), "as it was").unwrap();
+    let (config, thread) = server(answer);
+    let mut connection = Connection::connect(&config, Mode::Replication).unwrap();
+    let mut options = options(dir.path());
+    change(&mut options);
+    let error = take(&mut connection, &config, &options, &Arc::new(AtomicBool::new(false)), &mut |_| {}).unwrap_err();
+    drop(connection);
+    thread.join().unwrap();
+    let left: Vec<_> = fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+    assert_eq!(left, ["outside"], "{error}");
+    assert_eq!(fs::read(dir.path().join("outside")).unwrap(), b"as it was");
+    error
+}
+
+#[test]
+fn names_do_not_lead_out_of_the_backup() {
+    use EntryType::{Block, Directory, Link, Regular, Symlink};
+    let space = (Symlink, "pg_tblspc/16384", "/srv/apart");
+    for (entries, expected) in [
+        (&[(Regular, "../outside", "x")][..], "\"../outside\": its name leads out of the archive"),
+        (&[(Regular, "/tmp/outside", "x")], "\"/tmp/outside\": its name leads out of the archive"),
+        (&[(Directory, "a/../../outside", "")], "\"a/../../outside\": its name leads out of the archive"),
+        (&[(Symlink, "pg_wal", "/etc")], "\"pg_wal\": it is a link to \"/etc\", where no tablespace is"),
+        (
+            &[(Directory, "pg_tblspc", ""), (Symlink, "pg_tblspc/1", "/etc")],
+            "\"pg_tblspc/1\": it is a link to \"/etc\", where no tablespace is",
+        ),
+        (&[(Directory, "pg_tblspc", ""), space, (Regular, "pg_tblspc/16384/x", "x")], "\"pg_tblspc/16384/x\": it is below a link"),
+        (&[(Link, "passwd", "/etc/passwd")], "\"passwd\": it is neither a file nor a directory"),
+        (&[(Block, "sda", "")], "\"sda\": it is neither a file nor a directory"),
+    ] {
+        let answer = [begin(), archive("base.tar", "", &tar(entries)), end()].concat();
+        let error = refused(answer, |_| {}).to_string();
+        assert!(error.starts_with("archive \"base.tar\": ") && error.contains(expected), "{error}");
+    }
+    let twice = tar(&[(Regular, "PG_VERSION", "15"), (Regular, "PG_VERSION", "16")]);
+    let error = refused([begin(), archive("base.tar", "", &twice), end()].concat(), |_| {}).to_string();
+    assert!(error.contains("could not create \"") && error.ends_with("File exists (os error 17)"), "{error}");
+    let error = refused([begin(), archive("1.tar", "/srv/other", &tar(&[])), end()].concat(), |_| {}).to_string();
+    assert_eq!(error, "archive \"1.tar\": it is of a tablespace in \"/srv/other\", which the server has not named");
+    let to_tar = |options: &mut Options| {
+        options.form = Form::Tar;
+        options.tablespaces.clear();
+    };
+    let error = refused([begin(), archive("../outside", "", &tar(&[])), end()].concat(), to_tar).to_string();
+    assert_eq!(error, "archive \"../outside\": its name is not that of a file");
+}
+
+#[test]
+fn what_does_not_come_whole_is_no_backup() {
+    let file = tar(&[(EntryType::Regular, "PG_VERSION", &"15".repeat(2000))]);
+    let no_rows = message(b'C', b"BASE_BACKUP\0");
+    let error = |answer: Vec<Vec<u8>>| refused(answer.concat(), |_| {}).to_string();
+    for (answer, expected) in [
+        (vec![no_rows.clone(), ready()], "the server answered BASE_BACKUP with 1 result sets: expected archives"),
+        (vec![message(b'H', &[0, 0, 0])], "with 0 result sets: expected a start and a list of tablespaces"),
+        (vec![rows(1, &[]), rows(3, &[]), message(b'H', &[0, 0, 0])], "with 0 rows: expected one row of an LSN and a timeline"),
+        (vec![begin()], "closed"),
+        (vec![begin(), archive("base.tar", "", &file[..1500])], "closed"),
+        (vec![begin(), archive("base.tar", "", &file[..1500]), end()], "the archive ends 3012 bytes before its end"),
+        (vec![begin(), archive("base.tar", "", &file[..100]), end()], "archive \"base.tar\": "),
+        (vec![begin(), archive("base.tar", "", &[0xFF; 2048]), end()], "archive \"base.tar\": "),
+        (vec![begin(), archive("base.tar.gz", "", &file), end()], "archive \"base.tar.gz\": "),
+        (vec![begin(), archive("base.tar.zst", "", &file), end()], "archive \"base.tar.zst\": "),
+        (vec![begin(), archive("base.tar.lz4", "", &file), end()], "archive \"base.tar.lz4\": "),
+        (vec![begin(), message(b'd', b"x"), end()], "the server sent a replication message of type \"x\": expected one of n, m, d, p"),
+        (vec![begin(), message(b'd', b"nbase.tar"), end()], "the server sent "),
+        (vec![begin(), archive("base.tar", "", &file), message(b'c', &[]), no_rows, ready()], "with no row: expected an end"),
+        (
+            vec![begin(), archive("base.tar", "", &file), message(b'E', b"SERROR\0VERROR\0C53100\0Mcould not read\0\0"), ready()],
+            "ERROR:  could not read",
+        ),
+    ] {
+        let error = error(answer);
+        assert!(error.contains(expected), "{error}");
+    }
+    // A manifest that does not fit stays with the files: they are all here.
+    let dir = tempfile::tempdir().unwrap();
+    let manifest = [sent(FromBackup::Manifest), sent(FromBackup::Data(b"{}"))].concat();
+    let (config, thread) = server([begin(), archive("base.tar", "", &file), manifest, end()].concat());
+    let mut connection = Connection::connect(&config, Mode::Replication).unwrap();
+    let result = take(&mut connection, &config, &options(dir.path()), &Arc::new(AtomicBool::new(false)), &mut |_| {});
+    let error = result.unwrap_err();
+    assert!(matches!(error, BackupError::Manifest(_)), "{error}");
+    assert!(dir.path().join("backup/PG_VERSION").exists());
+    drop(connection);
+    thread.join().unwrap();
+}
