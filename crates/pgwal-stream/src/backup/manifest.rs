@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use pgwal::Lsn;
 use pgwal::TimelineId;
+use rayon::iter::{IntoParallelIterator, ParallelIterator};
 use serde::Deserialize;
 use sha2::Digest;
 
@@ -256,39 +257,52 @@ impl<'m> Comparison<'m> {
     /// # Errors
     /// It cannot be read.
     pub fn file(&mut self, path: &[u8], size: u64, content: impl Read) -> io::Result<()> {
-        if is_passed_over(path) {
-            return Ok(());
-        }
-        self.files += 1;
-        let what = match self.left.remove(path) {
-            None => What::Unknown,
-            Some(entry) if size != entry.size => What::Size { expected: entry.size, found: size },
-            Some(Entry { checksum: None, .. }) => return Ok(()),
-            Some(Entry { checksum: Some(checksum), .. }) => match checksum.algorithm.of(content)? {
-                value if value == checksum.value => return Ok(()),
-                value => What::Checksum { expected: hex(&checksum.value), found: hex(&value) },
-            },
-        };
+        let what = self.expected(path, size).map(|checksum| checksum.compare(content)).transpose()?.flatten();
         self.differs(path, what);
         Ok(())
     }
 
-    /// Compares the files of a backup in plain form.
+    /// Compares the files of a backup in plain form, with as many threads as there are processors.
     ///
     /// # Errors
     /// A directory cannot be read.
     pub fn directory(&mut self, backup: &Path) -> io::Result<()> {
-        list(backup, &PathBuf::new(), self)
+        let mut files = Vec::new();
+        list(backup, &PathBuf::new(), &mut files)?;
+        let sized = |(path, size): (PathBuf, u64)| Some((self.expected(path.as_os_str().as_encoded_bytes(), size)?, path));
+        let checksums: Vec<(&Checksum, PathBuf)> = files.into_iter().filter_map(sized).collect();
+        let compare = |(checksum, path): (&Checksum, PathBuf)| {
+            let opened = File::open(backup.join(&path)).and_then(|file| checksum.compare(file));
+            (path, opened.unwrap_or_else(|e| Some(What::Unreadable(e.to_string()))))
+        };
+        let compared: Vec<(PathBuf, Option<What>)> = checksums.into_par_iter().map(compare).collect();
+        compared.into_iter().for_each(|(path, what)| self.differs(path.as_os_str().as_encoded_bytes(), what));
+        Ok(())
     }
 
-    fn differs(&mut self, path: &[u8], what: What) {
-        self.found.push(Difference { path: String::from_utf8_lossy(path).into_owned(), what });
+    /// The checksum that a file must have; `None`: it does not count, or need not be read to say what there is to say.
+    fn expected(&mut self, path: &[u8], size: u64) -> Option<&'m Checksum> {
+        if is_passed_over(path) {
+            return None;
+        }
+        self.files += 1;
+        match self.left.remove(path) {
+            None => self.differs(path, Some(What::Unknown)),
+            Some(entry) if size != entry.size => self.differs(path, Some(What::Size { expected: entry.size, found: size })),
+            Some(entry) => return entry.checksum.as_ref(),
+        }
+        None
+    }
+
+    fn differs(&mut self, path: &[u8], what: Option<What>) {
+        let path = || String::from_utf8_lossy(path).into_owned();
+        self.found.extend(what.map(|what| Difference { path: path(), what }));
     }
 
     /// All files have come: what is not as the manifest says, by path.
     pub fn finish(mut self) -> Vec<Difference> {
         for path in std::mem::take(&mut self.left).into_keys() {
-            self.differs(path, What::Missing);
+            self.differs(path, Some(What::Missing));
         }
         self.found.sort_by(|a, b| a.path.cmp(&b.path));
         self.found
@@ -388,25 +402,31 @@ fn is_passed_over(path: &[u8]) -> bool {
 /// What may be there or not, and be as it likes, at the top of a backup.
 const PASSED_OVER: [&str; 5] = [FILE_NAME, "pg_wal", "postgresql.auto.conf", "recovery.signal", "standby.signal"];
 
-/// Compares the files below `dir`.
-fn list(backup: &Path, dir: &Path, comparison: &mut Comparison<'_>) -> io::Result<()> {
+/// Files below `dir` that count, by their path in the backup, with their sizes.
+fn list(backup: &Path, dir: &Path, found: &mut Vec<(PathBuf, u64)>) -> io::Result<()> {
     for entry in fs::read_dir(backup.join(dir))? {
         let entry = entry?;
         let path = dir.join(entry.file_name());
-        let name = path.as_os_str().as_encoded_bytes();
-        if is_passed_over(name) {
+        if is_passed_over(path.as_os_str().as_encoded_bytes()) {
             continue;
         }
         // A tablespace is a link to a directory.
         let metadata = fs::metadata(entry.path())?;
         if metadata.is_dir() {
-            list(backup, &path, comparison)?;
-        } else if let Err(e) = File::open(entry.path()).and_then(|file| comparison.file(name, metadata.len(), file)) {
-            comparison.left.remove(name);
-            comparison.differs(name, What::Unreadable(e.to_string()));
+            list(backup, &path, found)?;
+        } else {
+            found.push((path, metadata.len()));
         }
     }
     Ok(())
+}
+
+impl Checksum {
+    /// What is wrong with a file of these bytes.
+    fn compare(&self, content: impl Read) -> io::Result<Option<What>> {
+        let value = self.algorithm.of(content)?;
+        Ok((value != self.value).then(|| What::Checksum { expected: hex(&self.value), found: hex(&value) }))
+    }
 }
 
 impl Algorithm {

@@ -22,6 +22,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
 
+use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
+
 pub use recovery::Recovery;
 pub use stream::{Place, Progress, Tablespace};
 pub use verify::{Verified, verify};
@@ -578,19 +580,27 @@ impl Drop for Made {
     }
 }
 
-/// Puts a directory on disk, with all that is in it; links are not followed.
+/// Puts a directory on disk, with all that is in it; links are not followed. Several files at once, as each waits for the disk.
 fn sync_all(path: &Path) -> Result<(), FileError> {
-    for entry in fs::read_dir(path).map_err(failed("read directory", path))? {
-        let entry = entry.map_err(failed("read directory", path))?;
-        let path = entry.path();
-        let kind = entry.file_type().map_err(failed("look at", &path))?;
-        if kind.is_dir() {
-            sync_all(&path)?;
-        } else if kind.is_file() {
-            File::open(&path).and_then(|file| file.sync_all()).map_err(failed("sync", &path))?;
+    let mut files = Vec::new();
+    let mut directories = vec![path.to_owned()];
+    let mut at = 0;
+    while let Some(path) = directories.get(at).cloned() {
+        at += 1;
+        for entry in fs::read_dir(&path).map_err(failed("read directory", &path))? {
+            let entry = entry.map_err(failed("read directory", &path))?;
+            let kind = entry.file_type().map_err(failed("look at", &path))?;
+            if kind.is_dir() {
+                directories.push(entry.path());
+            } else if kind.is_file() {
+                files.push(entry.path());
+            }
         }
     }
-    sync_directory(path)
+    let sync = |path: &PathBuf| File::open(path).and_then(|file| file.sync_all()).map_err(failed("sync", path));
+    files.par_iter().try_for_each(sync)?;
+    // Names, when all that they name is there.
+    directories.iter().rev().try_for_each(|path| sync_directory(path))
 }
 
 /// A path as bytes, which need not be UTF-8.
