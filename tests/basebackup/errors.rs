@@ -1,6 +1,7 @@
 //! What cannot be backed up, is refused, or breaks on its way.
 
 use std::fs;
+use std::path::Path;
 use std::process::{Command, Stdio};
 
 use super::{basebackup, conninfo, mapped, server, temporary, wait_until};
@@ -114,4 +115,66 @@ fn damaged_pages_on_the_server_are_no_success() {
     let (backup, space) = (server.dir().join("second"), server.dir().join("second_space"));
     let ran = basebackup(&server, &backup, [&mapped(&server, &space), "--no-verify-checksums"]).output().unwrap();
     assert_eq!(ran.status.code(), Some(0), "{}", String::from_utf8_lossy(&ran.stderr));
+}
+
+/// What `--verify-only` says of a backup.
+fn verified(backup: &Path, args: &[&str]) -> (Option<i32>, String) {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pgwal"));
+    let ran = command.args(["basebackup", "--verify-only", "-D"]).arg(backup).args(args).output().unwrap();
+    (ran.status.code(), String::from_utf8_lossy(&ran.stderr).into_owned())
+}
+
+#[test]
+fn a_backup_that_has_been_changed_is_found_out() {
+    let Some((_, server)) = server("basebackup --verify-only", &[]) else { return };
+    let (backup, space) = (server.dir().join("backup"), server.dir().join("space"));
+    super::taken(&server, &backup, [&mapped(&server, &space)]);
+    let (status, stderr) = verified(&backup, &[]);
+    assert_eq!(status, Some(0), "{stderr}");
+    assert!(stderr.contains("files are as the manifest says; its WAL has "), "{stderr}");
+    let segment = fs::read_dir(backup.join("pg_wal")).unwrap().map(|entry| entry.unwrap().path()).find(|path| path.is_file()).unwrap();
+    let oid = fs::read_dir(backup.join("pg_tblspc")).unwrap().next().unwrap().unwrap().file_name().into_string().unwrap();
+    let table = server.sql("SELECT regexp_replace(pg_relation_filepath('t'), '^pg_tblspc/[0-9]*/', '')").unwrap();
+    let in_space = format!("pg_tblspc/{oid}/{table}");
+    let change = |path: &Path, change: &dyn Fn(&mut Vec<u8>)| {
+        let before = fs::read(path).unwrap();
+        let mut bytes = before.clone();
+        change(&mut bytes);
+        fs::write(path, bytes).unwrap();
+        before
+    };
+    let flip = |at: usize| move |bytes: &mut Vec<u8>| bytes[at] ^= 1;
+    for (path, how, args, expected) in [
+        (backup.join(&in_space), &flip(5000) as &dyn Fn(&mut Vec<u8>), &[][..], format!("\"{in_space}\" has been changed")),
+        (backup.join("global/pg_control"), &|bytes| bytes.truncate(100), &[], "\"global/pg_control\" has 100 bytes".to_owned()),
+        (backup.join("backup_manifest"), &flip(300), &[], "the manifest".to_owned()),
+        (segment.clone(), &flip(0x60), &[], "the WAL in the backup does not do for it".to_owned()),
+        (segment.clone(), &|bytes| bytes.fill(0), &[], "the WAL in the backup does not do for it".to_owned()),
+    ] {
+        let before = change(&path, how);
+        let (status, stderr) = verified(&backup, args);
+        assert_eq!(status, Some(1), "{}: {stderr}", path.display());
+        assert!(stderr.contains(&expected), "{}: {stderr}", path.display());
+        fs::write(&path, before).unwrap();
+    }
+    let elsewhere = server.dir().join("elsewhere");
+    for (path, args, expected) in [
+        (backup.join("PG_VERSION"), &[][..], "\"PG_VERSION\" is in the manifest and not in the backup"),
+        (segment, &[], "the WAL in the backup does not do for it"),
+        (backup.join("backup_manifest"), &[], "backup_manifest\" is not there to say what should be in the backup"),
+    ] {
+        fs::rename(&path, &elsewhere).unwrap();
+        let (status, stderr) = verified(&backup, args);
+        assert_eq!(status, Some(1), "{}: {stderr}", path.display());
+        assert!(stderr.contains(expected), "{}: {stderr}", path.display());
+        if path.starts_with(backup.join("pg_wal")) {
+            assert_eq!(verified(&backup, &["-X", "none"]).0, Some(0), "WAL that comes from elsewhere");
+        }
+        fs::rename(&elsewhere, &path).unwrap();
+    }
+    assert_eq!(verified(&backup, &[]).0, Some(0), "all is as it was");
+    assert_eq!(
+        verified(Path::new("/nowhere"), &[]),
+        (Some(1), "pgwal: could not read directory \"/nowhere\": No such file or directory (os error 2)\n".to_owned())
+    );
 }

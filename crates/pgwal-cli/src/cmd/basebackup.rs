@@ -11,7 +11,9 @@ use std::time::Duration;
 use clap::{Args, ValueEnum};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use pgwal_stream::backup::manifest::Algorithm;
-use pgwal_stream::backup::{self, Form, ManifestOptions, Notice, Options, Packing, Progress, Recovery, Slot, Summary, WalMethod};
+use pgwal_stream::backup::{
+    self, Form, ManifestOptions, Notice, Options, Packing, Progress, Recovery, Slot, Summary, Verified, WalCheck, WalMethod,
+};
 use pgwal_stream::compress::Compression;
 use pgwal_stream::connection::Mode;
 use pgwal_stream::conninfo::{Config, Environment};
@@ -92,6 +94,9 @@ pub struct Opts {
     /// Do not compare the backup with its manifest, and do not check its WAL
     #[arg(long)]
     no_verify: bool,
+    /// Take no backup, but compare the one in the directory with its manifest, and check its WAL, unless -X none says that it has none
+    #[arg(long, conflicts_with_all = ["no_verify", "dbname", "write_recovery_conf", "tablespace_mapping", "waldir", "gzip", "compress", "slot", "max_rate"])]
+    verify_only: bool,
     /// Leave what was made of a backup that fails
     #[arg(short, long)]
     no_clean: bool,
@@ -208,6 +213,14 @@ fn rate(text: &str) -> Result<u32, String> {
 impl Opts {
     /// Runs the command.
     pub fn run(self, _out: &mut impl Write) -> Result<ExitCode, Box<dyn Error>> {
+        if self.verify_only {
+            let wal = if self.wal_method == WalArg::None { WalCheck::None } else { WalCheck::Manifest };
+            let verified = backup::verify(&self.directory, wal)?;
+            if !self.quiet {
+                eprintln!("pgwal: {}", verified_text(&verified));
+            }
+            return Ok(ExitCode::SUCCESS);
+        }
         let mut config = self.server.config()?;
         let stop = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
@@ -280,15 +293,22 @@ fn conclusion(summary: &Summary) -> String {
     let Summary { start, end, verified } = summary;
     let mut text = format!("the backup starts at {} on timeline {} and ends at {}", start.lsn, start.timeline, end.lsn);
     if let Some(verified) = verified {
-        match verified.files {
-            Some(files) => text.push_str(&format!("; {files} files are as the manifest says")),
-            None => text.push_str("; it has no manifest"),
-        }
-        if let Some(records) = verified.records {
-            text.push_str(&format!("; its WAL has {records} records, all right"));
-        }
+        text.push_str("; ");
+        text.push_str(&verified_text(verified));
     }
     text
+}
+
+/// What was found right, as a part of a sentence.
+fn verified_text(verified: &Verified) -> String {
+    let files = match verified.files {
+        Some(files) => format!("{files} files are as the manifest says"),
+        None => "it has no manifest".to_owned(),
+    };
+    match verified.records {
+        Some(records) => format!("{files}; its WAL has {records} records, all right"),
+        None => files,
+    }
 }
 
 /// What the user sees while it runs.

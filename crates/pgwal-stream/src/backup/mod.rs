@@ -26,7 +26,7 @@ use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
 pub use recovery::Recovery;
 pub use stream::{Place, Progress, Tablespace};
-pub use verify::{Verified, verify};
+pub use verify::{Verified, WalCheck, verify};
 
 use crate::command::{self, BaseBackup, ManifestOption};
 use crate::compress::Compression;
@@ -209,6 +209,8 @@ pub enum BackupError {
     Wal(String),
     /// It is given up, because of another error.
     GivenUp,
+    /// There is no manifest to tell what the backup should be.
+    NoManifest(PathBuf),
     /// The manifest cannot be used.
     Manifest(ManifestError),
     /// What is here is not what the manifest says.
@@ -229,6 +231,7 @@ impl fmt::Display for BackupError {
             BackupError::Archive { archive, problem } => write!(f, "archive \"{archive}\": {problem}"),
             BackupError::Wal(problem) => write!(f, "the WAL that the backup needs did not come: {problem}"),
             BackupError::GivenUp => f.write_str("given up"),
+            BackupError::NoManifest(path) => write!(f, "\"{}\" is not there to say what should be in the backup", path.display()),
             BackupError::Manifest(error) => error.fmt(f),
             BackupError::Different(differences) => {
                 write!(f, "the backup is not what its manifest says:")?;
@@ -343,7 +346,8 @@ pub fn take(
     made.keep = true;
     let verified = if options.verify {
         notice(Notice::Verify);
-        Some(verify(&options.dir, (options.wal != WalMethod::None).then_some((start, end)))?)
+        let wal = if options.wal == WalMethod::None { WalCheck::None } else { WalCheck::Between(start, end) };
+        Some(verify(&options.dir, wal)?)
     } else {
         None
     };

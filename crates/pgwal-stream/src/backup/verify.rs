@@ -25,11 +25,22 @@ pub struct Verified {
     pub records: Option<u64>,
 }
 
-/// Checks the backup in `dir`, in either form: its files, and the WAL between two places, or what the manifest says that is needed of it.
+/// Which WAL of a backup is checked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum WalCheck {
+    /// None: it comes from elsewhere.
+    None,
+    /// What the manifest says that is needed.
+    Manifest,
+    /// The same; where no manifest says it, what is between these places.
+    Between(Place, Place),
+}
+
+/// Checks the backup in `dir`, in either form: its files, and the WAL that it needs.
 ///
 /// # Errors
 /// It cannot be read; it is not as its manifest says; the WAL does not do.
-pub fn verify(dir: &Path, wal: Option<(Place, Place)>) -> Result<Verified, BackupError> {
+pub fn verify(dir: &Path, wal: WalCheck) -> Result<Verified, BackupError> {
     let archives = archives(dir)?;
     let path = dir.join(FILE_NAME);
     let manifest = match fs::read(&path) {
@@ -38,10 +49,11 @@ pub fn verify(dir: &Path, wal: Option<(Place, Place)>) -> Result<Verified, Backu
         Err(e) => return Err(failed("read", &path)(e).into()),
     };
     let files = manifest.as_ref().map(|manifest| files(dir, &archives, manifest)).transpose()?;
-    let Some((start, end)) = wal else { return Ok(Verified { files, records: None }) };
-    let ranges = match manifest {
-        Some(manifest) if !manifest.wal_ranges.is_empty() => manifest.wal_ranges,
-        _ => vec![WalRange { timeline: end.timeline, start: start.lsn, end: end.lsn }],
+    let ranges = match (wal, manifest) {
+        (WalCheck::None, _) => return Ok(Verified { files, records: None }),
+        (_, Some(manifest)) if !manifest.wal_ranges.is_empty() => manifest.wal_ranges,
+        (WalCheck::Between(start, end), _) => vec![WalRange { timeline: end.timeline, start: start.lsn, end: end.lsn }],
+        (WalCheck::Manifest, _) => return Err(BackupError::NoManifest(path)),
     };
     let place = match archives.iter().find(|archive| archive.name.starts_with(WAL_ARCHIVE)).or_else(|| archives.first()) {
         Some(archive) => archive.path.clone(),
