@@ -304,6 +304,22 @@ fn wal_goes_to_a_directory_of_its_own() {
     pg_verifybackup(&postgres, &backup, &[]);
 }
 
+#[test]
+fn a_tablespace_in_the_data_directory_stays_there() {
+    let Some((postgres, server)) = server("basebackup, tablespace in place", &[]) else { return };
+    let create = ["-qd", "postgres", "-c", "SET allow_in_place_tablespaces = on", "-c", "CREATE TABLESPACE inside LOCATION ''"];
+    server.client("psql", create).unwrap();
+    server.sql("CREATE TABLE u TABLESPACE inside AS SELECT generate_series(1, 1000) i").unwrap();
+    let (backup, space) = (server.dir().join("backup"), server.dir().join("space"));
+    taken(&server, &backup, ["-R", &mapped(&server, &space)]);
+    pg_verifybackup(&postgres, &backup, &[]);
+    give(&space).unwrap();
+    // Recovery wants it, too.
+    let auto = backup.join("postgresql.auto.conf");
+    fs::write(&auto, fs::read_to_string(&auto).unwrap() + "allow_in_place_tablespaces = on\n").unwrap();
+    streams(&postgres, &server, &backup);
+}
+
 /// With [`Postgres::all`]: those of `PGWAL_TEST_SERVERS`, too.
 #[test]
 fn servers_of_every_major_are_backed_up() {

@@ -193,6 +193,10 @@ fn names_do_not_lead_out_of_the_backup() {
     assert!(error.contains("could not create \"") && error.ends_with("File exists (os error 17)"), "{error}");
     let error = refused([begin(), archive("1.tar", "/srv/other", &tar(&[])), end()].concat(), |_| {}).to_string();
     assert_eq!(error, "archive \"1.tar\": it is of a tablespace in \"/srv/other\", which the server has not named");
+    let start = rows(2, &[&[Some("0/2000028"), Some("1")]]);
+    let outside = rows(3, &[&[Some("16384"), Some("../../outside"), None], &[None, None, None]]);
+    let error = refused([start, outside, message(b'H', &[0, 0, 0])].concat(), |options| options.tablespaces.clear()).to_string();
+    assert_eq!(error, "the server answered BASE_BACKUP with ../../outside: expected the directory of a tablespace");
     let to_tar = |options: &mut Options| {
         options.form = Form::Tar;
         options.tablespaces.clear();

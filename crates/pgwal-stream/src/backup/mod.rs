@@ -385,8 +385,7 @@ fn directory_mode(connection: &mut Connection, major: u8) -> Result<u32, BackupE
     let rows = Walsender::rows(connection, &command::Command::Show("data_directory_mode"))?;
     let text = rows.into_iter().next().and_then(|row| row.into_iter().next().flatten()).unwrap_or_default();
     let mode = std::str::from_utf8(&text).ok().and_then(|text| u32::from_str_radix(text, 8).ok());
-    mode.map(|mode| mode & 0o750)
-        .ok_or_else(|| BackupError::Answer { expected: "the mode of a directory", found: as_path(&text).display().to_string() })
+    mode.map(|mode| mode & 0o750).ok_or_else(|| answer("the mode of a directory", as_path(&text).display().to_string()))
 }
 
 /// What a backup is taken with.
@@ -471,11 +470,14 @@ impl Job<'_> {
             let moved = options.tablespaces.iter().find(|(from, _)| *from == tablespace.location).map(|(_, to)| to);
             let here = match moved {
                 Some(to) => to.clone(),
+                None if tablespace.location.is_absolute() => tablespace.location.clone(),
                 // Tablespaces can lie in the data directory, for tests (allow_in_place_tablespaces).
-                None => options.dir.join(&tablespace.location),
+                None => match plain::inside(&tablespace.location) {
+                    Some(below) => options.dir.join(below),
+                    None => return Err(answer("the directory of a tablespace", tablespace.location.display().to_string())),
+                },
             };
-            let is_elsewhere = tablespace.oid.is_some() && tablespace.location.is_absolute();
-            if options.form == Form::Plain && is_elsewhere {
+            if options.form == Form::Plain && tablespace.oid.is_some() {
                 made.directory(&here, self.mode)?;
             }
             placed.push((tablespace, here));
@@ -503,6 +505,10 @@ impl Job<'_> {
             }
         }
     }
+}
+
+fn answer(expected: &'static str, found: String) -> BackupError {
+    BackupError::Answer { expected, found }
 }
 
 /// A new file in a directory with permissions `mode`, with those that a file has there.

@@ -1,7 +1,7 @@
 //! Archives into files. C: fe_utils/astreamer_file.c (bin/pg_basebackup/bbstreamer_file.c up to 17).
 
 use std::collections::BTreeSet;
-use std::fs::{DirBuilder, File, OpenOptions, Permissions};
+use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
@@ -120,7 +120,7 @@ impl Files<'_> {
             match entry.read(&mut self.buffer)? {
                 0 => return Err(wrong(&as_path(&entry.path_bytes()), &format!("the archive ends {left} bytes before its end"))),
                 len => {
-                    write(&mut file, self.buffer.get(..len).unwrap_or_default()).map_err(failed("write", target))?;
+                    file.write_all(self.buffer.get(..len).unwrap_or_default()).map_err(failed("write", target))?;
                     left = left.saturating_sub(len as u64);
                 }
             }
@@ -129,12 +129,8 @@ impl Files<'_> {
     }
 }
 
-fn write(file: &mut File, bytes: &[u8]) -> io::Result<()> {
-    file.write_all(bytes)
-}
-
 fn set_mode(path: &Path, mode: u32) -> io::Result<()> {
-    std::fs::set_permissions(path, Permissions::from_mode(mode))
+    fs::set_permissions(path, Permissions::from_mode(mode))
 }
 
 /// What is wrong with an entry.

@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 
 use pgwal::{Lsn, TimelineId};
 
-use super::{BackupError, Notice, as_path};
+use super::{BackupError, Notice, answer, as_path};
 use crate::command::{BaseBackup, Command};
 use crate::connection::{self, Connection, CopyEvent, CopyStart, ResultSet};
 use crate::message::FromBackup;
@@ -248,10 +248,6 @@ fn copy(from: &[u8], to: &mut [u8]) -> usize {
         to.copy_from_slice(from);
     }
     len
-}
-
-fn answer(expected: &'static str, found: String) -> BackupError {
-    BackupError::Answer { expected, found }
 }
 
 /// An LSN and a timeline, as the only row of a result set.
