@@ -289,11 +289,75 @@ impl Authority {
     }
 }
 
+/// Whether certificates can be made; says so where they cannot, and fails where `CI` is `true`.
+fn has_openssl(test: &str) -> bool {
+    let found = Command::new("openssl").arg("version").output().is_ok();
+    if !found {
+        assert!(std::env::var("CI").as_deref() != Ok("true"), "{test}: no openssl program");
+        eprintln!("SKIPPED {test}: no openssl program");
+    }
+    found
+}
+
+/// With [`Postgres::all`]: those of `PGWAL_TEST_SERVERS`, too.
+#[test]
+fn every_major_lets_us_in() {
+    if !has_openssl("every_major_lets_us_in") {
+        return;
+    }
+    let ca = Authority::new().unwrap();
+    ca.sign("server", "/CN=ignored", "subjectAltName=DNS:db.example").unwrap();
+    for postgres in Postgres::all() {
+        let major = postgres.major;
+        let server = postgres.start_tcp(&[], "max_wal_senders = 4").unwrap();
+        for (name, file) in [("server.crt", "server.crt"), ("server.key", "server.key")] {
+            server.put(name, &ca.read(file)).unwrap();
+        }
+        server
+            .put("pg_hba.conf", b"local all all trust\nhostssl all,replication scram all scram-sha-256\nhostssl all md5 all md5\n")
+            .unwrap();
+        for (role, method) in [("scram", "scram-sha-256"), ("md5", "md5")] {
+            server.sql(&format!("SET password_encryption = '{method}'; CREATE ROLE {role} LOGIN REPLICATION PASSWORD 'secret'")).unwrap();
+        }
+        if let Err(e) = server.sql("ALTER SYSTEM SET ssl = on") {
+            assert!(e.to_string().contains("SSL is not supported by this build") && major != 15, "{e}");
+            continue;
+        }
+        server.control("restart").unwrap();
+        let root = format!("sslmode=verify-full host=db.example sslrootcert={}", ca.path("ca.crt"));
+        let tcp = format!("hostaddr=127.0.0.1 port={} dbname=postgres password=secret {root}", server.port());
+        // Binding to the channel came with 11, talking TLS at once with 17.
+        let binding = if major >= 11 { "require" } else { "prefer" };
+        for options in
+            ["user=scram channel_binding=disable".to_owned(), format!("user=scram channel_binding={binding}"), "user=md5".to_owned()]
+        {
+            for at_once in ["", "sslnegotiation=direct"] {
+                let conninfo = format!("{tcp} {options} target_session_attrs=primary {at_once}");
+                if !at_once.is_empty() && major < 17 {
+                    refused(&conninfo);
+                    continue;
+                }
+                let mut connection = connect(&conninfo).unwrap_or_else(|error| panic!("{major}, {options} {at_once}: {error}"));
+                assert_eq!(connection.major(), Some(major.into()));
+                let ssl = ask(&mut connection, "SELECT ssl FROM pg_stat_ssl WHERE pid = pg_backend_pid()");
+                assert_eq!(ssl, "t", "{major}: {options} {at_once}");
+            }
+        }
+        let mut wal = connect_in(&nowhere(), &format!("{tcp} user=scram"), Mode::Replication).unwrap();
+        assert_eq!(ask(&mut wal, "SHOW wal_segment_size"), "16MB");
+        for (attrs, expected) in [("standby", "server is not in hot standby mode"), ("read-only", "session is not read-only")] {
+            let error = refused(&format!("{tcp} user=scram target_session_attrs={attrs}"));
+            assert!(error.ends_with(expected), "{major}: {error}");
+        }
+        connect(&format!("{tcp} user=scram target_session_attrs=read-write")).unwrap();
+        connect(&format!("{tcp} user=scram target_session_attrs=prefer-standby")).unwrap();
+    }
+}
+
 #[test]
 fn encrypted() {
     let Some(postgres) = Postgres::find_or_skip(Some(15), "encrypted") else { return };
-    if Command::new("openssl").arg("version").output().is_err() {
-        eprintln!("SKIPPED encrypted: no openssl program");
+    if !has_openssl("encrypted") {
         return;
     }
     let ca = Authority::new().unwrap();
