@@ -35,6 +35,7 @@ enum Command {
     Dump(Box<cmd::dump::Opts>),
     Names(cmd::names::Opts),
     Receive(cmd::receive::Opts),
+    Slot(cmd::slot::Opts),
     Stats(cmd::stats::Opts),
     Verify(cmd::verify::Opts),
 }
@@ -53,6 +54,7 @@ fn main() -> ExitCode {
         Command::Dump(opts) => opts.run(&mut out),
         Command::Names(opts) => opts.run(&mut out),
         Command::Receive(opts) => opts.run(&mut out),
+        Command::Slot(opts) => opts.run(&mut out),
         Command::Stats(opts) => opts.run(&mut out),
         Command::Verify(opts) => opts.run(&mut out),
     };

@@ -5,6 +5,7 @@
 //! - [`conninfo`] has where and how to connect: connection strings, service and password files, variables.
 //! - [`receive`] takes WAL from a walsender into [`segments`], by way of a [`receiver`] that verifies it.
 //! - [`backup`] has what base backups are made of.
+//! - [`slots`] has the replication slots of a server.
 //! - [`live`] has records as the server writes them.
 //! - [`message`] has what walsender and walreceiver say to each other, without sockets, for either side.
 
@@ -19,4 +20,5 @@ pub mod message;
 pub mod receive;
 pub mod receiver;
 pub mod segments;
+pub mod slots;
 mod walsender;

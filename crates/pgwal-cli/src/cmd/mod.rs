@@ -4,5 +4,6 @@ pub mod diff;
 pub mod dump;
 pub mod names;
 pub mod receive;
+pub mod slot;
 pub mod stats;
 pub mod verify;
