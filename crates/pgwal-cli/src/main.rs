@@ -32,6 +32,7 @@ struct Cli {
 #[derive(Subcommand, Debug)]
 enum Command {
     Diff(cmd::diff::Opts),
+    Doctor(cmd::doctor::Opts),
     Dump(Box<cmd::dump::Opts>),
     Names(cmd::names::Opts),
     Receive(cmd::receive::Opts),
@@ -51,6 +52,7 @@ fn main() -> ExitCode {
     let mut out = io::stdout().lock();
     let result = match cli.command {
         Command::Diff(opts) => opts.run(&mut out),
+        Command::Doctor(opts) => opts.run(&mut out),
         Command::Dump(opts) => opts.run(&mut out),
         Command::Names(opts) => opts.run(&mut out),
         Command::Receive(opts) => opts.run(&mut out),

@@ -3,6 +3,7 @@
 //! - [`command`] has the commands that a walsender takes.
 //! - [`connection`] talks to a server: TLS, logging in, queries, COPY.
 //! - [`conninfo`] has where and how to connect: connection strings, service and password files, variables.
+//! - [`doctor`] finds what is wrong with a replication setup.
 //! - [`receive`] takes WAL from a walsender into [`segments`], by way of a [`receiver`] that verifies it.
 //! - [`backup`] has what base backups are made of.
 //! - [`slots`] has the replication slots of a server.
@@ -15,6 +16,7 @@ pub mod backup;
 pub mod command;
 pub mod connection;
 pub mod conninfo;
+pub mod doctor;
 pub mod live;
 pub mod message;
 pub mod receive;

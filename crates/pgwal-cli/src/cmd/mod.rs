@@ -1,6 +1,7 @@
 //! One file for each command.
 
 pub mod diff;
+pub mod doctor;
 pub mod dump;
 pub mod names;
 pub mod receive;
