@@ -35,6 +35,7 @@ const SETTINGS: &[&str] = &[
     "primary_conninfo",
     "primary_slot_name",
     "restore_command",
+    "ssl",
     "synchronous_commit",
     "synchronous_standby_names",
     "wal_keep_segments",
@@ -78,7 +79,11 @@ pub fn refusal(error: &ConnectError) -> Refusal {
         Some(Error::Server(said)) => Some(said.code.clone()),
         _ => None,
     };
-    Refusal { code, message: error.to_string() }
+    // sslmode=prefer tries twice, and mostly gets the same answer.
+    let text = error.to_string();
+    let mut lines: Vec<&str> = text.lines().collect();
+    lines.dedup();
+    Refusal { code, message: lines.join("\n") }
 }
 
 fn by_sql(sql: &mut Connection, user: &str) -> Server {

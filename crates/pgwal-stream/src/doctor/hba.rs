@@ -27,7 +27,8 @@ pub struct Rule {
     pub netmask: Option<IpAddr>,
     /// How the client shows who it is, or `reject`.
     pub method: String,
-    /// Why the server cannot read the line.
+    /// What the server says against the line. Where it could not read it, all other fields are empty; otherwise the line counts, and fits
+    /// nothing.
     pub error: Option<String>,
 }
 
@@ -149,7 +150,7 @@ impl<'r> Near<'r> {
 /// The lines that were perhaps meant for the connection, the likeliest first.
 pub fn near<'r>(rules: &'r [Rule], subject: &Subject<'_>) -> Vec<Near<'r>> {
     let mut found = Vec::new();
-    for rule in rules.iter().filter(|rule| rule.error.is_none() && rule.method != "reject") {
+    for rule in rules.iter().filter(|rule| rule.is_read() && rule.method != "reject") {
         let (user, kind, address) = (rule.user(subject), rule.kind(subject), rule.address(subject));
         let origin = kind.and(address);
         let names = rule.users.iter().filter(|token| token.is_name(subject.major));
@@ -210,6 +211,11 @@ impl Token {
 }
 
 impl Rule {
+    /// The server could read it.
+    pub fn is_read(&self) -> bool {
+        !self.kind.is_empty()
+    }
+
     /// Whether it is about physical replication. C: `check_db`.
     pub fn database(&self) -> Fit {
         Fit::of(self.databases.iter().any(|token| token.is_keyword("replication")))

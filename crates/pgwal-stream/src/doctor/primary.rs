@@ -166,13 +166,15 @@ fn hba_file(server: &Server, report: &mut Report) {
         }
     };
     for rule in rules {
-        if let Some(error) = &rule.error {
-            report.error(
-                "hba-errors",
-                format!("{}, line {}: {error}", rule.file, rule.line),
-                "with an error in it the file is not loaded: what counts is its state before, and a server that starts refuses to",
-                vec![Fix { place: place(rule), line: "correct or remove this line".to_owned(), then: Some(RELOAD) }],
-            );
+        let Some(error) = &rule.error else { continue };
+        let found = format!("{}, line {}: {error}", rule.file, rule.line);
+        let correct = Fix { place: place(rule), line: "correct or remove this line".to_owned(), then: Some(RELOAD) };
+        if !rule.is_read() {
+            let why = "with an error in it the file is not loaded: what counts is its state before, and a server that starts refuses to";
+            report.error("hba-errors", found, why, vec![correct]);
+        } else {
+            let fix = if rule.kind == "hostssl" { Fix::setting(server, "ssl", "on", RELOAD) } else { correct };
+            report.warning("hba-errors", found, "the line lets nobody in", vec![fix]);
         }
     }
     let works = server.replication.is_ok();
