@@ -357,6 +357,29 @@ fn pg_hba_conf() {
     ran.has("warning", "hba-replication", "yet it works");
 }
 
+/// What the README shows is what is printed, but for ports and paths.
+#[test]
+fn the_example_of_the_readme() {
+    let Some(server) = server("the_example_of_the_readme", "listen_addresses = 'localhost'") else { return };
+    server.sql("CREATE ROLE replicator LOGIN REPLICATION; GRANT pg_monitor TO replicator").unwrap();
+    server.sql("GRANT SELECT ON pg_hba_file_rules TO replicator; GRANT EXECUTE ON FUNCTION pg_hba_file_rules() TO replicator").unwrap();
+    server.sql("CREATE ROLE monitor LOGIN").unwrap();
+    let hba = "local all all trust\nhost all all 127.0.0.1/32 trust\nhost replication replicater 127.0.0.1/32 trust\n";
+    server.put("pg_hba.conf", hba.as_bytes()).unwrap();
+    reload(&server);
+    let ran = command(&["--quiet", "-d", &tcp(&server, "replicator")]).output().unwrap();
+    let out = String::from_utf8(ran.stdout).unwrap();
+    let conf = fs::read_to_string(server.data().join("postgresql.conf")).unwrap();
+    let listen = conf.lines().enumerate().filter(|(_, line)| line.starts_with("listen_addresses = ")).last().unwrap().0 + 1;
+    let found = out
+        .replace(&server.data().display().to_string(), "/var/lib/postgresql/15/main")
+        .replace(&format!("port {}", server.port()), "port 5432")
+        .replace(&format!("postgresql.conf, line {listen}:"), "postgresql.conf, line 60:");
+    let readme = include_str!("../README.md");
+    let shown = readme.split("$ pgwal doctor --quiet -d ").nth(1).and_then(|rest| Some(rest.split_once('\n')?.1.split_once("```")?.0));
+    assert_eq!(Some(found.as_str()), shown, "{found}");
+}
+
 #[test]
 fn listening_to_itself_only() {
     let Some(server) = server("listening_to_itself_only", "listen_addresses = 'localhost'") else { return };
@@ -371,7 +394,7 @@ fn listening_to_itself_only() {
 
 #[test]
 fn slots_that_nobody_uses() {
-    let Some(server) = server("slots_that_nobody_uses", "min_wal_size = 2MB\nmax_wal_size = 2MB\nwal_keep_size = 0") else { return };
+    let Some(server) = server("slots_that_nobody_uses", "min_wal_size = 2MB\nmax_wal_size = 1GB\nwal_keep_size = 0") else { return };
     let write = || {
         server.sql("INSERT INTO t SELECT repeat('x', 1000) FROM generate_series(1, 2000)").unwrap();
         server.sql("SELECT pg_switch_wal()").unwrap();

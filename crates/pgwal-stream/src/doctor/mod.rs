@@ -94,6 +94,11 @@ impl Fix {
     /// A setting of `server`.
     fn setting(server: &Server, name: &str, value: &str, then: &'static str) -> Fix {
         let place = match server.setting(name) {
+            // What ALTER SYSTEM has written is not for editors.
+            Ok(Setting { file: Some(file), .. }) if file.ends_with("postgresql.auto.conf") => {
+                let line = format!("ALTER SYSTEM SET {name} = {value};");
+                return Fix { place: "SQL".to_owned(), line, then: Some(then) };
+            }
             Ok(Setting { file: Some(file), line: Some(line), .. }) => format!("{file}, line {line}"),
             Ok(Setting { file: Some(file), .. }) => file.clone(),
             _ => "postgresql.conf".to_owned(),

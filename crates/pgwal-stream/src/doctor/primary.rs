@@ -481,13 +481,11 @@ fn archive(server: &Server, report: &mut Report) {
             .as_ref()
             .map_or_else(|| "none was archived yet".to_owned(), |wal| format!("{wal} was the last to be archived"));
         let name = if is_empty("archive_library") { "archive_command" } else { "archive_library" };
-        let mut fix = Fix::setting(server, name, "'…'", RELOAD);
-        fix.line.push_str("  # the server's log has what it said; try it by hand as the server's account");
         report.error(
             "archive-failing",
             format!("archiving fails: {wal} at {time}, {} failures in all; {last}", archiver.failed),
-            "the server keeps all WAL from there on until the disk is full, and the archive has nothing after it",
-            vec![fix],
+            "the server keeps all WAL from there on until the disk is full, and the archive has nothing after it; the server's log has what was said",
+            vec![Fix::setting(server, name, "'…'", RELOAD)],
         );
     } else {
         let last = archiver.last_archived_wal.as_ref().map_or_else(|| "nothing to archive yet".to_owned(), |wal| format!("last {wal}"));

@@ -343,9 +343,13 @@ fn lines_to_change() {
     server.settings.as_mut().unwrap().insert("wal_level".to_owned(), file);
     server.replication = Err(Refusal { code: Some("28000".to_owned()), message: "no pg_hba.conf entry".to_owned() });
     set(&mut server, "password_encryption", "md5");
+    let system =
+        Setting { value: "off".to_owned(), file: Some("/data/postgresql.auto.conf".to_owned()), line: Some(3), pending_restart: false };
+    server.settings.as_mut().unwrap().insert("fsync".to_owned(), system);
     let findings = diagnose(&facts(server, None));
     let fix = |id| findings.iter().find(|finding| finding.id == id && finding.severity.is_problem()).unwrap().fix[0].to_string();
     assert_eq!(fix("wal-level"), "/etc/pg.conf, line 5: wal_level = replica  (needs a restart)");
+    assert_eq!(fix("fsync"), "SQL: ALTER SYSTEM SET fsync = on;  (then SELECT pg_reload_conf())");
     assert_eq!(fix("role-replication"), "SQL: ALTER ROLE \"It's \"\"me\"\"\" REPLICATION;");
     let line = "/etc/pg_hba.conf: host replication \"It's \"\"me\"\"\" 10.0.0.7/32 md5  (then SELECT pg_reload_conf())";
     assert_eq!(fix("hba-replication"), line);
