@@ -413,7 +413,7 @@ fn slots_that_nobody_uses() {
     write();
     let ran = doctor(&["-d", &socket(&server)]);
     let (_, limit) = ran.fix("error", "slot-unreserved", "\"left_over\"");
-    assert_eq!(limit, "max_slot_wal_keep_size = '1024MB'");
+    assert_eq!(limit, "ALTER SYSTEM SET max_slot_wal_keep_size = '1024MB';");
     (0..5).for_each(|_| write());
     server.sql("CHECKPOINT").unwrap();
     let ran = doctor(&["-d", &socket(&server)]);

@@ -206,7 +206,8 @@ impl Token {
     /// It names one role, and that only.
     fn is_name(&self, major: u32) -> bool {
         let is_special = !self.quoted && (self.text == "all" || self.text.starts_with('+'));
-        !is_special && !(major >= 16 && self.text.starts_with('/'))
+        let is_regex = major >= 16 && self.text.starts_with('/');
+        !is_special && !is_regex
     }
 }
 
@@ -476,7 +477,8 @@ mod tests {
     #[test]
     fn first_line_that_fits() {
         // Lines; user, address, TLS; what comes of it.
-        let cases: &[(&[&str], &str, &str, Option<bool>, char)] = &[
+        type Case<'c> = (&'c [&'c str], &'c str, &'c str, Option<bool>, char);
+        let cases: &[Case<'_>] = &[
             (&["host replication replicator 10.0.0.0/8 trust"], "replicator", "10.9.9.9", Some(false), 'Y'),
             (&["host replication replicator 10.0.0.0/8 trust"], "replicator", "11.0.0.0", Some(false), 'N'),
             (&["host replication replicator 10.0.0.0/8 trust"], "Replicator", "10.9.9.9", Some(false), 'N'),
