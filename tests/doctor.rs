@@ -17,7 +17,12 @@ fn postgres(test: &str) -> Option<Postgres> {
 
 /// A server of 15 without mistakes but those in `settings`.
 fn server(test: &str, settings: &str) -> Option<Server> {
-    Some(postgres(test)?.start_tcp(&["--wal-segsize=1"], &format!("{GOOD}\n{settings}")).unwrap())
+    Some(start(&postgres(test)?, settings))
+}
+
+fn start(postgres: &Postgres, settings: &str) -> Server {
+    let started = postgres.start_tcp(&["--wal-segsize=1"], &format!("{GOOD}\n{settings}"));
+    started.unwrap_or_else(|e| panic!("{}: {e}", postgres.major))
 }
 
 /// By its socket, as its superuser.
@@ -122,14 +127,17 @@ fn reload(server: &Server) {
 
 /// A primary with a standby that streams through a slot.
 fn pair(test: &str, settings: &str) -> Option<(Server, Server)> {
-    let primary = server(test, settings)?;
+    Some(with_standby(server(test, settings)?))
+}
+
+fn with_standby(primary: Server) -> (Server, Server) {
     primary.sql("SELECT pg_create_physical_replication_slot('standby', true)").unwrap();
     let standby = primary.standby().unwrap();
     standby.sql("ALTER SYSTEM SET primary_slot_name = 'standby'").unwrap();
     reload(&standby);
     wait_until("the standby streams by its slot", || primary.sql("SELECT active FROM pg_replication_slots").unwrap() == "t");
     wait_until("the standby streams", || streams(&standby));
-    Some((primary, standby))
+    (primary, standby)
 }
 
 fn both(primary: &Server, standby: &Server) -> Ran {
@@ -219,6 +227,45 @@ fn every_major() {
         ran.has("ok", "hba-replication", "127.0.0.1");
         ran.has("ok", "role-replication", "REPLICATION");
         ran.has("ok", "replication-connection", "timeline 1");
+    }
+}
+
+/// Primary and standby, of the majors whose servers come with what it takes to make one.
+#[test]
+fn pairs_of_every_major() {
+    let has = |postgres: &Postgres, program: &str| postgres.program(program).is_file();
+    let with_programs = |postgres: &Postgres| postgres.major >= 13 && has(postgres, "pg_basebackup") && has(postgres, "psql");
+    let mut servers: Vec<Postgres> = Postgres::all().into_iter().filter(with_programs).collect();
+    if servers.is_empty() {
+        servers.extend(Postgres::find_or_skip(None, "doctor::pairs_of_every_major"));
+    }
+    for postgres in &servers {
+        let major = postgres.major;
+        let (primary, standby) = with_standby(start(postgres, "max_slot_wal_keep_size = '10GB'"));
+        let ran = both(&primary, &standby);
+        assert_eq!((ran.status, ran.problems()), (Some(0), vec![]), "{major}: {}", ran.all);
+        assert!(!ran.all.contains("skipped"), "{major}: {}", ran.all);
+        ran.has("ok", "wal-receiver", "it streams, timeline 1");
+        ran.has("ok", "primary-slot", "in use");
+
+        // Without rights there is less to see, and nothing is called wrong for it.
+        primary.sql("CREATE ROLE nobody LOGIN").unwrap();
+        wait_until("the role is on the standby", || standby.sql("SELECT 1 FROM pg_roles WHERE rolname = 'nobody'").unwrap() == "1");
+        let blind = socket(&standby).replace("user=postgres", "user=nobody");
+        let ran = doctor(&["-d", &socket(&primary), "-s", &blind]);
+        assert_eq!((ran.status, ran.problems()), (Some(0), vec![]), "{major}: {}", ran.all);
+        ran.has("skipped", "wal-receiver", "not shown");
+        let (_, line) = ran.fix_of_skipped("primary-conninfo");
+        primary.sql(&line).unwrap();
+        wait_until("the grant is on the standby", || {
+            !doctor(&["-d", &socket(&primary), "-s", &blind]).of("primary-conninfo").iter().any(|finding| finding["severity"] == "skipped")
+        });
+
+        // The standby as one that sends WAL on.
+        let ran = doctor(&["-d", &socket(&standby)]);
+        ran.has("note", "server", "in recovery");
+        standby.control("promote").unwrap();
+        both(&primary, &standby).has("error", "timeline", "the standby on 2");
     }
 }
 

@@ -1,6 +1,6 @@
 //! What is wrong with a replication setup, why it matters, and the line to change.
 //!
-//! [`facts`] is what servers say of themselves, [`gather`] asks them, and [`diagnose`] judges: a pure function, so that every mistake can be
+//! [`facts`] is what servers say of themselves, [`mod@gather`] asks them, and [`diagnose`] judges: a pure function, so that every mistake can be
 //! tested without a server that makes it.
 
 pub mod facts;

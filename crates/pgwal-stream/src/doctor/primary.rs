@@ -179,7 +179,7 @@ fn hba_file(server: &Server, report: &mut Report) {
     }
     let works = server.replication.is_ok();
     let subject = Subject { user: &server.user, client: &server.client, server: server.address, major: server.major, roles: &server.roles };
-    hba_replication(rules, &subject, works.then_some(()), server, report, "hba-replication");
+    hba_replication(rules, &subject, works, server, report, "hba-replication");
     if let Ok(roles) = &server.roles {
         for (rule, name, nearest) in hba::unknown_roles(rules, server.major, roles) {
             let fix = match nearest {
@@ -200,14 +200,7 @@ fn place(rule: &Rule) -> String {
 }
 
 /// Whether a line lets the subject replicate; `works`: it does, as was tried.
-pub(super) fn hba_replication(
-    rules: &[Rule],
-    subject: &Subject<'_>,
-    works: Option<()>,
-    server: &Server,
-    report: &mut Report,
-    id: &'static str,
-) {
+pub(super) fn hba_replication(rules: &[Rule], subject: &Subject<'_>, works: bool, server: &Server, report: &mut Report, id: &'static str) {
     let from = subject.client.address.map_or_else(|| "a Unix socket".to_owned(), |address| address.to_string());
     let who = format!("role \"{}\" from {from}", subject.user);
     let file = rules.first().map_or("pg_hba.conf", |rule| rule.file.as_str()).to_owned();
@@ -225,7 +218,7 @@ pub(super) fn hba_replication(
             let found = format!("{}, line {} rejects {who}", rule.file, rule.line);
             report.error(id, found, why, vec![Fix { place, line, then: Some(RELOAD) }]);
         }
-        Verdict::Uncertain(rule) if works.is_some() => {
+        Verdict::Uncertain(rule) if works => {
             report.ok(id, format!("{}, line {} or a later one lets {who} replicate: it was tried", rule.file, rule.line));
         }
         Verdict::Uncertain(rule) => report.skipped(
@@ -249,7 +242,7 @@ pub(super) fn hba_replication(
                 Some(Near::Quoted(rule)) => Fix { place: place(rule), line: rule.rewritten(Some("replication"), None), then: Some(RELOAD) },
                 _ => Fix { place: file, line, then: Some(RELOAD) },
             };
-            if works.is_some() {
+            if works {
                 found.push_str("; yet it works, so the file has changed since the server read it");
                 return report.warning(id, found, "with the next reload or restart it will be refused", vec![fix]);
             }

@@ -153,6 +153,11 @@ fn receiver(primary: &Server, standby: &Server, report: &mut Report) {
             Some("streaming") => {
                 let timeline = receiver.timeline.map_or_else(String::new, |timeline| format!(", timeline {timeline}"));
                 let end = receiver.latest_end.map_or_else(String::new, |lsn| format!(", up to {lsn}"));
+                // The primary was asked before, and its walsender does not go while the walreceiver streams.
+                if primary.senders.as_ref().is_ok_and(Vec::is_empty) {
+                    let why = "nobody streams from the primary that you gave: this standby gets its WAL from another server";
+                    return report.note(id, format!("it streams{timeline}{end}, from another server"), why);
+                }
                 report.ok(id, format!("it streams{timeline}{end}"));
             }
             Some(status) => report.warning(
@@ -246,7 +251,7 @@ fn way_in(primary: &Server, standby: &Server, conninfo: &PrimaryConninfo, report
     {
         let client = Client { address: address.filter(|_| !is_socket), tls: None };
         let subject = Subject { user, client: &client, server: primary.address, major: primary.major, roles: &primary.roles };
-        hba_replication(rules, &subject, None, primary, report, "standby-hba");
+        hba_replication(rules, &subject, false, primary, report, "standby-hba");
     }
     report.side = Side::Standby;
 }

@@ -253,6 +253,7 @@ fn mistakes_of_the_standby() {
         (|_, s| s.receiver.as_mut().unwrap().as_mut().unwrap().status = Some("waiting".to_owned()), &["warning wal-receiver"]),
         (|_, s| s.receiver.as_mut().unwrap().as_mut().unwrap().status = None, &["skipped wal-receiver"]),
         (|_, s| s.receiver = Ok(None), &["error wal-receiver"]),
+        (|p, _| p.senders = Ok(vec![]), &["note wal-receiver"]),
         (
             |_, s| {
                 s.receiver = Ok(None);
