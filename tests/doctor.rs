@@ -396,12 +396,113 @@ fn pg_hba_conf() {
     let (_, line) = ran.fix("warning", "hba-password", "line 5 has method password");
     assert_eq!(line, "host all all 10.0.0.0/8 scram-sha-256");
     ran.has("note", "hba-md5", "line 4");
+    // Options may be secret.
+    let ran = with("host replication replicater 127.0.0.1/32 ldap ldapserver=x ldapbasedn=y ldapbinddn=z ldapbindpasswd=hunter2");
+    assert_eq!(ran.fix("error", "hba-replication", "names \"replicater\"").1, "host replication replicator 127.0.0.1/32 ldap …");
+    assert!(!ran.all.contains("hunter2"), "{}", ran.all);
     let ran = with("host replication all 127.0.0.1/32 trust");
     assert_eq!(ran.problems(), [""; 0], "{}", ran.all);
     // The file is not loaded: what was there before counts.
     let ran = with("host replication all 127.0.0.1/33 trust");
     ran.has("error", "hba-errors", "line 3: invalid CIDR mask");
     ran.has("warning", "hba-replication", "yet it works");
+}
+
+/// Lines that a pg_hba.conf may have, by their fields.
+const HBA: [&[&str]; 5] = [
+    &["local", "host", "host", "hostnossl", "hostssl"],
+    &["replication", "replication", "all", "\"replication\"", "all,replication", "\"all\", replication", "sameuser,postgres"],
+    &[
+        "all",
+        "replicator",
+        "\"replicator\"",
+        "Replicator",
+        "+members",
+        "\"+members\"",
+        "+replicator",
+        "\"all\"",
+        "other,replicator",
+        "other, \"replicator\"",
+        "/^repl",
+        "\"/^re.*or$\"",
+        "other",
+    ],
+    &[
+        "127.0.0.1/32",
+        "127.0.0.0/8",
+        "10.0.0.0/8",
+        "all",
+        "samehost",
+        "samenet",
+        "127.0.0.1 255.255.255.255",
+        "0.0.0.0/0",
+        "::/0",
+        "localhost",
+    ],
+    &["trust", "trust", "reject"],
+];
+
+/// Any pg_hba.conf is judged as the server judges it. As many as `PGWAL_TEST_HBA` says; it was run with 1000 for each of 15, 16 and 17.
+#[test]
+fn pg_hba_conf_as_the_server_reads_it() {
+    let has = |postgres: &Postgres, program: &str| postgres.program(program).is_file();
+    let mut servers: Vec<Postgres> = Postgres::all().into_iter().filter(|postgres| postgres.major >= 13 && has(postgres, "psql")).collect();
+    if servers.is_empty() {
+        servers.extend(Postgres::find_or_skip(None, "doctor::pg_hba_conf_as_the_server_reads_it"));
+    }
+    let rounds: u32 = std::env::var("PGWAL_TEST_HBA").map_or(40, |text| text.parse().unwrap());
+    for postgres in &servers {
+        judged_alike(&start(postgres, ""), postgres.major, rounds);
+    }
+}
+
+fn judged_alike(server: &Server, major: u8, rounds: u32) {
+    use pgwal_stream::connection::Connection;
+    use pgwal_stream::conninfo::{Config, Environment};
+    use pgwal_stream::doctor::hba::{Subject, Verdict, decide};
+
+    server
+        .sql("CREATE ROLE replicator LOGIN REPLICATION; CREATE ROLE other; CREATE ROLE members; CREATE ROLE inner_group IN ROLE members")
+        .unwrap();
+    server.sql("GRANT inner_group TO replicator; GRANT pg_monitor TO replicator; GRANT SELECT ON pg_hba_file_rules TO replicator").unwrap();
+    server.sql("GRANT EXECUTE ON FUNCTION pg_hba_file_rules(), pg_read_file(text, bigint, bigint) TO replicator").unwrap();
+    let env = Environment::new("replicator", server.dir());
+    let places = [tcp(server, "replicator"), socket(server).replace("user=postgres", "user=replicator")];
+    let configs = places.map(|conninfo| Config::parse(&conninfo, &env).unwrap());
+    let mut random = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut pick = |count: usize| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) as usize % count
+    };
+    let (mut yes, mut no, mut unsure) = (0, 0, 0);
+    for _ in 0..rounds {
+        let mut file = "local postgres all trust\nhost postgres all 127.0.0.1/32 trust\n".to_owned();
+        for _ in 0..=pick(4) {
+            let fields: Vec<&str> = HBA.iter().map(|field| field[pick(field.len())]).collect();
+            let fields: Vec<&str> =
+                fields.iter().enumerate().filter(|(at, _)| *at != 3 || fields[0] != "local").map(|(_, field)| *field).collect();
+            file.push_str(&(fields.join("  ") + if pick(3) == 0 { " # replicator\n" } else { "\n" }));
+        }
+        server.put("pg_hba.conf", file.as_bytes()).unwrap();
+        server.sql("SELECT pg_reload_conf()").unwrap();
+        std::thread::sleep(Duration::from_millis(60));
+        for config in &configs {
+            let facts = pgwal_stream::doctor::gather("replicator", &mut |mode| Connection::connect(config, mode)).unwrap();
+            let subject =
+                Subject { user: "replicator", client: &facts.client, server: facts.address, major: facts.major, roles: &facts.roles };
+            let rules = facts.hba.as_ref().unwrap();
+            let count = match (decide(rules, &subject), facts.replication.is_ok()) {
+                (Verdict::Accepted(_), true) => &mut yes,
+                (Verdict::Rejected(_) | Verdict::NoLine, false) => &mut no,
+                (Verdict::Uncertain(rule), _) if ["samenet", "localhost"].contains(&rule.address.as_deref().unwrap_or_default()) => {
+                    &mut unsure
+                }
+                (verdict, works) => panic!("{major}: works: {works}, {verdict:?} of\n{file}{rules:#?}"),
+            };
+            *count += 1;
+        }
+    }
+    assert!(yes > rounds / 8 && no > rounds / 4 && unsure < rounds / 2, "{major}: {yes} {no} {unsure}");
 }
 
 /// What the README shows is what is printed, but for ports and paths.

@@ -286,7 +286,7 @@ fn hba(sql: &mut Connection) -> Known<Vec<Rule>> {
         sql,
         "SELECT coalesce(pg_catalog.to_jsonb(r) ->> 'file_name', pg_catalog.current_setting('hba_file', true), 'pg_hba.conf') AS file_name,
                 line_number, type, pg_catalog.to_json(database) AS databases, pg_catalog.to_json(user_name) AS users, address, netmask,
-                auth_method, error
+                auth_method, options IS NOT NULL AS has_options, error
            FROM pg_catalog.pg_hba_file_rules r LIMIT 20001",
     )
     .or_else(|_| {
@@ -295,7 +295,7 @@ fn hba(sql: &mut Connection) -> Known<Vec<Rule>> {
             sql,
             "SELECT coalesce(pg_catalog.to_jsonb(r) ->> 'file_name', 'pg_hba.conf') AS file_name,
                     line_number, type, pg_catalog.to_json(database) AS databases, pg_catalog.to_json(user_name) AS users, address, netmask,
-                    auth_method, error
+                    auth_method, options IS NOT NULL AS has_options, error
                FROM pg_catalog.pg_hba_file_rules r LIMIT 20001",
         )
     })?;
@@ -309,6 +309,7 @@ fn hba(sql: &mut Connection) -> Known<Vec<Rule>> {
         address: fields.owned("address"),
         netmask: fields.parse("netmask"),
         method: fields.owned("auth_method").unwrap_or_default(),
+        has_options: fields.is("has_options"),
         error: fields.owned("error"),
     };
     Ok(fields(&set).map(rule).collect())

@@ -27,6 +27,8 @@ pub struct Rule {
     pub netmask: Option<IpAddr>,
     /// How the client shows who it is, or `reject`.
     pub method: String,
+    /// It has options, which are not kept: some are secret.
+    pub has_options: bool,
     /// What the server says against the line. Where it could not read it, all other fields are empty; otherwise the line counts, and fits
     /// nothing.
     pub error: Option<String>,
@@ -275,7 +277,7 @@ impl Rule {
         }
     }
 
-    /// The line as one would write it, with another database or user, and without its options, which may be secret.
+    /// The line as one would write it, with another database or user; `…` stands for its options.
     pub fn rewritten(&self, database: Option<&str>, user: Option<(&str, &str)>) -> String {
         let list = |tokens: &[Token], change: &dyn Fn(&Token) -> Option<String>| {
             let texts: Vec<String> = tokens.iter().map(|token| change(token).unwrap_or_else(|| token.written())).collect();
@@ -293,7 +295,7 @@ impl Rule {
                 None => {}
             }
         }
-        format!("{line} {}", self.method)
+        format!("{line} {}{}", self.method, if self.has_options { " …" } else { "" })
     }
 }
 
@@ -451,6 +453,7 @@ mod tests {
             address,
             netmask,
             method: words.last().unwrap().to_string(),
+            has_options: false,
             error: None,
         }
     }

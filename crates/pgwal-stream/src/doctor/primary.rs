@@ -183,8 +183,11 @@ fn hba_file(server: &Server, report: &mut Report) {
     if let Ok(roles) = &server.roles {
         for (rule, name, nearest) in hba::unknown_roles(rules, server.major, roles) {
             let fix = match nearest {
-                Some(role) => vec![Fix { place: place(rule), line: rule.rewritten(None, Some((name, role))), then: Some(RELOAD) }],
-                None => vec![Fix::sql(format!("CREATE ROLE {} REPLICATION LOGIN;", ident(name)))],
+                Some(role) => vec![instead(rule, rule.rewritten(None, Some((name, role))))],
+                None => vec![
+                    Fix { place: place(rule), line: "name the role that was meant, or remove this line".to_owned(), then: Some(RELOAD) },
+                    Fix::sql(format!("CREATE ROLE {} REPLICATION LOGIN;", ident(name))),
+                ],
             };
             let meant = nearest.map_or_else(String::new, |role| format!("; role \"{role}\" has nearly this name"));
             let found = format!("{}, line {}: \"{name}\" is no role of this server{meant}", rule.file, rule.line);
@@ -192,6 +195,12 @@ fn hba_file(server: &Server, report: &mut Report) {
         }
     }
     methods(rules, report);
+}
+
+/// A line in the place of one that is there.
+fn instead(rule: &Rule, line: String) -> Fix {
+    let then = if rule.has_options { "… are its options, which stay; then SELECT pg_reload_conf()" } else { RELOAD };
+    Fix { place: place(rule), line, then: Some(then) }
 }
 
 /// The line of a rule, for a fix.
@@ -209,14 +218,20 @@ pub(super) fn hba_replication(rules: &[Rule], subject: &Subject<'_>, works: bool
     let line = hba::line_for(subject.user, subject.client, if md5 { "md5" } else { "scram-sha-256" });
     let why =
         "connections for replication are let in only by a line with the keyword replication as database; the first line that fits decides";
+    let refused = |mut found: String, fix: Fix, report: &mut Report| {
+        if works {
+            found.push_str("; yet it works, so the file has changed since the server read it");
+            return report.warning(id, found, "with the next reload or restart it will be refused", vec![fix]);
+        }
+        report.error(id, found, why, vec![fix]);
+    };
     match hba::decide(rules, subject) {
         Verdict::Accepted(rule) => {
             report.ok(id, format!("{}, line {} lets {who} replicate, with method {}", rule.file, rule.line, rule.method));
         }
         Verdict::Rejected(rule) => {
             let place = format!("{}, before line {}", rule.file, rule.line);
-            let found = format!("{}, line {} rejects {who}", rule.file, rule.line);
-            report.error(id, found, why, vec![Fix { place, line, then: Some(RELOAD) }]);
+            refused(format!("{}, line {} rejects {who}", rule.file, rule.line), Fix { place, line, then: Some(RELOAD) }, report);
         }
         Verdict::Uncertain(rule) if works => {
             report.ok(id, format!("{}, line {} or a later one lets {who} replicate: it was tried", rule.file, rule.line));
@@ -236,17 +251,11 @@ pub(super) fn hba_replication(rules: &[Rule], subject: &Subject<'_>, works: bool
                 found.push_str(&format!("; line {}{}", near.rule().line, why_not(near)));
             }
             let fix = match near.first() {
-                Some(Near::Misspelt(rule, name)) => {
-                    Fix { place: place(rule), line: rule.rewritten(None, Some((name, subject.user))), then: Some(RELOAD) }
-                }
-                Some(Near::Quoted(rule)) => Fix { place: place(rule), line: rule.rewritten(Some("replication"), None), then: Some(RELOAD) },
+                Some(Near::Misspelt(rule, name)) => instead(rule, rule.rewritten(None, Some((name, subject.user)))),
+                Some(Near::Quoted(rule)) => instead(rule, rule.rewritten(Some("replication"), None)),
                 _ => Fix { place: file, line, then: Some(RELOAD) },
             };
-            if works {
-                found.push_str("; yet it works, so the file has changed since the server read it");
-                return report.warning(id, found, "with the next reload or restart it will be refused", vec![fix]);
-            }
-            report.error(id, found, why, vec![fix]);
+            refused(found, fix, report);
         }
     }
 }
@@ -272,7 +281,7 @@ fn methods(rules: &[Rule], report: &mut Report) {
     for rule in of("password").iter().filter(|rule| !matches!(rule.kind.as_str(), "hostssl" | "hostgssenc" | "local")) {
         let mut better = rule.clone();
         better.method = "scram-sha-256".to_owned();
-        let fix = Fix { place: place(rule), line: better.rewritten(None, None), then: Some(RELOAD) };
+        let fix = instead(rule, better.rewritten(None, None));
         let found = format!("{}, line {} has method password", rule.file, rule.line);
         report.warning("hba-password", found, "the password goes over the network in clear text", vec![fix]);
     }

@@ -29,6 +29,7 @@ fn server() -> Server {
         address: Some("10.0.0.0".to_owned()),
         netmask: "255.0.0.0".parse().ok(),
         method: "scram-sha-256".to_owned(),
+        has_options: false,
         error: None,
     };
     let role = Role { replication: true, login: true, ..Role::default() };
@@ -151,6 +152,7 @@ fn mistakes_of_the_primary() {
         (|s| s.hba.as_mut().unwrap()[0].databases[0].text = "all".to_owned(), &["warning hba-replication"]),
         (|s| s.hba.as_mut().unwrap().push(Rule { line: 9, error: Some("x".to_owned()), ..Rule::default() }), &["error hba-errors"]),
         (|s| s.hba.as_mut().unwrap()[0].users.push(Token { text: "replicatr".to_owned(), quoted: false }), &["warning hba-roles"]),
+        (|s| s.hba.as_mut().unwrap()[0].method = "reject".to_owned(), &["warning hba-replication"]),
         (|s| s.hba = Err("permission denied".to_owned()), &["skipped hba-replication"]),
         (|s| s.replication = Err(Refusal { code: None, message: "x".to_owned() }), &["error replication-connection"]),
         (|s| set(s, "listen_addresses", "localhost, ::1"), &["warning listen-addresses"]),
