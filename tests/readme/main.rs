@@ -2,7 +2,8 @@
 //!
 //! Every `$ ` line of a `console` block runs in a shell at the top of the repository, and what it prints must be the lines below it.
 //! A line that is `…` stands for any number of lines, and a line that ends in `…` for its rest. What does not run says so in the README: a
-//! block that is marked `console no-run` speaks of files that the reader has; its commands must only be ones that `pgwal` understands.
+//! block that is marked `console no-run` speaks of files that the reader has; its commands must only be ones that `pgwal` understands. A block
+//! that is marked `text` shows what was printed with a server.
 #![cfg(unix)]
 
 mod library;
@@ -132,7 +133,7 @@ fn commands_that_do_not_run_are_understood() {
 fn blocks_are_of_a_known_kind() {
     let text = readme();
     for block in blocks(&text) {
-        assert!(["console", "console no-run", "rust"].contains(&block.info), "README.md:{}: ```{}", block.line, block.info);
+        assert!(["console", "console no-run", "rust", "text"].contains(&block.info), "README.md:{}: ```{}", block.line, block.info);
     }
 }
 
@@ -160,8 +161,9 @@ fn examples_in_help_run() {
         assert!(!examples.is_empty(), "pgwal {name} --help shows no example");
         for example in examples {
             let (found, code) = run(example, &top(), 0);
-            // 1: what is compared differs, what is checked is damaged.
-            assert!(code < 2 && !found.is_empty(), "`{example}`: {code}\n{found}");
+            // 1: what is compared differs, what is checked is damaged. There is no server by the name that the examples use.
+            let no_server = found.contains("could not translate host name");
+            assert!((code < 2 || no_server) && !found.is_empty(), "`{example}`: {code}\n{found}");
             ran += 1;
         }
     }

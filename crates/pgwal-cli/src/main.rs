@@ -33,9 +33,11 @@ struct Cli {
 enum Command {
     Basebackup(Box<cmd::basebackup::Opts>),
     Diff(cmd::diff::Opts),
+    Doctor(cmd::doctor::Opts),
     Dump(Box<cmd::dump::Opts>),
     Names(cmd::names::Opts),
     Receive(cmd::receive::Opts),
+    Slot(cmd::slot::Opts),
     Stats(cmd::stats::Opts),
     Verify(cmd::verify::Opts),
 }
@@ -52,9 +54,11 @@ fn main() -> ExitCode {
     let result = match cli.command {
         Command::Basebackup(opts) => opts.run(&mut out),
         Command::Diff(opts) => opts.run(&mut out),
+        Command::Doctor(opts) => opts.run(&mut out),
         Command::Dump(opts) => opts.run(&mut out),
         Command::Names(opts) => opts.run(&mut out),
         Command::Receive(opts) => opts.run(&mut out),
+        Command::Slot(opts) => opts.run(&mut out),
         Command::Stats(opts) => opts.run(&mut out),
         Command::Verify(opts) => opts.run(&mut out),
     };

@@ -50,6 +50,23 @@ impl ServerArgs {
             result => result,
         }
     }
+
+    /// Connects for SQL about the server as a whole, which any database will do for. Where none is named, and there is none by the user's
+    /// name, it is `postgres`.
+    pub fn connect_sql(&self, config: &mut Config) -> Result<Connection, ConnectError> {
+        match self.connect(config, Mode::Ordinary) {
+            Err(error) if config.dbname == config.user && lacks_database(&error) => {
+                config.dbname = "postgres".to_owned();
+                self.connect(config, Mode::Ordinary)
+            }
+            result => result,
+        }
+    }
+}
+
+/// SQLSTATE `invalid_catalog_name`.
+fn lacks_database(error: &ConnectError) -> bool {
+    matches!(error.last(), Some(ConnectionError::Server(error)) if error.code == "3D000")
 }
 
 /// The server would have let us in with a password.

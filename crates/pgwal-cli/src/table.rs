@@ -45,6 +45,8 @@ pub enum Cell {
     None,
     /// Text.
     Text(String),
+    /// Yes or no.
+    Flag(bool),
     /// A number.
     Number(u64),
     /// A number that names something: text shows it without separators.
@@ -144,6 +146,7 @@ impl Serialize for Cell {
         match self {
             Cell::None | Cell::Share(..) => serializer.serialize_none(),
             Cell::Text(text) => serializer.serialize_str(text),
+            Cell::Flag(is) => serializer.serialize_bool(*is),
             Cell::Number(number) | Cell::Id(number) | Cell::Size(number) => serializer.serialize_u64(*number),
             Cell::Lsn(lsn) => lsn.serialize(serializer),
             Cell::Time(time) => time.serialize(serializer),
@@ -159,6 +162,7 @@ impl Cell {
     /// For people.
     pub fn text(&self, zone: &Zone) -> String {
         match *self {
+            Cell::Flag(is) => if is { "yes" } else { "no" }.to_owned(),
             Cell::Number(number) => grouped(number),
             Cell::Size(size) => pretty_size(size),
             Cell::Share(part, whole) => format!("{:.1}%", percent(part, whole)),
@@ -177,6 +181,7 @@ impl Cell {
         match self {
             Cell::None | Cell::Share(..) => String::new(),
             Cell::Text(text) => text.clone(),
+            Cell::Flag(is) => is.to_string(),
             Cell::Number(number) | Cell::Id(number) | Cell::Size(number) => number.to_string(),
             Cell::Lsn(lsn) => lsn.to_string(),
             Cell::Time(time) => time.to_string(),

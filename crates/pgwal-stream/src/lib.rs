@@ -3,8 +3,10 @@
 //! - [`command`] has the commands that a walsender takes.
 //! - [`connection`] talks to a server: TLS, logging in, queries, COPY.
 //! - [`conninfo`] has where and how to connect: connection strings, service and password files, variables.
+//! - [`doctor`] finds what is wrong with a replication setup.
 //! - [`receive`] takes WAL from a walsender into [`segments`], by way of a [`receiver`] that verifies it.
 //! - [`backup`] takes base backups.
+//! - [`slots`] has the replication slots of a server.
 //! - [`live`] has records as the server writes them.
 //! - [`message`] has what walsender and walreceiver say to each other, without sockets, for either side.
 
@@ -15,9 +17,11 @@ pub mod command;
 pub mod compress;
 pub mod connection;
 pub mod conninfo;
+pub mod doctor;
 pub mod live;
 pub mod message;
 pub mod receive;
 pub mod receiver;
 pub mod segments;
+pub mod slots;
 mod walsender;

@@ -11,13 +11,12 @@ use std::time::{Duration, Instant};
 use clap::{ArgGroup, Args, ValueEnum};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use pgwal::Lsn;
-use pgwal_stream::command::Command;
 use pgwal_stream::compress::Compression;
 use pgwal_stream::connection::{self, Mode};
 use pgwal_stream::conninfo::Config;
-use pgwal_stream::receive::{self, Notice, Options, Outcome, ReceiveError, Walsender};
+use pgwal_stream::receive::{self, Notice, Options, Outcome, ReceiveError};
 use pgwal_stream::receiver::OnDamage;
-
+use pgwal_stream::slots;
 use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::server::ServerArgs;
@@ -144,16 +143,12 @@ impl Opts {
 
     /// Creates or drops the slot.
     fn change_slot(&self, config: &mut Config, slot: &str) -> Result<(), Box<dyn Error>> {
-        let command = match self.drop_slot {
-            true => Command::DropReplicationSlot { slot, wait: false },
-            false => Command::CreateReplicationSlot { slot, temporary: false, reserve_wal: true },
-        };
         let mut connection = self.server.connect(config, Mode::Replication)?;
-        match connection.rows(&command) {
-            // duplicate_object
-            Err(connection::Error::Server(error)) if self.if_not_exists && error.code == "42710" => Ok(()),
-            result => Ok(result.map(drop)?),
+        match self.drop_slot {
+            true => slots::drop(&mut connection, slot, false, false).map(drop)?,
+            false => slots::create(&mut connection, slot, self.if_not_exists).map(drop)?,
         }
+        Ok(())
     }
 }
 

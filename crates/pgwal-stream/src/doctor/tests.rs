@@ -1,0 +1,361 @@
+//! Every point, with facts that no server had to be set up for.
+
+use std::collections::BTreeMap;
+
+use pgwal::{Lsn, TimelineId};
+
+use super::facts::{Archiver, Client, Identity, PrimaryConninfo, Receiver, Refusal, Role, Sender};
+use super::hba::{Rule, Token};
+use super::*;
+use crate::slots::Slot;
+
+fn set(server: &mut Server, name: &str, value: &str) {
+    server.settings.as_mut().unwrap().insert(name.to_owned(), Setting { value: value.to_owned(), ..Setting::default() });
+}
+
+fn settings(pairs: &[(&str, &str)]) -> BTreeMap<String, Setting> {
+    pairs.iter().map(|(name, value)| ((*name).to_owned(), Setting { value: (*value).to_owned(), ..Setting::default() })).collect()
+}
+
+/// A server without mistakes.
+fn server() -> Server {
+    let token = |text: &str| Token { text: text.to_owned(), quoted: false };
+    let rule = Rule {
+        file: "/etc/pg_hba.conf".to_owned(),
+        line: 7,
+        kind: "host".to_owned(),
+        databases: vec![token("replication")],
+        users: vec![token("replicator")],
+        address: Some("10.0.0.0".to_owned()),
+        netmask: "255.0.0.0".parse().ok(),
+        method: "scram-sha-256".to_owned(),
+        has_options: false,
+        error: None,
+    };
+    let role = Role { replication: true, login: true, ..Role::default() };
+    Server {
+        version: "17.2".to_owned(),
+        major: 17,
+        user: "replicator".to_owned(),
+        client: Client { address: "10.0.0.7".parse().ok(), tls: Some(true) },
+        address: "10.0.0.1".parse().ok(),
+        sql: Ok(()),
+        replication: Ok(Identity { system_identifier: "1".to_owned(), timeline: TimelineId(1) }),
+        settings: Ok(settings(&[
+            ("wal_level", "replica"),
+            ("max_wal_senders", "10"),
+            ("max_replication_slots", "10"),
+            ("listen_addresses", "*"),
+            ("wal_keep_size", "1024"),
+            ("max_slot_wal_keep_size", "1024"),
+            ("archive_mode", "on"),
+            ("archive_command", "true"),
+            ("archive_library", ""),
+            ("synchronous_standby_names", ""),
+            ("synchronous_commit", "on"),
+            ("hot_standby", "on"),
+            ("fsync", "on"),
+            ("full_page_writes", "on"),
+            ("data_checksums", "on"),
+            ("wal_log_hints", "off"),
+            ("max_connections", "100"),
+            ("max_worker_processes", "8"),
+            ("max_prepared_transactions", "0"),
+            ("max_locks_per_transaction", "64"),
+            ("password_encryption", "scram-sha-256"),
+            ("primary_conninfo", ""),
+            ("primary_slot_name", ""),
+        ])),
+        roles: Ok([("replicator".to_owned(), role)].into()),
+        hba: Ok(vec![rule]),
+        slots: Ok(vec![slot("s")]),
+        senders: Ok(vec![sender("walreceiver")]),
+        archiver: Ok(Archiver { archived: 3, ..Archiver::default() }),
+        receiver: Ok(None),
+        in_recovery: Ok(false),
+        paused: Ok(None),
+        system_identifier: Ok("1".to_owned()),
+        timeline: Ok(TimelineId(1)),
+    }
+}
+
+fn slot(name: &str) -> Slot {
+    Slot { name: name.to_owned(), active: true, restart_lsn: Some(Lsn(1 << 24)), lag: Some(0), pinned: Some(0), ..Slot::default() }
+}
+
+fn sender(application_name: &str) -> Sender {
+    Sender {
+        pid: 7,
+        application_name: Some(application_name.to_owned()),
+        address: "10.0.0.7".parse().ok(),
+        state: Some("streaming".to_owned()),
+        behind: [Some(0), Some(0), Some(10), Some(20)],
+        ..Sender::default()
+    }
+}
+
+/// Its standby, without mistakes, too.
+fn standby() -> Server {
+    let mut standby = Server { in_recovery: Ok(true), paused: Ok(Some(false)), ..server() };
+    standby.receiver = Ok(Some(Receiver { status: Some("streaming".to_owned()), timeline: Some(TimelineId(1)), ..Receiver::default() }));
+    set(&mut standby, "primary_conninfo", "host=10.0.0.1 user=replicator");
+    set(&mut standby, "primary_slot_name", "s");
+    standby
+}
+
+fn facts(primary: Server, standby: Option<Server>) -> Facts {
+    Facts { primary, standby: standby.map(Ok), standby_code: None, passwords_told: (false, false) }
+}
+
+/// All but what is as it should be: `severity id`.
+fn bad(facts: &Facts) -> Vec<String> {
+    let findings = diagnose(facts);
+    for finding in &findings {
+        assert!(!finding.found.is_empty(), "{finding:?}");
+        assert!(!finding.severity.is_problem() || !finding.why.is_empty(), "{finding:?}");
+    }
+    let bad = findings.iter().filter(|finding| finding.severity != Severity::Ok);
+    bad.map(|finding| format!("{} {}", finding.severity.name(), finding.id)).collect()
+}
+
+#[test]
+fn nothing_wrong() {
+    assert_eq!(bad(&facts(server(), None)), [""; 0]);
+    assert_eq!(bad(&facts(server(), Some(standby()))), [""; 0]);
+}
+
+#[test]
+fn mistakes_of_the_primary() {
+    // What is changed; what comes of it.
+    type Change = fn(&mut Server);
+    let cases: &[(Change, &[&str])] = &[
+        (|s| set(s, "wal_level", "minimal"), &["error wal-level"]),
+        (|s| set(s, "wal_level", "logical"), &[]),
+        (|s| set(s, "max_wal_senders", "0"), &["error max-wal-senders"]),
+        (|s| set(s, "max_wal_senders", "1"), &["error max-wal-senders"]),
+        (|s| set(s, "max_replication_slots", "0"), &["warning max-replication-slots"]),
+        (|s| set(s, "max_replication_slots", "1"), &["warning max-replication-slots"]),
+        (|s| s.roles.as_mut().unwrap().get_mut("replicator").unwrap().replication = false, &["error role-replication"]),
+        (|s| s.roles.as_mut().unwrap().get_mut("replicator").unwrap().login = false, &["error role-replication"]),
+        (|s| s.roles.as_mut().unwrap().get_mut("replicator").unwrap().expired = true, &["error role-replication"]),
+        (
+            |s| {
+                let role = s.roles.as_mut().unwrap().get_mut("replicator").unwrap();
+                (role.replication, role.superuser) = (false, true);
+            },
+            &[],
+        ),
+        (|s| s.hba.as_mut().unwrap()[0].method = "password".to_owned(), &["warning hba-password"]),
+        (|s| s.hba.as_mut().unwrap()[0].method = "md5".to_owned(), &["note hba-md5"]),
+        (|s| s.hba.as_mut().unwrap()[0].method = "trust".to_owned(), &["note hba-trust"]),
+        // It works all the same: the file has changed.
+        (|s| s.hba.as_mut().unwrap()[0].databases[0].text = "all".to_owned(), &["warning hba-replication"]),
+        (|s| s.hba.as_mut().unwrap().push(Rule { line: 9, error: Some("x".to_owned()), ..Rule::default() }), &["error hba-errors"]),
+        (|s| s.hba.as_mut().unwrap()[0].users.push(Token { text: "replicatr".to_owned(), quoted: false }), &["warning hba-roles"]),
+        (|s| s.hba.as_mut().unwrap()[0].method = "reject".to_owned(), &["warning hba-replication"]),
+        (|s| s.hba = Err("permission denied".to_owned()), &["skipped hba-replication"]),
+        (|s| s.replication = Err(Refusal { code: None, message: "x".to_owned() }), &["error replication-connection"]),
+        (|s| set(s, "listen_addresses", "localhost, ::1"), &["warning listen-addresses"]),
+        (|s| set(s, "listen_addresses", ""), &["warning listen-addresses"]),
+        (|s| set(s, "listen_addresses", "localhost, db.example.org"), &[]),
+        (
+            |s| {
+                set(s, "listen_addresses", "localhost");
+                s.senders.as_mut().unwrap()[0].address = None;
+            },
+            &["note listen-addresses"],
+        ),
+        (|s| s.slots.as_mut().unwrap()[0].active = false, &["note slot-idle"]),
+        (
+            |s| {
+                let slot = &mut s.slots.as_mut().unwrap()[0];
+                (slot.active, slot.lag, slot.pinned) = (false, Some(5 << 20), Some(6 << 20));
+            },
+            &["warning slot-inactive"],
+        ),
+        (|s| s.slots.as_mut().unwrap()[0].wal_status = Some("unreserved".to_owned()), &["error slot-unreserved"]),
+        (|s| s.slots.as_mut().unwrap()[0].wal_status = Some("lost".to_owned()), &["error slot-lost"]),
+        (|s| s.slots.as_mut().unwrap()[0].invalidation_reason = Some("wal_removed".to_owned()), &["error slot-lost"]),
+        (|s| set(s, "max_slot_wal_keep_size", "-1"), &["note max-slot-wal-keep-size"]),
+        (|s| set(s, "wal_keep_size", "0"), &[]),
+        (
+            |s| {
+                set(s, "wal_keep_size", "0");
+                s.slots = Ok(vec![]);
+            },
+            &["note wal-keep"],
+        ),
+        (
+            |s| {
+                set(s, "wal_keep_size", "0");
+                set(s, "archive_mode", "off");
+                s.slots = Ok(vec![]);
+            },
+            &["warning wal-keep", "note archive"],
+        ),
+        (
+            |s| {
+                s.major = 12;
+                set(s, "wal_keep_segments", "0");
+                set(s, "archive_mode", "off");
+                s.slots = Ok(vec![]);
+            },
+            &["warning wal-keep", "note archive"],
+        ),
+        (|s| set(s, "archive_command", ""), &["error archive"]),
+        (
+            |s| {
+                set(s, "archive_command", "");
+                set(s, "archive_library", "basic_archive");
+            },
+            &[],
+        ),
+        (|s| s.archiver.as_mut().unwrap().failed = 3, &[]),
+        (|s| s.archiver.as_mut().unwrap().fails = true, &["error archive-failing"]),
+        (|s| set(s, "synchronous_standby_names", "walreceiver"), &[]),
+        (|s| set(s, "synchronous_standby_names", "*"), &[]),
+        (|s| set(s, "synchronous_standby_names", "a, b"), &["error synchronous-standbys"]),
+        (|s| set(s, "synchronous_standby_names", "ANY 2 (*)"), &["error synchronous-standbys"]),
+        (
+            |s| {
+                set(s, "synchronous_standby_names", "a");
+                set(s, "synchronous_commit", "local");
+            },
+            &["warning synchronous-standbys"],
+        ),
+        (|s| s.senders = Ok(vec![]), &["note standby-lag"]),
+        (|s| s.senders.as_mut().unwrap()[0].state = Some("catchup".to_owned()), &["warning standby-lag"]),
+        (|s| s.senders.as_mut().unwrap()[0].state = Some("backup".to_owned()), &["note standby-lag"]),
+        (|s| s.senders.as_mut().unwrap()[0].state = None, &["skipped standby-lag"]),
+        (|s| s.senders.as_mut().unwrap()[0].behind[3] = Some(2 << 30), &["warning standby-lag"]),
+        (|s| s.senders.as_mut().unwrap()[0].lag_ms[2] = Some(3_600_000), &["warning standby-lag"]),
+        (|s| set(s, "hot_standby", "off"), &["note hot-standby"]),
+        (|s| set(s, "fsync", "off"), &["warning fsync"]),
+        (|s| set(s, "full_page_writes", "off"), &["warning full-page-writes"]),
+        (|s| set(s, "data_checksums", "off"), &["note pg-rewind"]),
+        (|s| s.settings.as_mut().unwrap().get_mut("fsync").unwrap().pending_restart = true, &["note pending-restart"]),
+        (|s| s.in_recovery = Ok(true), &["note server"]),
+    ];
+    for (at, (change, expected)) in cases.iter().enumerate() {
+        let mut server = server();
+        change(&mut server);
+        assert_eq!(bad(&facts(server, None)), *expected, "case {at}");
+    }
+}
+
+#[test]
+fn mistakes_of_the_standby() {
+    type Change = fn(&mut Server, &mut Server);
+    let cases: &[(Change, &[&str])] = &[
+        (|_, s| s.in_recovery = Ok(false), &["error in-recovery"]),
+        (|_, s| s.major = 16, &["error major"]),
+        (|_, s| s.system_identifier = Ok("2".to_owned()), &["error system-identifier", "skipped timeline"]),
+        (|_, s| s.timeline = Ok(TimelineId(2)), &["error timeline"]),
+        (|p, _| p.timeline = Ok(TimelineId(2)), &["error timeline"]),
+        (|_, s| s.receiver.as_mut().unwrap().as_mut().unwrap().status = Some("waiting".to_owned()), &["warning wal-receiver"]),
+        (|_, s| s.receiver.as_mut().unwrap().as_mut().unwrap().status = None, &["skipped wal-receiver"]),
+        (|_, s| s.receiver = Ok(None), &["error wal-receiver"]),
+        (|p, _| p.senders = Ok(vec![]), &["note wal-receiver"]),
+        (
+            |_, s| {
+                s.receiver = Ok(None);
+                set(s, "primary_conninfo", "host=10.0.0.1 user=nobody");
+            },
+            &["error wal-receiver", "error standby-role", "error standby-hba"],
+        ),
+        (|_, s| set(s, "primary_conninfo", ""), &["error primary-conninfo"]),
+        (|_, s| set(s, "primary_conninfo", "host=x password=y"), &["warning primary-conninfo-password"]),
+        (|_, s| set(s, "primary_conninfo", "nonsense"), &["skipped primary-conninfo"]),
+        (|_, s| set(s, "primary_slot_name", ""), &["note primary-slot"]),
+        (
+            |p, s| {
+                set(p, "wal_keep_size", "0");
+                set(s, "primary_slot_name", "");
+            },
+            &["warning primary-slot"],
+        ),
+        (|_, s| set(s, "primary_slot_name", "t"), &["error primary-slot"]),
+        (|p, _| p.slots.as_mut().unwrap()[0].logical = true, &["error primary-slot"]),
+        (|_, s| s.paused = Ok(Some(true)), &["error recovery-paused"]),
+        (|_, s| set(s, "max_connections", "99"), &["error standby-settings"]),
+        (|_, s| set(s, "max_connections", "101"), &[]),
+        (|_, s| set(s, "max_locks_per_transaction", "1"), &["error standby-settings"]),
+        (|_, s| drop(s.settings.as_mut().unwrap().remove("max_wal_senders")), &["skipped standby-settings"]),
+        (|_, s| set(s, "fsync", "off"), &["warning fsync"]),
+    ];
+    for (at, (change, expected)) in cases.iter().enumerate() {
+        let (mut primary, mut standby) = (server(), standby());
+        change(&mut primary, &mut standby);
+        assert_eq!(bad(&facts(primary, Some(standby))), *expected, "case {at}");
+    }
+    let mut silent = facts(server(), None);
+    (silent.standby, silent.passwords_told) = (Some(Err("no route".to_owned())), (true, false));
+    assert_eq!(bad(&silent), ["warning password", "error standby-connection"]);
+    silent.standby_code = Some("57P03".to_owned());
+    assert_eq!(bad(&silent), ["warning password", "error hot-standby"]);
+}
+
+/// A server that tells nothing: points are skipped, and nothing is called right or wrong.
+#[test]
+fn nothing_is_known() {
+    let no = || "no".to_owned();
+    let blind = || Server {
+        sql: Ok(()),
+        settings: Err(no()),
+        roles: Err(no()),
+        hba: Err(no()),
+        slots: Err(no()),
+        senders: Err(no()),
+        archiver: Err(no()),
+        receiver: Err(no()),
+        in_recovery: Err(no()),
+        paused: Err(no()),
+        system_identifier: Err(no()),
+        timeline: Err(no()),
+        replication: Err(Refusal { code: None, message: no() }),
+        ..server()
+    };
+    let bad = bad(&facts(blind(), Some(blind())));
+    let others: Vec<&String> = bad.iter().filter(|line| !line.starts_with("skipped ")).collect();
+    assert_eq!(others, ["error replication-connection"]);
+    assert!(bad.len() > 15, "{bad:?}");
+}
+
+#[test]
+fn before_12_the_walreceiver_knows() {
+    let mut standby = standby();
+    standby.major = 11;
+    let settings = standby.settings.as_mut().unwrap();
+    settings.remove("primary_conninfo");
+    settings.remove("primary_slot_name");
+    let conninfo = PrimaryConninfo::parse("user=replicator password=******** host=10.0.0.1");
+    standby.receiver =
+        Ok(Some(Receiver { status: Some("streaming".to_owned()), slot: Some("s".to_owned()), conninfo, ..Receiver::default() }));
+    let mut primary = server();
+    primary.major = 11;
+    set(&mut primary, "wal_keep_segments", "10");
+    assert_eq!(bad(&facts(primary, Some(standby))), ["warning primary-conninfo-password"]);
+}
+
+#[test]
+fn lines_to_change() {
+    let mut server = server();
+    server.user = "It's \"me\"".to_owned();
+    server.roles.as_mut().unwrap().insert(server.user.clone(), Role { login: true, ..Role::default() });
+    let file = Setting { value: "minimal".to_owned(), file: Some("/etc/pg.conf".to_owned()), line: Some(5), pending_restart: false };
+    server.settings.as_mut().unwrap().insert("wal_level".to_owned(), file);
+    server.replication = Err(Refusal { code: Some("28000".to_owned()), message: "no pg_hba.conf entry".to_owned() });
+    set(&mut server, "password_encryption", "md5");
+    let system =
+        Setting { value: "off".to_owned(), file: Some("/data/postgresql.auto.conf".to_owned()), line: Some(3), pending_restart: false };
+    server.settings.as_mut().unwrap().insert("fsync".to_owned(), system);
+    let findings = diagnose(&facts(server, None));
+    let fix = |id| findings.iter().find(|finding| finding.id == id && finding.severity.is_problem()).unwrap().fix[0].to_string();
+    assert_eq!(fix("wal-level"), "/etc/pg.conf, line 5: wal_level = replica  (needs a restart)");
+    assert_eq!(fix("fsync"), "SQL: ALTER SYSTEM SET fsync = on;  (then SELECT pg_reload_conf())");
+    assert_eq!(fix("role-replication"), "SQL: ALTER ROLE \"It's \"\"me\"\"\" REPLICATION;");
+    let line = "/etc/pg_hba.conf: host replication \"It's \"\"me\"\"\" 10.0.0.7/32 md5  (then SELECT pg_reload_conf())";
+    assert_eq!(fix("hba-replication"), line);
+    assert_eq!([size(0), size(1023), size(1024), size(5 << 30)], ["0 bytes", "1023 bytes", "1.0 kB", "5.0 GB"]);
+    assert_eq!([literal("a'b"), ident("a_1"), ident("A")], ["'a''b'", "a_1", "\"A\""]);
+}

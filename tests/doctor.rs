@@ -1,0 +1,797 @@
+//! `pgwal doctor` with real servers that have real mistakes.
+#![cfg(target_os = "linux")]
+
+use std::fs;
+use std::process::{Command, Stdio};
+use std::time::{Duration, Instant};
+
+use pgwal_testkit::server::{Postgres, Server};
+use serde_json::Value;
+
+/// What the servers of the tests have and a good setup has not.
+const GOOD: &str = "listen_addresses = '0.0.0.0'\nfsync = on\nautovacuum = off\nmax_connections = 20\nwal_keep_size = '64MB'";
+
+fn postgres(test: &str) -> Option<Postgres> {
+    Postgres::find_or_skip(Some(15), &format!("doctor::{test}"))
+}
+
+/// A server of 15 without mistakes but those in `settings`.
+fn server(test: &str, settings: &str) -> Option<Server> {
+    Some(start(&postgres(test)?, settings))
+}
+
+fn start(postgres: &Postgres, settings: &str) -> Server {
+    let started = postgres.start_tcp(&["--wal-segsize=1"], &format!("{GOOD}\n{settings}"));
+    started.unwrap_or_else(|e| panic!("{}: {e}", postgres.major))
+}
+
+/// By its socket, as its superuser.
+fn socket(server: &Server) -> String {
+    format!("host={} port={} user=postgres dbname=postgres", server.socket().display(), server.port())
+}
+
+/// By TCP, as that role.
+fn tcp(server: &Server, user: &str) -> String {
+    format!("host=127.0.0.1 port={} user={user} dbname=postgres", server.port())
+}
+
+/// What came of a run.
+struct Ran {
+    status: Option<i32>,
+    findings: Vec<Value>,
+    all: String,
+}
+
+fn command(args: &[&str]) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_pgwal"));
+    for variable in ["PGHOST", "PGPORT", "PGUSER", "PGPASSWORD", "PGDATABASE"] {
+        command.env_remove(variable);
+    }
+    command.arg("doctor").args(args).stdin(Stdio::null());
+    command
+}
+
+#[track_caller]
+fn doctor(args: &[&str]) -> Ran {
+    let ran = command(&[args, &["--format", "json"]].concat()).env("PGPASSWORD", "from-the-environment").output().unwrap();
+    let (out, err) = (String::from_utf8(ran.stdout).unwrap(), String::from_utf8(ran.stderr).unwrap());
+    let findings: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+    let problems = findings.iter().any(|finding| ["error", "warning"].contains(&finding["severity"].as_str().unwrap()));
+    // The status says what the findings say, unless there are none.
+    assert!(ran.status.code() == Some(2) || ran.status.code() == Some(i32::from(problems)), "{:?}: {out}{err}", ran.status);
+    Ran { status: ran.status.code(), findings, all: out + &err }
+}
+
+impl Ran {
+    /// The findings of a point, worst first.
+    fn of(&self, id: &str) -> Vec<&Value> {
+        self.findings.iter().filter(|finding| finding["id"] == id).collect()
+    }
+
+    /// A finding of that point and severity, whose text has `part`.
+    #[track_caller]
+    fn has(&self, severity: &str, id: &str, part: &str) -> &Value {
+        let text = |finding: &Value| finding["found"].as_str().unwrap().to_owned();
+        let found = self.of(id).into_iter().find(|finding| finding["severity"] == severity && text(finding).contains(part));
+        found.unwrap_or_else(|| panic!("no {severity} {id} with {part:?} in\n{}", self.all))
+    }
+
+    /// As [`Ran::has`], and the first line to change.
+    #[track_caller]
+    fn fix(&self, severity: &str, id: &str, part: &str) -> (String, String) {
+        let finding = self.has(severity, id, part);
+        assert!(!finding["why"].as_str().unwrap().is_empty(), "{finding}");
+        let fix = &finding["fix"][0];
+        (fix["place"].as_str().unwrap().to_owned(), fix["line"].as_str().unwrap().to_owned())
+    }
+
+    /// Ids of what is to be put right.
+    fn problems(&self) -> Vec<&str> {
+        let is = |finding: &&Value| ["error", "warning"].contains(&finding["severity"].as_str().unwrap());
+        self.findings.iter().filter(is).map(|finding| finding["id"].as_str().unwrap()).collect()
+    }
+}
+
+/// Waits until `done` says so.
+#[track_caller]
+fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(60), "{what}: not within a minute");
+        std::thread::sleep(Duration::from_millis(50));
+    }
+}
+
+fn streams(standby: &Server) -> bool {
+    standby.sql("SELECT status FROM pg_stat_wal_receiver").is_ok_and(|status| status == "streaming")
+}
+
+/// Adds lines to postgresql.conf, as one does who reads what is to be changed.
+fn append(server: &Server, lines: &str) {
+    let conf = server.data().join("postgresql.conf");
+    fs::write(&conf, fs::read_to_string(&conf).unwrap() + lines + "\n").unwrap();
+}
+
+/// Puts a line of the file that `place` names in the place of the one there.
+fn replace_line(server: &Server, place: &str, line: &str) {
+    let (file, number) = place.rsplit_once(", line ").unwrap();
+    let mut lines: Vec<String> = fs::read_to_string(file).unwrap().lines().map(str::to_owned).collect();
+    lines[number.parse::<usize>().unwrap() - 1] = line.to_owned();
+    server.put(file.rsplit('/').next().unwrap(), (lines.join("\n") + "\n").as_bytes()).unwrap();
+}
+
+fn reload(server: &Server) {
+    server.sql("SELECT pg_reload_conf()").unwrap();
+    std::thread::sleep(Duration::from_millis(300));
+}
+
+/// A primary with a standby that streams through a slot.
+fn pair(test: &str, settings: &str) -> Option<(Server, Server)> {
+    Some(with_standby(server(test, settings)?))
+}
+
+fn with_standby(primary: Server) -> (Server, Server) {
+    primary.sql("SELECT pg_create_physical_replication_slot('standby', true)").unwrap();
+    let standby = primary.standby().unwrap();
+    standby.sql("ALTER SYSTEM SET primary_slot_name = 'standby'").unwrap();
+    reload(&standby);
+    wait_until("the standby streams by its slot", || primary.sql("SELECT active FROM pg_replication_slots").unwrap() == "t");
+    wait_until("the standby streams", || streams(&standby));
+    (primary, standby)
+}
+
+fn both(primary: &Server, standby: &Server) -> Ran {
+    doctor(&["-d", &socket(primary), "--standby", &socket(standby)])
+}
+
+#[test]
+fn a_good_setup() {
+    let Some((primary, standby)) = pair("a_good_setup", "") else { return };
+    wait_until("the standby has what there is", || {
+        primary.sql("SELECT replay_lsn = pg_current_wal_lsn() FROM pg_stat_replication").unwrap() == "t"
+    });
+    let ran = both(&primary, &standby);
+    assert_eq!((ran.status, ran.problems()), (Some(0), vec![]), "{}", ran.all);
+    assert!(!ran.all.contains("skipped"), "{}", ran.all);
+    let ok = [
+        "wal-level",
+        "max-wal-senders",
+        "max-replication-slots",
+        "role-replication",
+        "hba-replication",
+        "replication-connection",
+        "listen-addresses",
+        "slots",
+        "wal-keep",
+        "synchronous-standbys",
+        "standby-lag",
+        "hot-standby",
+        "fsync",
+        "full-page-writes",
+        "in-recovery",
+        "system-identifier",
+        "timeline",
+        "wal-receiver",
+        "primary-conninfo",
+        "primary-slot",
+        "recovery-paused",
+        "standby-settings",
+    ];
+    for id in ok {
+        ran.has("ok", id, "");
+    }
+    ran.has("note", "archive", "archive_mode is off");
+    ran.has("note", "max-slot-wal-keep-size", "-1");
+    let text = command(&["-d", &socket(&primary), "-s", &socket(&standby)]).output().unwrap();
+    let text = String::from_utf8(text.stdout).unwrap();
+    assert!(text.contains("ok       wal-level: primary: wal_level is replica\n"), "{text}");
+    assert!(text.lines().last().unwrap().contains(" notes, ") && text.ends_with(" ok\n"), "{text}");
+    let quiet = command(&["-q", "-d", &socket(&primary)]).output().unwrap();
+    assert_eq!((quiet.status.code(), String::from_utf8(quiet.stdout).unwrap().lines().count()), (Some(0), 1));
+}
+
+#[test]
+fn every_major() {
+    let servers = Postgres::all();
+    if servers.is_empty() {
+        Postgres::find_or_skip(None, "doctor::every_major");
+        return;
+    }
+    for postgres in servers {
+        let major = postgres.major;
+        let server =
+            postgres.start_tcp(&[], "wal_level = replica\nlisten_addresses = '0.0.0.0'").unwrap_or_else(|e| panic!("{major}: {e}"));
+        let mut config = postgres::Config::new();
+        let config = config.host(server.socket().to_str().unwrap()).port(server.port()).user("postgres");
+        let mut client = config.connect(postgres::NoTls).unwrap();
+        let mut sql = |sql: &str| client.batch_execute(sql).unwrap_or_else(|e| panic!("{major}: {sql}: {e}"));
+
+        let ran = doctor(&["-d", &socket(&server)]);
+        assert_eq!(ran.problems(), ["wal-keep", "fsync"], "{major}: {}", ran.all);
+        assert!(!ran.all.contains("skipped"), "{major}: {}", ran.all);
+        sql("SELECT pg_create_physical_replication_slot('s', true)");
+        let ran = doctor(&["-d", &socket(&server)]);
+        ran.has("ok", "wal-keep", "1 physical slots");
+        ran.has("note", "slot-idle", "\"s\"");
+
+        // Somebody with no rights at all: points are skipped, and what it takes is said.
+        sql("CREATE ROLE nobody LOGIN");
+        let ran = doctor(&["-d", &tcp(&server, "nobody")]);
+        let (_, grant) = ran.fix_of_skipped("hba-replication");
+        assert!(ran.problems().starts_with(&["role-replication", "replication-connection"]), "{major}: {}", ran.all);
+        sql(&grant);
+        let (_, alter) = ran.fix("error", "role-replication", "\"nobody\"");
+        assert_eq!(alter, "ALTER ROLE nobody REPLICATION;");
+        sql(&alter);
+        let ran = doctor(&["-d", &tcp(&server, "nobody")]);
+        ran.has("ok", "hba-replication", "127.0.0.1");
+        ran.has("ok", "role-replication", "REPLICATION");
+        ran.has("ok", "replication-connection", "timeline 1");
+    }
+}
+
+/// Primary and standby, of the majors whose servers come with what it takes to make one.
+#[test]
+fn pairs_of_every_major() {
+    let has = |postgres: &Postgres, program: &str| postgres.program(program).is_file();
+    let with_programs = |postgres: &Postgres| postgres.major >= 13 && has(postgres, "pg_basebackup") && has(postgres, "psql");
+    let mut servers: Vec<Postgres> = Postgres::all().into_iter().filter(with_programs).collect();
+    if servers.is_empty() {
+        servers.extend(Postgres::find_or_skip(None, "doctor::pairs_of_every_major"));
+    }
+    for postgres in &servers {
+        let major = postgres.major;
+        let (primary, standby) = with_standby(start(postgres, "max_slot_wal_keep_size = '10GB'"));
+        let ran = both(&primary, &standby);
+        assert_eq!((ran.status, ran.problems()), (Some(0), vec![]), "{major}: {}", ran.all);
+        assert!(!ran.all.contains("skipped"), "{major}: {}", ran.all);
+        ran.has("ok", "wal-receiver", "it streams, timeline 1");
+        ran.has("ok", "primary-slot", "in use");
+
+        // Without rights there is less to see, and nothing is called wrong for it.
+        primary.sql("CREATE ROLE nobody LOGIN").unwrap();
+        wait_until("the role is on the standby", || standby.sql("SELECT 1 FROM pg_roles WHERE rolname = 'nobody'").unwrap() == "1");
+        let blind = socket(&standby).replace("user=postgres", "user=nobody");
+        let ran = doctor(&["-d", &socket(&primary), "-s", &blind]);
+        assert_eq!((ran.status, ran.problems()), (Some(0), vec![]), "{major}: {}", ran.all);
+        ran.has("skipped", "wal-receiver", "not shown");
+        let (_, line) = ran.fix_of_skipped("primary-conninfo");
+        primary.sql(&line).unwrap();
+        wait_until("the grant is on the standby", || {
+            !doctor(&["-d", &socket(&primary), "-s", &blind]).of("primary-conninfo").iter().any(|finding| finding["severity"] == "skipped")
+        });
+
+        // The standby as one that sends WAL on.
+        let ran = doctor(&["-d", &socket(&standby)]);
+        ran.has("note", "server", "in recovery");
+        standby.control("promote").unwrap();
+        both(&primary, &standby).has("error", "timeline", "the standby on 2");
+    }
+}
+
+impl Ran {
+    /// How to let a point be seen that was skipped.
+    #[track_caller]
+    fn fix_of_skipped(&self, id: &str) -> (String, String) {
+        let fix = &self.has("skipped", id, "")["fix"][0];
+        (fix["place"].as_str().unwrap().to_owned(), fix["line"].as_str().unwrap().to_owned())
+    }
+}
+
+#[test]
+fn wal_level_minimal() {
+    let Some(server) = server("wal_level_minimal", "wal_level = minimal\nmax_wal_senders = 0") else { return };
+    let ran = doctor(&["-d", &socket(&server)]);
+    assert_eq!(ran.problems(), ["wal-level", "max-wal-senders", "replication-connection"], "{}", ran.all);
+    let (place, line) = ran.fix("error", "wal-level", "wal_level is minimal");
+    assert!(place.contains("postgresql.conf, line ") && line == "wal_level = replica", "{place}: {line}");
+    replace_line(&server, &place, &line);
+    let (place, line) = ran.fix("error", "max-wal-senders", "is 0");
+    replace_line(&server, &place, &line);
+    let ran = doctor(&["-d", &socket(&server)]);
+    ran.has("error", "wal-level", "minimal");
+    server.control("restart").unwrap();
+    let ran = doctor(&["-d", &socket(&server)]);
+    assert_eq!(ran.problems(), [""; 0], "{}", ran.all);
+}
+
+#[test]
+fn walsenders_and_slots_all_in_use() {
+    let Some((primary, _standby)) = pair("walsenders_and_slots_all_in_use", "max_wal_senders = 2\nmax_replication_slots = 2") else {
+        return;
+    };
+    primary.sql("SELECT pg_create_physical_replication_slot('another')").unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let mut receiver = Command::new(env!("CARGO_BIN_EXE_pgwal"))
+        .args(["receive", "-q", "-D"])
+        .arg(dir.path())
+        .args(["-d", &socket(&primary)])
+        .spawn()
+        .unwrap();
+    wait_until("two walsenders", || primary.sql("SELECT count(*) FROM pg_stat_replication").unwrap() == "2");
+    let ran = doctor(&["-d", &socket(&primary)]);
+    receiver.kill().unwrap();
+    receiver.wait().unwrap();
+    let (_, line) = ran.fix("error", "max-wal-senders", "all of max_wal_senders = 2 are in use");
+    assert_eq!(line, "max_wal_senders = 12");
+    ran.has("error", "replication-connection", "max_wal_senders");
+    ran.has("warning", "max-replication-slots", "all of max_replication_slots = 2");
+}
+
+#[test]
+fn pg_hba_conf() {
+    let Some(server) = server("pg_hba_conf", "") else { return };
+    server.sql("CREATE ROLE replicator LOGIN REPLICATION PASSWORD 'from-the-environment'").unwrap();
+    server.sql("CREATE ROLE members; CREATE ROLE inner_group IN ROLE members; GRANT inner_group TO replicator").unwrap();
+    server.sql("GRANT pg_monitor TO replicator; GRANT SELECT ON pg_hba_file_rules TO replicator").unwrap();
+    server.sql("GRANT EXECUTE ON FUNCTION pg_hba_file_rules(), pg_read_file(text, bigint, bigint) TO replicator").unwrap();
+    let conninfo = tcp(&server, "replicator");
+    let with = |lines: &str| {
+        let common = "local all all trust\nhost all all 127.0.0.1/32 trust\n";
+        server.put("pg_hba.conf", format!("{common}{lines}\n").as_bytes()).unwrap();
+        reload(&server);
+        doctor(&["-d", &conninfo])
+    };
+    // Lines from the third on; what is said; the line to change, if that is none at the end of the file.
+    let refused = [
+        ("host replication replicatr 127.0.0.1/32 trust", "line 3 would, but names \"replicatr\"", Some(3)),
+        ("host replication Replicator 127.0.0.1/32 trust", "line 3 would, but names \"Replicator\"", Some(3)),
+        ("host replication standby_user 127.0.0.1/32 trust", "names \"standby_user\", which is no role", None),
+        ("", "line 2 has the database all, which does not match replication", None),
+        ("host \"replication\" replicator 127.0.0.1/32 trust", "line 3 has replication in quotes", Some(3)),
+        ("host replication replicator 10.0.0.0/8 trust", "line 3 is for 10.0.0.0", None),
+        ("hostssl replication replicator 127.0.0.1/32 trust", "line 3 is for hostssl connections", None),
+        ("local replication replicator trust", "line 3 is for local connections", None),
+        ("host replication \"+members\" 127.0.0.1/32 trust", "names \"+members\", which is no role", None),
+    ];
+    for (line, said, at) in refused {
+        let ran = with(line);
+        let (place, fix) = ran.fix("error", "hba-replication", said);
+        let tried = ran.has("error", "replication-connection", "no pg_hba.conf entry for replication connection");
+        assert!(tried["fix"].as_array().unwrap().is_empty(), "{tried}");
+        match at {
+            Some(at) => {
+                assert!(place.ends_with(&format!("pg_hba.conf, line {at}")), "{place}");
+                assert_eq!(fix, "host replication replicator 127.0.0.1/32 trust");
+                replace_line(&server, &place, &fix);
+            }
+            None => {
+                assert!(place.ends_with("pg_hba.conf"), "{place}");
+                assert_eq!(fix, "host replication replicator 127.0.0.1/32 scram-sha-256");
+                let old = fs::read_to_string(&place).unwrap();
+                server.put("pg_hba.conf", format!("{old}{fix}\n").as_bytes()).unwrap();
+            }
+        }
+        // The server has not read the file yet.
+        let ran = doctor(&["-d", &conninfo]);
+        assert_eq!(ran.fix("error", "replication-connection", "").1, "SELECT pg_reload_conf();", "{line}");
+        reload(&server);
+        let ran = doctor(&["-d", &conninfo]);
+        ran.has("ok", "hba-replication", "role \"replicator\" from 127.0.0.1");
+        ran.has("ok", "replication-connection", "");
+    }
+
+    let ran = with("host replication all 127.0.0.1/32 reject\nhost replication replicator 127.0.0.1/32 trust");
+    let (place, line) = ran.fix("error", "hba-replication", "line 3 rejects role \"replicator\" from 127.0.0.1");
+    assert!(place.ends_with("pg_hba.conf, before line 3"), "{place}");
+    assert_eq!(line, "host replication replicator 127.0.0.1/32 scram-sha-256");
+    ran.has("error", "replication-connection", "rejects");
+
+    // What lets it in.
+    for line in ["host replication +members samehost trust", "host all,replication all 127.0.0.1 255.255.255.255 trust"] {
+        let ran = with(line);
+        ran.has("ok", "hba-replication", "line 3 lets");
+        ran.has("ok", "replication-connection", "");
+    }
+    let ran = with("host replication all localhost trust");
+    ran.has("ok", "hba-replication", "it was tried");
+
+    // Other lines that are wrong.
+    let ran = with("host replication all 127.0.0.1/32 trust\nhostssl replication all 10.0.0.0/8 md5");
+    assert_eq!(ran.fix("warning", "hba-errors", "line 4: hostssl record cannot match because SSL is disabled").1, "ssl = on");
+    let ran = with("host replication all 127.0.0.1/32 trust\nhost replication postgers 10.0.0.1/32 md5\nhost all all 10.0.0.0/8 password");
+    let (place, line) = ran.fix("warning", "hba-roles", "line 4: \"postgers\" is no role of this server");
+    assert!(place.ends_with("line 4"), "{place}");
+    assert_eq!(line, "host replication postgres 10.0.0.1/32 md5");
+    let (_, line) = ran.fix("warning", "hba-password", "line 5 has method password");
+    assert_eq!(line, "host all all 10.0.0.0/8 scram-sha-256");
+    ran.has("note", "hba-md5", "line 4");
+    // Options may be secret.
+    let ran = with("host replication replicater 127.0.0.1/32 ldap ldapserver=x ldapbasedn=y ldapbinddn=z ldapbindpasswd=hunter2");
+    assert_eq!(ran.fix("error", "hba-replication", "names \"replicater\"").1, "host replication replicator 127.0.0.1/32 ldap …");
+    assert!(!ran.all.contains("hunter2"), "{}", ran.all);
+    let ran = with("host replication all 127.0.0.1/32 trust");
+    assert_eq!(ran.problems(), [""; 0], "{}", ran.all);
+    // The file is not loaded: what was there before counts.
+    let ran = with("host replication all 127.0.0.1/33 trust");
+    ran.has("error", "hba-errors", "line 3: invalid CIDR mask");
+    ran.has("warning", "hba-replication", "yet it works");
+}
+
+/// Lines that a pg_hba.conf may have, by their fields.
+const HBA: [&[&str]; 5] = [
+    &["local", "host", "host", "hostnossl", "hostssl"],
+    &["replication", "replication", "all", "\"replication\"", "all,replication", "\"all\", replication", "sameuser,postgres"],
+    &[
+        "all",
+        "replicator",
+        "\"replicator\"",
+        "Replicator",
+        "+members",
+        "\"+members\"",
+        "+replicator",
+        "\"all\"",
+        "other,replicator",
+        "other, \"replicator\"",
+        "/^repl",
+        "\"/^re.*or$\"",
+        "other",
+    ],
+    &[
+        "127.0.0.1/32",
+        "127.0.0.0/8",
+        "10.0.0.0/8",
+        "all",
+        "samehost",
+        "samenet",
+        "127.0.0.1 255.255.255.255",
+        "0.0.0.0/0",
+        "::/0",
+        "localhost",
+    ],
+    &["trust", "trust", "reject"],
+];
+
+/// Any pg_hba.conf is judged as the server judges it. As many as `PGWAL_TEST_HBA` says; it was run with 1000 for each of 15, 16 and 17.
+#[test]
+fn pg_hba_conf_as_the_server_reads_it() {
+    let has = |postgres: &Postgres, program: &str| postgres.program(program).is_file();
+    let mut servers: Vec<Postgres> = Postgres::all().into_iter().filter(|postgres| postgres.major >= 13 && has(postgres, "psql")).collect();
+    if servers.is_empty() {
+        servers.extend(Postgres::find_or_skip(None, "doctor::pg_hba_conf_as_the_server_reads_it"));
+    }
+    let rounds: u32 = std::env::var("PGWAL_TEST_HBA").map_or(40, |text| text.parse().unwrap());
+    for postgres in &servers {
+        judged_alike(&start(postgres, ""), postgres.major, rounds);
+    }
+}
+
+fn judged_alike(server: &Server, major: u8, rounds: u32) {
+    use pgwal_stream::connection::Connection;
+    use pgwal_stream::conninfo::{Config, Environment};
+    use pgwal_stream::doctor::hba::{Subject, Verdict, decide};
+
+    server
+        .sql("CREATE ROLE replicator LOGIN REPLICATION; CREATE ROLE other; CREATE ROLE members; CREATE ROLE inner_group IN ROLE members")
+        .unwrap();
+    server.sql("GRANT inner_group TO replicator; GRANT pg_monitor TO replicator; GRANT SELECT ON pg_hba_file_rules TO replicator").unwrap();
+    server.sql("GRANT EXECUTE ON FUNCTION pg_hba_file_rules(), pg_read_file(text, bigint, bigint) TO replicator").unwrap();
+    let env = Environment::new("replicator", server.dir());
+    let places = [tcp(server, "replicator"), socket(server).replace("user=postgres", "user=replicator")];
+    let configs = places.map(|conninfo| Config::parse(&conninfo, &env).unwrap());
+    let mut random = 0x9E37_79B9_7F4A_7C15_u64;
+    let mut pick = |count: usize| {
+        random = random.wrapping_mul(6_364_136_223_846_793_005).wrapping_add(1_442_695_040_888_963_407);
+        (random >> 33) as usize % count
+    };
+    let (mut yes, mut no, mut unsure) = (0, 0, 0);
+    for _ in 0..rounds {
+        let mut file = "local postgres all trust\nhost postgres all 127.0.0.1/32 trust\n".to_owned();
+        for _ in 0..=pick(4) {
+            let fields: Vec<&str> = HBA.iter().map(|field| field[pick(field.len())]).collect();
+            let fields: Vec<&str> =
+                fields.iter().enumerate().filter(|(at, _)| *at != 3 || fields[0] != "local").map(|(_, field)| *field).collect();
+            file.push_str(&(fields.join("  ") + if pick(3) == 0 { " # replicator\n" } else { "\n" }));
+        }
+        server.put("pg_hba.conf", file.as_bytes()).unwrap();
+        server.sql("SELECT pg_reload_conf()").unwrap();
+        std::thread::sleep(Duration::from_millis(60));
+        for config in &configs {
+            let facts = pgwal_stream::doctor::gather("replicator", &mut |mode| Connection::connect(config, mode)).unwrap();
+            let subject =
+                Subject { user: "replicator", client: &facts.client, server: facts.address, major: facts.major, roles: &facts.roles };
+            let rules = facts.hba.as_ref().unwrap();
+            let count = match (decide(rules, &subject), facts.replication.is_ok()) {
+                (Verdict::Accepted(_), true) => &mut yes,
+                (Verdict::Rejected(_) | Verdict::NoLine, false) => &mut no,
+                (Verdict::Uncertain(rule), _) if ["samenet", "localhost"].contains(&rule.address.as_deref().unwrap_or_default()) => {
+                    &mut unsure
+                }
+                (verdict, works) => panic!("{major}: works: {works}, {verdict:?} of\n{file}{rules:#?}"),
+            };
+            *count += 1;
+        }
+    }
+    assert!(yes > 0 && no > 0 && unsure < yes + no, "{major}: {yes} {no} {unsure}");
+}
+
+/// What the README shows is what is printed, but for ports and paths.
+#[test]
+fn the_example_of_the_readme() {
+    let Some(server) = server("the_example_of_the_readme", "listen_addresses = 'localhost'") else { return };
+    server.sql("CREATE ROLE replicator LOGIN REPLICATION; GRANT pg_monitor TO replicator").unwrap();
+    server.sql("GRANT SELECT ON pg_hba_file_rules TO replicator; GRANT EXECUTE ON FUNCTION pg_hba_file_rules() TO replicator").unwrap();
+    server.sql("CREATE ROLE monitor LOGIN").unwrap();
+    let hba = "local all all trust\nhost all all 127.0.0.1/32 trust\nhost replication replicater 127.0.0.1/32 trust\n";
+    server.put("pg_hba.conf", hba.as_bytes()).unwrap();
+    reload(&server);
+    let ran = command(&["--quiet", "-d", &tcp(&server, "replicator")]).output().unwrap();
+    let out = String::from_utf8(ran.stdout).unwrap();
+    let conf = fs::read_to_string(server.data().join("postgresql.conf")).unwrap();
+    let listen = conf.lines().enumerate().filter(|(_, line)| line.starts_with("listen_addresses = ")).last().unwrap().0 + 1;
+    let found = out
+        .replace(&server.data().display().to_string(), "/var/lib/postgresql/15/main")
+        .replace(&format!("port {}", server.port()), "port 5432")
+        .replace(&format!("postgresql.conf, line {listen}:"), "postgresql.conf, line 60:");
+    let readme = include_str!("../README.md");
+    let shown = readme.split("$ pgwal doctor --quiet -d ").nth(1).and_then(|rest| Some(rest.split_once('\n')?.1.split_once("```")?.0));
+    assert_eq!(Some(found.as_str()), shown, "{found}");
+}
+
+#[test]
+fn listening_to_itself_only() {
+    let Some(server) = server("listening_to_itself_only", "listen_addresses = 'localhost'") else { return };
+    let ran = doctor(&["-d", &socket(&server)]);
+    assert_eq!(ran.problems(), ["listen-addresses"], "{}", ran.all);
+    let (place, line) = ran.fix("warning", "listen-addresses", "'localhost'");
+    assert_eq!(line, "listen_addresses = '*'");
+    replace_line(&server, &place, &line);
+    server.control("restart").unwrap();
+    assert_eq!(doctor(&["-d", &socket(&server)]).problems(), [""; 0]);
+}
+
+#[test]
+fn slots_that_nobody_uses() {
+    let Some(server) = server("slots_that_nobody_uses", "min_wal_size = 2MB\nmax_wal_size = 1GB\nwal_keep_size = 0") else { return };
+    let write = || {
+        server.sql("INSERT INTO t SELECT repeat('x', 1000) FROM generate_series(1, 2000)").unwrap();
+        server.sql("SELECT pg_switch_wal()").unwrap();
+    };
+    server.sql("CREATE TABLE t (x text)").unwrap();
+    server.sql("SELECT pg_create_physical_replication_slot('it''s', true)").unwrap_err();
+    server.sql("SELECT pg_create_physical_replication_slot('left_over', true)").unwrap();
+    doctor(&["-d", &socket(&server)]).has("note", "slot-idle", "\"left_over\"");
+    write();
+    let ran = doctor(&["-d", &socket(&server)]);
+    assert_eq!(ran.problems(), ["slot-inactive"], "{}", ran.all);
+    let (_, line) = ran.fix("warning", "slot-inactive", "\"left_over\" is not in use and keeps ");
+    assert!(ran.all.contains(" MB of WAL"), "{}", ran.all);
+    server.sql("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'").unwrap();
+    reload(&server);
+    write();
+    let ran = doctor(&["-d", &socket(&server)]);
+    let (_, limit) = ran.fix("error", "slot-unreserved", "\"left_over\"");
+    assert_eq!(limit, "ALTER SYSTEM SET max_slot_wal_keep_size = '1024MB';");
+    (0..5).for_each(|_| write());
+    server.sql("CHECKPOINT").unwrap();
+    let ran = doctor(&["-d", &socket(&server)]);
+    assert_eq!(ran.fix("error", "slot-lost", "\"left_over\" is lost").1, line);
+    server.sql(&line).unwrap();
+    assert_eq!(doctor(&["-d", &socket(&server)]).problems(), ["wal-keep"]);
+}
+
+#[test]
+fn nothing_keeps_the_wal() {
+    let Some(server) = server("nothing_keeps_the_wal", "wal_keep_size = 0") else { return };
+    let ran = doctor(&["-d", &socket(&server)]);
+    assert_eq!(ran.problems(), ["wal-keep"], "{}", ran.all);
+    let setting = &ran.has("warning", "wal-keep", "wal_keep_size is 0")["fix"][1];
+    replace_line(&server, setting["place"].as_str().unwrap(), setting["line"].as_str().unwrap());
+    reload(&server);
+    assert_eq!(doctor(&["-d", &socket(&server)]).problems(), [""; 0]);
+}
+
+#[test]
+fn archiving() {
+    let Some(server) = server("archiving", "archive_mode = on\narchive_command = ''") else { return };
+    let ran = doctor(&["-d", &socket(&server)]);
+    assert_eq!(ran.problems(), ["archive"], "{}", ran.all);
+    let (place, line) = ran.fix("error", "archive", "neither archive_command nor archive_library");
+    assert!(line.starts_with("archive_command = "), "{line}");
+    replace_line(&server, &place, "archive_command = 'echo secret-token >/dev/null; false'");
+    reload(&server);
+    server.sql("SELECT pg_switch_wal()").unwrap();
+    wait_until("archiving fails", || server.sql("SELECT failed_count > 0 FROM pg_stat_archiver").unwrap() == "t");
+    let ran = doctor(&["-d", &socket(&server)]);
+    assert_eq!(ran.problems(), ["archive-failing"], "{}", ran.all);
+    let (place, line) = ran.fix("error", "archive-failing", "archiving fails: 0000000100000000000000");
+    assert!(line.starts_with("archive_command = ") && !ran.all.contains("secret-token"), "{}", ran.all);
+    replace_line(&server, &place, "archive_command = 'true'");
+    reload(&server);
+    server.sql("SELECT pg_switch_wal()").unwrap();
+    wait_until("archiving works", || server.sql("SELECT last_archived_time > last_failed_time FROM pg_stat_archiver").unwrap() == "t");
+    let ran = doctor(&["-d", &socket(&server)]);
+    assert_eq!(ran.problems(), [""; 0], "{}", ran.all);
+    ran.has("ok", "archive", "archive_mode is on");
+}
+
+#[test]
+fn nobody_answers_synchronous_commits() {
+    let Some((primary, standby)) = pair("nobody_answers_synchronous_commits", "") else { return };
+    primary.sql("ALTER SYSTEM SET synchronous_standby_names = 'FIRST 1 (dr_site)'").unwrap();
+    reload(&primary);
+    let ran = both(&primary, &standby);
+    assert_eq!(ran.problems(), ["synchronous-standbys"], "{}", ran.all);
+    let (_, line) = ran.fix("error", "synchronous-standbys", "0 such standbys stream, 1 needed; connected are: walreceiver");
+    assert_eq!(line, "primary_conninfo = '… application_name=dr_site'");
+    let conninfo = format!("host={} port={} user=postgres application_name=dr_site", primary.socket().display(), primary.port());
+    standby.sql(&format!("ALTER SYSTEM SET primary_conninfo = '{conninfo}'")).unwrap();
+    reload(&standby);
+    wait_until("it is called so", || {
+        primary.sql("SELECT string_agg(state, '') FROM pg_stat_replication WHERE application_name = 'dr_site'").unwrap() == "streaming"
+    });
+    wait_until("the standby streams", || streams(&standby));
+    assert_eq!(both(&primary, &standby).problems(), [""; 0]);
+}
+
+#[test]
+fn lower_settings_and_paused_replay() {
+    let Some((primary, standby)) = pair("lower_settings_and_paused_replay", "") else { return };
+    append(&primary, "max_connections = 30");
+    primary.control("restart -m fast").unwrap();
+    wait_until("replay pauses", || standby.sql("SELECT pg_is_wal_replay_paused()").unwrap() == "t");
+    wait_until("the standby streams", || streams(&standby));
+    let ran = both(&primary, &standby);
+    assert_eq!(ran.problems(), ["recovery-paused", "standby-settings"], "{}", ran.all);
+    ran.has("error", "recovery-paused", "replay is paused");
+    let (place, line) = ran.fix("error", "standby-settings", "max_connections is 20, on the primary 30");
+    assert!(place.starts_with(standby.data().to_str().unwrap()), "{place}");
+    replace_line(&standby, &place, &line);
+    standby.control("restart -m fast").unwrap();
+    wait_until("the standby streams", || streams(&standby));
+    assert_eq!(both(&primary, &standby).problems(), [""; 0]);
+    standby.sql("SELECT pg_wal_replay_pause()").unwrap();
+    let ran = both(&primary, &standby);
+    let (_, line) = ran.fix("error", "recovery-paused", "replay is paused");
+    standby.sql(&line).unwrap();
+    assert_eq!(both(&primary, &standby).problems(), [""; 0]);
+}
+
+#[test]
+fn a_promoted_standby() {
+    let Some((primary, standby)) = pair("a_promoted_standby", "") else { return };
+    standby.control("promote").unwrap();
+    let ran = both(&primary, &standby);
+    ran.has("error", "in-recovery", "it is a primary");
+    assert!(ran.fix("error", "in-recovery", "").1.starts_with("pg_rewind "));
+    ran.has("error", "timeline", "the primary is on timeline 1, the standby on 2");
+    ran.has("ok", "system-identifier", "both");
+    // The other way round: the old primary is no standby either, and behind.
+    let ran = both(&standby, &primary);
+    ran.has("error", "timeline", "the primary is on timeline 2, the standby still on 1");
+}
+
+#[test]
+fn a_standby_of_another_cluster() {
+    let Some(primary) = server("a_standby_of_another_cluster", "") else { return };
+    let Some(other) = server("a_standby_of_another_cluster", "") else { return };
+    let conninfo = format!("host=127.0.0.1 port={} user=postgers password=hunter2", primary.port());
+    other.sql(&format!("ALTER SYSTEM SET primary_conninfo = '{conninfo}'")).unwrap();
+    other.put("standby.signal", b"").unwrap();
+    other.control("restart -m fast").unwrap();
+    let ran = both(&primary, &other);
+    let (_, line) = ran.fix("error", "system-identifier", "the primary has system identifier ");
+    assert!(line.starts_with("pg_basebackup -R "), "{line}");
+    ran.has("error", "wal-receiver", "no walreceiver runs");
+    let (_, line) = ran.fix("error", "standby-role", "\"postgers\", which is no role");
+    assert!(line.starts_with("CREATE ROLE postgers REPLICATION LOGIN"), "{line}");
+    ran.has("ok", "standby-hba", "role \"postgers\" from 127.0.0.1");
+    let (place, line) = ran.fix("warning", "primary-conninfo-password", "clear text");
+    assert!(place.contains(".pgpass") && line.ends_with(":replication:postgers:the password"), "{place}: {line}");
+    assert!(!ran.all.contains("hunter2"), "{}", ran.all);
+    ran.has("note", "primary-slot", "primary_slot_name is not set");
+
+    // Without any way to a primary.
+    other.sql("ALTER SYSTEM RESET primary_conninfo").unwrap();
+    reload(&other);
+    let ran = both(&primary, &other);
+    let (_, line) = ran.fix("error", "primary-conninfo", "is empty");
+    assert_eq!(line, format!("primary_conninfo = 'host=HOST port={} user=postgres'", primary.port()));
+}
+
+#[test]
+fn a_slot_that_the_primary_does_not_have() {
+    let Some((primary, standby)) = pair("a_slot_that_the_primary_does_not_have", "") else { return };
+    standby.sql("ALTER SYSTEM SET primary_slot_name = 'gone'").unwrap();
+    reload(&standby);
+    wait_until("it does not stream", || !streams(&standby));
+    let ran = both(&primary, &standby);
+    let (_, line) = ran.fix("error", "primary-slot", "'gone', and the primary has no such slot");
+    assert_eq!(line, "SELECT pg_create_physical_replication_slot('gone', true);");
+    ran.has("error", "wal-receiver", "");
+    primary.sql(&line).unwrap();
+    primary.sql("SELECT pg_drop_replication_slot('standby')").unwrap();
+    wait_until("the standby streams", || streams(&standby));
+    wait_until("by that slot", || primary.sql("SELECT active FROM pg_replication_slots").unwrap() == "t");
+    assert_eq!(both(&primary, &standby).problems(), [""; 0]);
+
+    standby.sql("ALTER SYSTEM RESET primary_slot_name").unwrap();
+    primary.sql("ALTER SYSTEM SET wal_keep_size = 0").unwrap();
+    reload(&standby);
+    reload(&primary);
+    wait_until("the standby streams", || streams(&standby));
+    let ran = both(&primary, &standby);
+    ran.has("warning", "primary-slot", "not set");
+}
+
+#[test]
+fn standbys_that_take_no_connections() {
+    let Some((primary, standby)) = pair("standbys_that_take_no_connections", "") else { return };
+    append(&standby, "hot_standby = off");
+    standby.control("restart -m fast").unwrap();
+    let ran = both(&primary, &standby);
+    let (_, line) = ran.fix("error", "hot-standby", "the standby does not take connections");
+    append(&standby, &line);
+    standby.control("restart -m fast").unwrap();
+    wait_until("the standby streams", || streams(&standby));
+    assert_eq!(both(&primary, &standby).problems(), [""; 0]);
+    standby.control("stop -m fast").unwrap();
+    both(&primary, &standby).has("error", "standby-connection", "no connection");
+}
+
+#[test]
+fn passwords() {
+    let Some(server) = server("passwords", "") else { return };
+    server.sql("CREATE ROLE replicator LOGIN REPLICATION PASSWORD 'hunter2'").unwrap();
+    server
+        .put(
+            "pg_hba.conf",
+            b"local all all trust\nlocal replication all trust\nhost all,replication replicator 127.0.0.1/32 scram-sha-256\n",
+        )
+        .unwrap();
+    reload(&server);
+    let told = format!("{} password=hunter2", tcp(&server, "replicator"));
+    let ran = doctor(&["-d", &told]);
+    assert_eq!((ran.problems(), ran.all.contains("hunter2")), (vec!["password"], false), "{}", ran.all);
+    assert_eq!(ran.fix("warning", "password", "clear text"), ("~/.pgpass, mode 0600".into(), "host:port:*:replicator:the password".into()));
+    // The line to change, in a password file.
+    let passfile = server.dir().join("pgpass");
+    fs::write(&passfile, format!("127.0.0.1:{}:*:replicator:hunter2\n", server.port())).unwrap();
+    fs::set_permissions(&passfile, std::os::unix::fs::PermissionsExt::from_mode(0o600)).unwrap();
+    let conninfo = format!("{} passfile={}", tcp(&server, "replicator"), passfile.display());
+    let ran = command(&["-q", "-d", &conninfo]).output().unwrap();
+    assert_eq!(ran.status.code(), Some(0), "{}", String::from_utf8_lossy(&ran.stdout));
+    let uri = format!("postgresql://replicator:hunter2@127.0.0.1:{}/postgres", server.port());
+    assert_eq!(doctor(&["-d", &uri]).problems(), ["password"]);
+    // A wrong one.
+    let ran = doctor(&["-d", &told.replace("hunter2", "hunter3")]);
+    assert!(ran.status == Some(2) && ran.all.contains("password authentication failed") && !ran.all.contains("hunter3"), "{}", ran.all);
+}
+
+#[test]
+fn only_replication_is_allowed() {
+    let Some(server) = server("only_replication_is_allowed", "wal_keep_size = 2GB") else { return };
+    server.sql("CREATE ROLE replicator LOGIN REPLICATION").unwrap();
+    server.put("pg_hba.conf", b"local all all trust\nhost replication replicator 127.0.0.1/32 trust\n").unwrap();
+    reload(&server);
+    let ran = doctor(&["-d", &tcp(&server, "replicator")]);
+    assert_eq!((ran.status, ran.problems()), (Some(0), vec![]), "{}", ran.all);
+    ran.has("note", "server", "only replication is possible");
+    ran.has("ok", "wal-level", "replica");
+    ran.has("ok", "wal-keep", "wal_keep_size is 2048MB");
+    ran.has("skipped", "hba-replication", "no SQL");
+    ran.has("ok", "replication-connection", "timeline 1");
+}
+
+#[test]
+fn warnings_about_the_disk() {
+    let Some(server) = server("warnings_about_the_disk", "fsync = off\nfull_page_writes = off") else { return };
+    let ran = doctor(&["-d", &socket(&server)]);
+    assert_eq!(ran.problems(), ["fsync", "full-page-writes"], "{}", ran.all);
+    for id in ran.problems() {
+        let (place, line) = ran.fix("warning", id, "off");
+        replace_line(&server, &place, &line);
+    }
+    reload(&server);
+    assert_eq!(doctor(&["-d", &socket(&server)]).problems(), [""; 0]);
+}
+
+#[test]
+fn no_server_and_wrong_options() {
+    let ran = doctor(&["-d", "host=/nowhere user=x"]);
+    assert!(ran.status == Some(2) && ran.all.contains("/nowhere") && ran.findings.is_empty(), "{}", ran.all);
+    for wrong in [["-d", "hots=x"], ["-d", "host=x port=none"]] {
+        assert_eq!(doctor(&wrong).status, Some(2));
+    }
+    assert_eq!(command(&["--nonsense"]).output().unwrap().status.code(), Some(2));
+}
