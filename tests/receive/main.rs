@@ -1,8 +1,17 @@
 //! `pgwal receive` with real servers.
 #![cfg(target_os = "linux")]
 
+mod damage;
+mod files;
+mod load;
+mod majors;
+mod network;
+mod proxy;
+mod refused;
+
 use std::ffi::OsStr;
 use std::fs;
+use std::fs::File;
 use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
@@ -25,10 +34,95 @@ fn conninfo(server: &Server) -> String {
 
 /// `pgwal receive` from `server` into `dir`.
 fn receive<S: AsRef<OsStr>>(server: &Server, dir: &Path, args: impl IntoIterator<Item = S>) -> Command {
+    receive_from(&conninfo(server), dir, args)
+}
+
+/// `pgwal receive` from where `conninfo` says into `dir`.
+fn receive_from<S: AsRef<OsStr>>(conninfo: &str, dir: &Path, args: impl IntoIterator<Item = S>) -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_pgwal"));
-    command.args(["receive", "-D"]).arg(dir).args(["-d", &conninfo(server)]).args(args);
+    command.args(["receive", "-D"]).arg(dir).args(["-d", conninfo]).args(args);
     command.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
     command
+}
+
+/// A receiver that runs, and what it says.
+struct Running {
+    child: Child,
+    log: tempfile::NamedTempFile,
+}
+
+impl Running {
+    fn start(mut command: Command) -> Running {
+        let log = tempfile::NamedTempFile::new().unwrap();
+        let child = command.stderr(log.reopen().unwrap()).stdout(File::create("/dev/null").unwrap()).spawn().unwrap();
+        Running { child, log }
+    }
+
+    /// What it has said up to now.
+    fn said(&self) -> String {
+        fs::read_to_string(self.log.path()).unwrap()
+    }
+
+    #[track_caller]
+    fn wait_for(&self, text: &str) {
+        let start = Instant::now();
+        while !self.said().contains(text) {
+            assert!(start.elapsed() < Duration::from_secs(60), "no \"{text}\" within a minute: {}", self.said());
+            std::thread::sleep(Duration::from_millis(20));
+        }
+    }
+
+    /// Waits for its end: its status, and what it said.
+    #[track_caller]
+    fn end(mut self) -> (Option<i32>, String) {
+        let start = Instant::now();
+        let status = loop {
+            match self.child.try_wait().unwrap() {
+                Some(status) => break status,
+                None => assert!(start.elapsed() < Duration::from_secs(60), "it does not end: {}", self.said()),
+            }
+            std::thread::sleep(Duration::from_millis(10));
+        };
+        (status.code(), self.said())
+    }
+
+    /// Sends a signal, and waits for the end.
+    #[track_caller]
+    fn stop_by(self, name: &str) -> (Option<i32>, String) {
+        signal(&self.child, name);
+        self.end()
+    }
+}
+
+impl Drop for Running {
+    fn drop(&mut self) {
+        let _ = self.child.kill();
+        let _ = self.child.wait();
+    }
+}
+
+/// Numbers that look random, the same in each run.
+struct Random(u64);
+
+impl Random {
+    fn below(&mut self, end: u64) -> u64 {
+        // xorshift64
+        self.0 ^= self.0 << 13;
+        self.0 ^= self.0 >> 7;
+        self.0 ^= self.0 << 17;
+        self.0 % end
+    }
+}
+
+/// A number that a variable gives, for runs that are longer than usual.
+fn number(variable: &str, usual: u64) -> u64 {
+    std::env::var(variable).map_or(usual, |text| text.parse().unwrap())
+}
+
+/// Names of the whole segments in `dir`, without what compression adds.
+fn finished(dir: &Path) -> std::collections::BTreeSet<String> {
+    let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+    names.filter(|name| !name.ends_with(".partial")).filter_map(|name| Some(name.get(..24)?.to_owned())).collect()
 }
 
 fn signal(child: &Child, signal: &str) {

@@ -2,6 +2,8 @@
 
 use std::error::Error;
 use std::io::{self, IsTerminal};
+use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use clap::Args;
 use pgwal_stream::connection::{AuthError, ConnectError, Connection, Error as ConnectionError, Mode};
@@ -41,11 +43,16 @@ impl ServerArgs {
     /// Connects. Where the server wants a password that is not found, and there is a terminal, the user is asked, and `config` has the
     /// answer for the next time.
     pub fn connect(&self, config: &mut Config, mode: Mode) -> Result<Connection, ConnectError> {
-        match Connection::connect(config, mode) {
+        self.connect_until(config, mode, &Arc::default())
+    }
+
+    /// As [`ServerArgs::connect`], until `stop` is set; the connection keeps looking at it.
+    pub fn connect_until(&self, config: &mut Config, mode: Mode, stop: &Arc<AtomicBool>) -> Result<Connection, ConnectError> {
+        match Connection::connect_until(config, mode, Arc::clone(stop)) {
             Err(error) if wants_password(&error) && !self.password.no_password && io::stdin().is_terminal() => {
                 let Ok(password) = ask() else { return Err(error) };
                 config.password = Some(password);
-                Connection::connect(config, mode)
+                Connection::connect_until(config, mode, Arc::clone(stop))
             }
             result => result,
         }

@@ -5,8 +5,10 @@ use std::path::PathBuf;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
+use pgwal::format::WalMagic;
+use pgwal::history::History;
 use pgwal::types::TimestampTz;
-use pgwal::{Lsn, TimelineId, WalFormat};
+use pgwal::{Decoder, Lsn, TimelineId, WalFormat};
 
 use crate::command::Command;
 use crate::compress::Compression;
@@ -81,12 +83,22 @@ pub struct Options {
     pub synchronous: bool,
     /// How often the server is told how far this is.
     pub status_interval: Duration,
-    /// Where to start in an empty directory; `None`: where the slot is, else where the server is.
-    pub start: Option<Start>,
     /// Nothing behind this is wanted.
     pub end: Option<Lsn>,
     /// What becomes of WAL that is damaged.
     pub on_damage: OnDamage,
+    /// A server that says nothing for so long is given up; after half of it, it is asked for a sign of life. `None`: never.
+    /// C: `wal_receiver_timeout`.
+    pub timeout: Option<Duration>,
+}
+
+/// What one connection leaves to the next one.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Memory {
+    /// Damage has been written: nothing more is acknowledged as flushed.
+    pub is_damaged: bool,
+    /// Behind the last byte written, and its timeline: where to go on if the files are taken away.
+    pub written: Option<(TimelineId, Lsn)>,
 }
 
 /// What happens while WAL is received.
@@ -115,6 +127,15 @@ pub enum Notice<'a> {
     },
     /// Damage has been written.
     Damage(&'a pgwal::Error),
+    /// A segment in the directory is damaged: what is wrong with it.
+    DamagedFile(&'a str),
+    /// The server is too old to say where the slot is, and the directory is empty: what the slot keeps from before is not asked for.
+    SlotUnknown {
+        /// The slot.
+        slot: &'a str,
+        /// Streaming starts here.
+        start: Lsn,
+    },
 }
 
 /// Why receiving ended without an error.
@@ -162,6 +183,26 @@ pub enum ReceiveError<E> {
         /// That of the server.
         server: TimelineId,
     },
+    /// The WAL in the directory goes on where the server's history has left that timeline.
+    Diverged {
+        /// The timeline of the WAL in the directory.
+        timeline: TimelineId,
+        /// How far that goes.
+        directory: Lsn,
+        /// The timeline of the server.
+        server: TimelineId,
+        /// Where its history left the other one; `None`: it was never on it.
+        switch: Option<Lsn>,
+    },
+    /// A segment in the directory is damaged: what is wrong with it.
+    DamagedFile(String),
+    /// A major version whose WAL is not known.
+    Version {
+        /// The version, zero for a server that does not say it.
+        found: u8,
+    },
+    /// The server has not said anything for so long.
+    Silent(Duration),
 }
 
 impl<E: fmt::Display> fmt::Display for ReceiveError<E> {
@@ -180,6 +221,20 @@ impl<E: fmt::Display> fmt::Display for ReceiveError<E> {
             ReceiveError::Timeline { directory, server } => {
                 write!(f, "the WAL in the directory is of timeline {directory}, and the server is on timeline {server}")
             }
+            ReceiveError::Diverged { timeline, directory, server, switch: Some(switch) } => write!(
+                f,
+                "the WAL in the directory goes to {directory} on timeline {timeline}, and the server, which is on timeline {server}, has left that at {switch}"
+            ),
+            ReceiveError::Diverged { timeline, server, switch: None, .. } => {
+                write!(
+                    f,
+                    "the WAL in the directory is of timeline {timeline}, which is not in the history of the server's timeline {server}"
+                )
+            }
+            ReceiveError::DamagedFile(problem) => write!(f, "the WAL in the directory is damaged: {problem}"),
+            ReceiveError::Version { found: 0 } => write!(f, "the server does not say its version"),
+            ReceiveError::Version { found } => write!(f, "the server is of PostgreSQL {found}, whose WAL is not known"),
+            ReceiveError::Silent(limit) => write!(f, "the server has not answered for {} s", limit.as_secs_f32()),
         }
     }
 }
@@ -220,6 +275,9 @@ impl System {
     /// # Errors
     /// The connection breaks, or the answers are not what they should be.
     pub fn ask<S: Walsender>(server: &mut S) -> Result<System, ReceiveError<S::Error>> {
+        if WalMagic::of(server.major()).is_none() {
+            return Err(ReceiveError::Version { found: server.major() });
+        }
         let row = one_row(server, &Command::IdentifySystem)?;
         let wrong = |what: &'static str| ReceiveError::Answer {
             command: Command::IdentifySystem.to_string(),
@@ -266,18 +324,19 @@ fn size<S: Walsender>(server: &mut S, setting: &'static str) -> Result<u32, Rece
 }
 
 /// Receives WAL until `stop` is set, the end that was asked for, the end of the stream, or an error. What was written stays, and another
-/// call goes on behind it.
+/// call, with the same `memory`, goes on behind it.
 ///
 /// # Errors
 /// It cannot go on; what to do depends on the [`ReceiveError`].
 pub fn receive<S: Walsender>(
     server: &mut S,
     options: &Options,
+    memory: &mut Memory,
     stop: &AtomicBool,
     notice: &mut dyn FnMut(Notice<'_>),
 ) -> Result<Outcome, ReceiveError<S::Error>> {
     let system = System::ask(server)?;
-    let mut start = first(server, options, &system)?;
+    let (mut start, mut decoder) = first(server, options, &system, memory, notice)?;
     loop {
         let segments = Segments::new(&options.dir, system.fmt.segment_size, options.compression);
         keep_history(server, &segments, start.timeline)?;
@@ -287,7 +346,14 @@ pub fn receive<S: Walsender>(
             Some(next) => Some(next),
             None => {
                 let mut receiver = Receiver::new(segments, system.fmt, start, options.on_damage);
+                if let Some(decoder) = decoder.take() {
+                    receiver.continue_from(decoder);
+                }
+                if memory.is_damaged {
+                    receiver.set_damaged();
+                }
                 let result = stream(server, &mut receiver, options, stop, notice);
+                *memory = Memory { is_damaged: receiver.is_damaged(), written: Some((start.timeline, receiver.written())) };
                 // Whatever happened, what has been written is to be found again.
                 let closed = receiver.close();
                 let ended = result?;
@@ -308,9 +374,25 @@ pub fn receive<S: Walsender>(
 }
 
 /// Where to start: behind the WAL in the directory; else where the slot is; else where the server is, from the start of that segment.
-fn first<S: Walsender>(server: &mut S, options: &Options, system: &System) -> Result<Start, ReceiveError<S::Error>> {
+/// With the decoder that has seen the segments before, where there are some.
+fn first<S: Walsender>(
+    server: &mut S,
+    options: &Options,
+    system: &System,
+    memory: &mut Memory,
+    notice: &mut dyn FnMut(Notice<'_>),
+) -> Result<(Start, Option<Decoder>), ReceiveError<S::Error>> {
     let size = system.fmt.segment_size;
-    let segment_start = |lsn: Lsn| Lsn(lsn.0 - lsn.segment_offset(size));
+    let at_segment = |timeline, lsn: Lsn| Start { timeline, lsn: Lsn(lsn.0 - lsn.segment_offset(size)), previous: None };
+    // Before 15, a walsender does not say where a slot is.
+    let slot = match &options.slot {
+        Some(slot) if system.fmt.since(15) => {
+            let row = one_row(server, &Command::ReadReplicationSlot(slot))?;
+            let value = |at: usize| row.get(at).cloned().flatten();
+            value(1).and_then(|lsn| lsn.parse().ok()).zip(value(2).and_then(|tli| tli.parse().ok()).map(TimelineId))
+        }
+        _ => None,
+    };
     if let Some(newest) = Newest::find(&options.dir, size)? {
         let timeline = newest.segment.timeline;
         if timeline > system.timeline {
@@ -321,20 +403,53 @@ fn first<S: Walsender>(server: &mut S, options: &Options, system: &System) -> Re
         {
             return Err(ReceiveError::System { expected, found: system.identifier });
         }
-        return Ok(Start { timeline, lsn: newest.next, previous: newest.previous });
-    }
-    if let Some(start) = options.start {
-        return Ok(Start { lsn: segment_start(start.lsn), ..start });
-    }
-    // Before 15, a walsender does not say where a slot is.
-    if let (Some(slot), true) = (&options.slot, system.fmt.since(15)) {
-        let row = one_row(server, &Command::ReadReplicationSlot(slot))?;
-        let value = |at: usize| row.get(at).cloned().flatten();
-        if let (Some(lsn), Some(timeline)) = (value(1).and_then(|lsn| lsn.parse().ok()), value(2).and_then(|tli| tli.parse().ok())) {
-            return Ok(Start { timeline: TimelineId(timeline), lsn: segment_start(lsn), previous: None });
+        let start = match options.compression {
+            Compression::None => Start { timeline, lsn: newest.next, previous: newest.previous },
+            // What is compressed is written from the start of a segment only.
+            _ => at_segment(timeline, newest.next),
+        };
+        if timeline < system.timeline {
+            check_history(server, system, &start)?;
         }
+        // Whatever has not been acknowledged as flushed yet is going to be, so it is looked at.
+        let checked = newest.check(&options.dir, system.fmt, slot.map(|(lsn, _)| lsn));
+        if let Some(problem) = checked.damage {
+            if options.on_damage == OnDamage::Stop {
+                return Err(ReceiveError::DamagedFile(problem));
+            }
+            if !std::mem::replace(&mut memory.is_damaged, true) {
+                notice(Notice::DamagedFile(&problem));
+            }
+        }
+        // And it has been acknowledged only if it is on disk, which a process that was killed may have left to be done.
+        newest.sync(&options.dir)?;
+        let decoder = checked.decoder.filter(|_| checked.next == start.lsn && start.previous.is_none());
+        return Ok((start, decoder));
     }
-    Ok(Start { timeline: system.timeline, lsn: segment_start(system.flushed), previous: None })
+    // The files have been taken away, and what follows them is wanted.
+    if let Some((timeline, written)) = memory.written {
+        return Ok((at_segment(timeline, written), None));
+    }
+    if let Some((lsn, timeline)) = slot {
+        return Ok((at_segment(timeline, lsn), None));
+    }
+    let start = at_segment(system.timeline, system.flushed);
+    if let (Some(slot), false) = (&options.slot, system.fmt.since(15)) {
+        notice(Notice::SlotUnknown { slot, start: start.lsn });
+    }
+    Ok((start, None))
+}
+
+/// The WAL in the directory, on a timeline before the server's, must be what the server's goes on behind.
+fn check_history<S: Walsender>(server: &mut S, system: &System, start: &Start) -> Result<(), ReceiveError<S::Error>> {
+    let content = history(server, system.timeline)?;
+    // One that cannot be read is the server's to refuse.
+    let Ok(history) = History::parse(system.timeline, &content) else { return Ok(()) };
+    let switch = history.switch_point(start.timeline);
+    if switch.is_some_and(|switch| start.lsn <= switch) {
+        return Ok(());
+    }
+    Err(ReceiveError::Diverged { timeline: start.timeline, directory: start.lsn, server: system.timeline, switch })
 }
 
 /// Has the history file of `timeline` in the directory; the first one has none.
@@ -342,12 +457,19 @@ fn keep_history<S: Walsender>(server: &mut S, segments: &Segments, timeline: Tim
     if timeline.0 <= 1 || segments.has_history(timeline) {
         return Ok(());
     }
+    let content = history(server, timeline)?;
+    Ok(segments.write_history(timeline, &content)?)
+}
+
+/// The content of the history file of `timeline`.
+fn history<S: Walsender>(server: &mut S, timeline: TimelineId) -> Result<Vec<u8>, ReceiveError<S::Error>> {
     let command = Command::TimelineHistory(timeline);
     let rows = server.rows(&command).map_err(ReceiveError::Server)?;
-    match rows.into_iter().next().and_then(|row| row.into_iter().nth(1).flatten()) {
-        Some(content) => Ok(segments.write_history(timeline, &content)?),
-        None => Err(ReceiveError::Answer { command: command.to_string(), expected: "the content of a file", found: "nothing".to_owned() }),
-    }
+    rows.into_iter().next().and_then(|row| row.into_iter().nth(1).flatten()).ok_or_else(|| ReceiveError::Answer {
+        command: command.to_string(),
+        expected: "the content of a file",
+        found: "nothing".to_owned(),
+    })
 }
 
 /// Why a stream ended.
@@ -368,50 +490,97 @@ fn stream<S: Walsender>(
     // Who names no slot and does not wait for the disk must not look like a synchronous standby.
     let reports_flush = options.slot.is_some() || options.synchronous;
     let mut due = Instant::now() + options.status_interval;
+    let mut silence = Silence::new(options.timeout);
+    // What was received before may be all that there is, and commits wait for it.
+    report(server, receiver, reports_flush, false)?;
     loop {
         if stop.load(Ordering::Relaxed) {
             receiver.sync()?;
-            report(server, receiver, reports_flush)?;
+            report(server, receiver, reports_flush, false)?;
             return end(server, Ended::Stopped);
         }
+        // An end that lies before the start has been reached, whether anything comes or not.
+        if options.end.is_some_and(|end| receiver.written() > end) {
+            receiver.sync()?;
+            report(server, receiver, reports_flush, false)?;
+            return end(server, Ended::Reached(receiver.written()));
+        }
         let mut wants_report = false;
-        match server.next(due).map_err(ReceiveError::Server)? {
-            Event::Message(bytes) => match FromWalSender::read(bytes).map_err(ReceiveError::Message)? {
-                FromWalSender::XLogData(wal) => {
-                    let server_end = wal.server_end;
-                    receiver.take(&wal)?;
-                    receiver.damage().iter().for_each(|error| notice(Notice::Damage(error)));
-                    notice(Notice::Written { written: receiver.written(), server_end });
-                    if options.synchronous {
-                        receiver.sync()?;
-                        wants_report = true;
+        let event = server.next(silence.until().map_or(due, |until| until.min(due))).map_err(ReceiveError::Server)?;
+        // After the wait, and before a disk that may take long.
+        let now = Instant::now();
+        let sign = match event {
+            Event::Message(bytes) => {
+                silence.broken(now);
+                match FromWalSender::read(bytes).map_err(ReceiveError::Message)? {
+                    FromWalSender::XLogData(wal) => {
+                        let server_end = wal.server_end;
+                        let taken = receiver.take(&wal);
+                        receiver.damage().iter().for_each(|error| notice(Notice::Damage(error)));
+                        taken?;
+                        notice(Notice::Written { written: receiver.written(), server_end });
+                        if options.synchronous {
+                            receiver.sync()?;
+                            wants_report = true;
+                        }
+                    }
+                    FromWalSender::Keepalive(keepalive) => {
+                        notice(Notice::Written { written: receiver.written(), server_end: keepalive.server_end });
+                        wants_report = keepalive.wants_reply;
                     }
                 }
-                FromWalSender::Keepalive(keepalive) => {
-                    notice(Notice::Written { written: receiver.written(), server_end: keepalive.server_end });
-                    wants_report = keepalive.wants_reply;
-                }
-            },
-            Event::Nothing => {}
+                false
+            }
+            Event::Nothing => silence.lasts(now).map_err(ReceiveError::Silent)?,
             Event::End => {
                 receiver.sync()?;
                 let next = server.end().map_err(ReceiveError::Server)?;
                 return Ok(Ended::ByServer(next));
             }
-        }
-        if options.end.is_some_and(|end| receiver.written() > end) {
-            receiver.sync()?;
-            report(server, receiver, reports_flush)?;
-            return end(server, Ended::Reached(receiver.written()));
-        }
-        if wants_report || Instant::now() >= due {
+        };
+        if wants_report || sign || now >= due {
             // A server that shuts down waits until all it sent is on disk here.
             if reports_flush && !receiver.is_synced() {
                 receiver.sync()?;
             }
-            report(server, receiver, reports_flush)?;
+            report(server, receiver, reports_flush, sign)?;
             due = Instant::now() + options.status_interval;
         }
+    }
+}
+
+/// How long nothing has come. C: the timeouts in `WalReceiverMain`.
+struct Silence {
+    limit: Option<Duration>,
+    since: Instant,
+    /// The server has been asked for a sign of life.
+    asked: bool,
+}
+
+impl Silence {
+    fn new(limit: Option<Duration>) -> Silence {
+        Silence { limit, since: Instant::now(), asked: false }
+    }
+
+    /// Something has come.
+    fn broken(&mut self, now: Instant) {
+        (self.since, self.asked) = (now, false);
+    }
+
+    /// When something is to be done about it.
+    fn until(&self) -> Option<Instant> {
+        self.limit.map(|limit| self.since + if self.asked { limit } else { limit / 2 })
+    }
+
+    /// Nothing has come until now. Whether the server is to be asked for a sign of life; an error with the limit: it is over.
+    fn lasts(&mut self, now: Instant) -> Result<bool, Duration> {
+        let Some((limit, until)) = self.limit.zip(self.until()).filter(|&(_, until)| now >= until) else { return Ok(false) };
+        if self.asked && now >= until {
+            return Err(limit);
+        }
+        // However late this is: the server gets as long again to answer.
+        (self.since, self.asked) = (now - limit / 2, true);
+        Ok(true)
     }
 }
 
@@ -422,9 +591,10 @@ fn end<S: Walsender>(server: &mut S, ended: Ended) -> Result<Ended, ReceiveError
 }
 
 /// Tells the server how far this is.
-fn report<S: Walsender>(server: &mut S, receiver: &Receiver, reports_flush: bool) -> Result<(), ReceiveError<S::Error>> {
-    let status = receiver.status(now(), false);
-    let flush = if reports_flush { status.flush } else { Lsn::INVALID };
+fn report<S: Walsender>(server: &mut S, receiver: &Receiver, reports_flush: bool, wants_reply: bool) -> Result<(), ReceiveError<S::Error>> {
+    let status = receiver.status(now(), wants_reply);
+    // Behind damage, nothing is said about the disk: the slot stays, commits wait, and yet the server can be shut down.
+    let flush = if reports_flush && !receiver.is_damaged() { status.flush } else { Lsn::INVALID };
     send_status(server, StandbyStatus { flush, ..status })
 }
 
@@ -598,14 +768,14 @@ mod tests {
             slot: None,
             synchronous: false,
             status_interval: Duration::from_secs(10),
-            start: None,
             end: None,
             on_damage: OnDamage::Stop,
+            timeout: None,
         }
     }
 
     fn run(server: &mut Fake, options: &Options) -> Result<Outcome, ReceiveError<Unknown>> {
-        receive(server, options, &AtomicBool::new(false), &mut |_| {})
+        receive(server, options, &mut Memory::default(), &AtomicBool::new(false), &mut |_| {})
     }
 
     #[test]
@@ -668,7 +838,7 @@ mod tests {
         let dir = tempfile::tempdir().unwrap();
         let stop = AtomicBool::new(false);
         let mut written = Lsn::INVALID;
-        let outcome = receive(&mut server, &options(dir.path()), &stop, &mut |notice| {
+        let outcome = receive(&mut server, &options(dir.path()), &mut Memory::default(), &stop, &mut |notice| {
             if let Notice::Written { written: now, .. } = notice {
                 written = now;
                 stop.store(true, Ordering::Relaxed);

@@ -3,7 +3,7 @@
 use std::fmt;
 
 use pgwal::types::TimestampTz;
-use pgwal::{Decoder, Lsn, TimelineId, WalFormat};
+use pgwal::{Decoder, Location, Lsn, SegmentName, TimelineId, WalFormat};
 
 use crate::message::{StandbyStatus, XLogData};
 use crate::segments::{FileError, Segments};
@@ -108,6 +108,21 @@ impl Receiver {
         Receiver { segments, fmt, timeline, on_damage, decoder, written, synced, verified, damage, is_damaged: false }
     }
 
+    /// Goes on with a decoder that has seen the WAL before: so a record that begins there is verified, too.
+    pub fn continue_from(&mut self, decoder: Decoder) {
+        self.decoder = Some(decoder);
+    }
+
+    /// There is damage before this: nothing is acknowledged as flushed.
+    pub fn set_damaged(&mut self) {
+        self.is_damaged = true;
+    }
+
+    /// Whether there has been damage.
+    pub fn is_damaged(&self) -> bool {
+        self.is_damaged
+    }
+
     /// Verifies and writes what came, which must follow what came before.
     ///
     /// # Errors
@@ -145,9 +160,9 @@ impl Receiver {
             self.decoder = Some(Decoder::strict_at(self.written, self.fmt));
         }
         let Some(decoder) = &mut self.decoder else { return Ok(()) };
-        decoder.feed(data);
+        let mut rest = data;
         let result = loop {
-            match decoder.next_record() {
+            match decoder.next_in(&mut rest) {
                 Ok(Some(raw)) => {
                     if let Err(error) = raw.decode() {
                         break Err(error);
@@ -160,10 +175,13 @@ impl Receiver {
                 Err(error) => break Err(error),
             }
         };
-        if result.is_err() {
+        result.map_err(|error| {
             self.decoder = None;
-        }
-        result
+            // Without a page header, the decoder does not know the timeline.
+            let location = error.location();
+            let segment = SegmentName { timeline: self.timeline, ..location.segment };
+            if location.segment.timeline.0 > 0 { error } else { pgwal::Error::new(error.kind().clone(), Location { segment, ..location }) }
+        })
     }
 
     /// Puts on disk what has been written.

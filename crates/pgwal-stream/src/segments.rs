@@ -8,7 +8,7 @@ use std::path::{Path, PathBuf};
 
 use pgwal::history;
 use pgwal::source::Wal;
-use pgwal::{Decoder, Lsn, SegmentName, TimelineId};
+use pgwal::{Decoder, Lsn, Segment, SegmentName, TimelineId, WalFormat};
 
 use crate::compress::{Compression, Sink};
 
@@ -92,7 +92,9 @@ impl Segments {
                     self.open.insert(Open::new(&self.dir, name, lsn, self.segment_size, self.compression)?)
                 }
             };
-            open.sink.write_all(here).map_err(failed("write", &open.path))?;
+            if let Err(error) = open.sink.write_all(here) {
+                return Err(self.failed_to("write", error));
+            }
             (lsn, data) = (lsn + len as u64, rest);
             open.position = lsn;
             if lsn == end {
@@ -109,10 +111,22 @@ impl Segments {
     /// The system cannot.
     pub fn sync(&mut self) -> Result<(), FileError> {
         if let Some(open) = self.open.as_mut().filter(|open| open.synced < open.position) {
-            open.sink.sync().map_err(failed("sync", &open.path))?;
+            if let Err(error) = open.sink.sync() {
+                return Err(self.failed_to("sync", error));
+            }
             open.synced = open.position;
         }
         Ok(())
+    }
+
+    /// What was written stays, unless it is compressed: then the segment begins again, and what compresses it is not to be trusted any
+    /// more.
+    fn failed_to(&mut self, doing: &'static str, error: io::Error) -> FileError {
+        let path = self.open.as_ref().map(|open| open.path.clone()).unwrap_or_default();
+        if self.compression != Compression::None {
+            self.open = None;
+        }
+        FileError { path, doing, error }
     }
 
     /// Leaves the segment that is open as it is, `.partial`, on disk.
@@ -153,7 +167,7 @@ impl Segments {
         let path = self.dir.join(history::file_name(timeline));
         let temporary = self.dir.join(format!("{}.tmp", history::file_name(timeline)));
         let write = |mut file: File| file.write_all(content).and_then(|()| file.sync_all());
-        private().create(true).truncate(true).open(&temporary).and_then(write).map_err(failed("write", &temporary))?;
+        create().truncate(true).open(&temporary).and_then(write).map_err(failed("write", &temporary))?;
         fs::rename(&temporary, &path).map_err(failed("rename", &temporary))?;
         sync_directory(&self.dir)
     }
@@ -169,7 +183,7 @@ impl Open {
             let error = io::Error::new(io::ErrorKind::InvalidInput, "a compressed segment can only be written from its start");
             return Err(FileError { path, doing: "open", error });
         }
-        let mut file = private().create(true).truncate(packed).open(&path).map_err(failed("open", &path))?;
+        let mut file = create().truncate(packed).open(&path).map_err(failed("open", &path))?;
         if !packed {
             // The room is taken before there is WAL to lose; what is behind its end reads as zeroes, as in the server's own files.
             reserve(&file, u64::from(segment_size)).map_err(failed("reserve room for", &path))?;
@@ -182,12 +196,12 @@ impl Open {
     }
 }
 
-/// Opens files for writing that nobody else may read, as the server's own are.
-fn private() -> OpenOptions {
+/// How files are opened: to be written, and read by nobody else, as WAL has what the tables have. C: `pg_file_create_mode`.
+fn create() -> OpenOptions {
     let mut options = OpenOptions::new();
+    options.write(true).create(true);
     #[cfg(unix)]
     std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
-    options.write(true);
     options
 }
 
@@ -204,7 +218,7 @@ fn reserve(file: &File, len: u64) -> io::Result<()> {
 
 /// Has the names in a directory on disk.
 pub(crate) fn sync_directory(dir: &Path) -> Result<(), FileError> {
-    File::open(dir).and_then(|dir| dir.sync_all()).map_err(failed("sync", dir))
+    File::open(dir).map_err(failed("open", dir))?.sync_all().map_err(failed("sync", dir))
 }
 
 /// How far the WAL in a directory goes.
@@ -217,8 +231,21 @@ pub struct Newest {
     pub next: Lsn,
     /// Start of the record before: the one at `next` links to it.
     pub previous: Option<Lsn>,
-    /// Cluster that the segment is of; `None`: it does not say.
+    /// Cluster that the WAL is of, as the newest segment says that says it.
     pub system_identifier: Option<u64>,
+    /// The newest segment is whole.
+    pub is_whole: bool,
+}
+
+/// What a look at whole segments has shown, see [`Newest::check`].
+#[derive(Debug)]
+pub struct Checked {
+    /// What has seen them; `None`: there are none, or the last one is damaged.
+    pub decoder: Option<Decoder>,
+    /// Behind the last of them.
+    pub next: Lsn,
+    /// The first damage.
+    pub damage: Option<String>,
 }
 
 impl Newest {
@@ -228,37 +255,94 @@ impl Newest {
     /// # Errors
     /// The directory or the segment cannot be read.
     pub fn find(dir: &Path, segment_size: u32) -> Result<Option<Newest>, FileError> {
-        let mut newest: Option<(u64, TimelineId, bool, PathBuf, SegmentName)> = None;
+        let mut files = Vec::new();
         for entry in fs::read_dir(dir).map_err(failed("read", dir))? {
             let path = entry.map_err(failed("read", dir))?.path();
-            let Some((name, is_whole)) = path.file_name().and_then(|name| segment(name.to_str()?)) else { continue };
-            let rank = (name.number(segment_size), name.timeline, is_whole);
-            if newest.as_ref().is_none_or(|(number, timeline, whole, ..)| rank > (*number, *timeline, *whole)) {
-                newest = Some((rank.0, rank.1, rank.2, path, name));
+            let Some((name, is_whole, is_packed)) = path.file_name().and_then(|name| segment(name.to_str()?)) else { continue };
+            files.push(((name.number(segment_size), name.timeline, is_whole, !is_packed), name, path));
+        }
+        files.sort_unstable_by_key(|file| std::cmp::Reverse(file.0));
+        let Some(((.., is_whole, is_plain), segment, path)) = files.first() else { return Ok(None) };
+        let (segment, is_whole, start) = (*segment, *is_whole, segment.start(segment_size));
+        // One that has just begun, or that is compressed and not whole, may not say it.
+        let system_identifier = files.iter().take(3).find_map(|(.., path)| Wal::open(&[path], None).ok()?.system_identifier());
+        let (next, previous) = match (is_whole, is_plain) {
+            (true, _) => (start + u64::from(segment_size), None),
+            (false, true) => match last_record(path, start, start + u64::from(segment_size)).map_err(failed("read", path))? {
+                Some((previous, next)) => (next, Some(previous)),
+                None => (start, None),
+            },
+            (false, false) => (start, None),
+        };
+        Ok(Some(Newest { segment, next, previous, system_identifier, is_whole }))
+    }
+
+    /// Puts on disk what another process may have left off doing: the newest segment, and the names in `dir`.
+    ///
+    /// # Errors
+    /// The system cannot.
+    pub fn sync(&self, dir: &Path) -> Result<(), FileError> {
+        for suffix in ["", ".gz", ".lz4", ".zst"] {
+            for partial in ["", PARTIAL] {
+                let path = dir.join(format!("{}{suffix}{partial}", self.segment));
+                match File::open(&path) {
+                    Ok(file) => file.sync_all().map_err(failed("sync", &path))?,
+                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
+                    Err(error) => return Err(FileError { path, doing: "open", error }),
+                }
             }
         }
-        let Some((_, _, is_whole, path, segment)) = newest else { return Ok(None) };
-        let start = segment.start(segment_size);
-        let system_identifier = Wal::open(&[&path], None).ok().and_then(|wal| wal.system_identifier());
-        let found = |next, previous| Ok(Some(Newest { segment, next, previous, system_identifier }));
-        if is_whole {
-            return found(start + u64::from(segment_size), None);
+        sync_directory(dir)
+    }
+
+    /// Decodes the whole segments in `dir` on the newest one's timeline: the last one, and those from the one with `from` on.
+    pub fn check(&self, dir: &Path, fmt: WalFormat, from: Option<Lsn>) -> Checked {
+        let size = fmt.segment_size;
+        let end = self.segment.number(size) + u64::from(self.is_whole);
+        // And the one before, which may have the start of a record.
+        let first = from.map_or(u64::MAX, |lsn| lsn.segment_number(size)).min(end.saturating_sub(1)).saturating_sub(1);
+        let next = SegmentName::new(self.segment.timeline, end, size).start(size);
+        let mut checked = Checked { decoder: None, next, damage: None };
+        for number in first..end {
+            let name = SegmentName::new(self.segment.timeline, number, size);
+            let files = ["", ".gz", ".lz4", ".zst"].map(|suffix| dir.join(format!("{name}{suffix}")));
+            let Some(path) = files.iter().find(|path| path.exists()) else {
+                checked.decoder = None;
+                continue;
+            };
+            let start = Decoder::strict_at(name.start(size), fmt);
+            match decode(path, fmt, checked.decoder.take().unwrap_or(start)) {
+                Ok(decoder) => checked.decoder = Some(decoder),
+                Err(problem) => checked.damage = checked.damage.or(Some(problem)),
+            }
         }
-        match path.to_str().and_then(|path| path.strip_suffix(PARTIAL)).is_some_and(|path| path.ends_with(&segment.to_string())) {
-            true => last_record(&path, start, start + u64::from(segment_size)).map_err(failed("read", &path)).and_then(|last| match last {
-                Some((previous, next)) => found(next, Some(previous)),
-                None => found(start, None),
-            }),
-            false => found(start, None),
-        }
+        checked
     }
 }
 
-/// The segment that a file's name tells, and whether it is whole.
-fn segment(file: &str) -> Option<(SegmentName, bool)> {
+/// Decodes a whole segment; what is wrong with it.
+fn decode(path: &Path, fmt: WalFormat, mut decoder: Decoder) -> Result<Decoder, String> {
+    let segment = Segment::open(path).map_err(|error| error.to_string())?;
+    if segment.bytes().len() as u64 != u64::from(fmt.segment_size) {
+        return Err(format!("{}: {} bytes: expected {}", path.display(), segment.bytes().len(), fmt.segment_size));
+    }
+    for mut chunk in segment.bytes().chunks(1 << 17) {
+        loop {
+            match decoder.next_in(&mut chunk).and_then(|raw| raw.map(|raw| raw.decode().map(drop)).transpose()) {
+                Ok(Some(())) => {}
+                Ok(None) => break,
+                Err(error) => return Err(error.to_string()),
+            }
+        }
+    }
+    Ok(decoder)
+}
+
+/// The segment that a file's name tells, whether it is whole, and whether it is compressed.
+fn segment(file: &str) -> Option<(SegmentName, bool, bool)> {
     let (rest, is_whole) = file.strip_suffix(PARTIAL).map_or((file, true), |rest| (rest, false));
-    let name = [".gz", ".lz4", ".zst"].iter().find_map(|suffix| rest.strip_suffix(suffix)).unwrap_or(rest);
-    Some((name.parse().ok()?, is_whole))
+    let packed = [".gz", ".lz4", ".zst"].iter().find_map(|suffix| rest.strip_suffix(suffix));
+    Some((packed.unwrap_or(rest).parse().ok()?, is_whole, packed.is_some()))
 }
 
 /// Start and end of the last whole record of a segment from `start` to `end`, but for one that ends the segment.

@@ -67,6 +67,23 @@ pub fn in_chunks(mut decoder: Decoder, bytes: &[u8], sizes: impl IntoIterator<It
     Reading { records, stop: Ok(decoder.finish()) }
 }
 
+/// As [`in_chunks`], and what lies in a chunk is decoded there.
+pub fn inside_chunks(mut decoder: Decoder, mut bytes: &[u8], sizes: impl IntoIterator<Item = usize>) -> Reading {
+    let (mut records, mut sizes) = (Vec::new(), sizes.into_iter());
+    while !bytes.is_empty() {
+        let (mut chunk, rest) = bytes.split_at(sizes.next().unwrap_or(bytes.len()).min(bytes.len()));
+        loop {
+            match decoder.next_in(&mut chunk) {
+                Ok(Some(raw)) => records.push(Found::from(&raw)),
+                Ok(None) => break,
+                Err(error) => return Reading { records, stop: Err(error) },
+            }
+        }
+        bytes = rest;
+    }
+    Reading { records, stop: Ok(decoder.finish()) }
+}
+
 /// Reads `bytes` whole, from the start of a segment.
 pub fn whole(bytes: &[u8]) -> Reading {
     in_chunks(Decoder::new(), bytes, [])
@@ -144,6 +161,9 @@ pub fn every_way(wal: &Wal) -> Reading {
     same("chunks of 7", in_chunks(decoder(), bytes, iter::repeat(if bytes.len() <= 1_000_000 { 7 } else { 777 })));
     same("chunks of 8191", in_chunks(decoder(), bytes, iter::repeat(8191)));
     same("random chunks", in_chunks(decoder(), bytes, random_sizes(bytes.len() as u64, 20_000)));
+    same("in place", inside_chunks(decoder(), bytes, []));
+    same("in place, chunks of 8191", inside_chunks(decoder(), bytes, iter::repeat(8191)));
+    same("in place, random chunks", inside_chunks(decoder(), bytes, random_sizes(bytes.len() as u64 + 1, 20_000)));
     if wal.start().segment_offset(wal.format().segment_size) == 0 && bytes.len() >= 40 {
         same("the format from the header", whole(bytes));
     }

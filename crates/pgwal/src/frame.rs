@@ -762,6 +762,39 @@ impl Decoder {
         }
     }
 
+    /// The next record of what was fed and, behind it, `chunk`, which is to be empty before another one comes: as [`Decoder::feed`] and
+    /// [`Decoder::next_record`], but what lies in `chunk` is decoded there and not copied first.
+    ///
+    /// # Errors
+    /// As of [`Decoder::next_record`].
+    pub fn next_in<'a, 'c: 'a>(&'a mut self, chunk: &mut &'c [u8]) -> Result<Option<RawRecord<'a>>> {
+        let framer = match &mut self.framer {
+            Some(framer) if self.used == self.buffer.len() && self.done.is_none() => framer,
+            _ => {
+                let rest = std::mem::take(chunk);
+                if !rest.is_empty() {
+                    self.feed(rest);
+                }
+                return self.next_record();
+            }
+        };
+        let mut raw = RawRecord::vacant(framer.fmt);
+        match framer.step(chunk, &mut raw) {
+            Ok(Step::Record) => Ok(Some(raw)),
+            Ok(Step::NeedMore) => {
+                self.feed(std::mem::take(chunk));
+                Ok(None)
+            }
+            Err(error) => {
+                let end = framer.verdict(&error, chunk).filter(|_| !self.strict);
+                self.feed(std::mem::take(chunk));
+                self.done = Some(end.ok_or(error));
+                // Says it now, and again.
+                self.next_record()
+            }
+        }
+    }
+
     /// Where the WAL ended, once it has: zeroes or an old page followed.
     pub fn end(&self) -> Option<End> {
         self.done.as_ref().and_then(|done| done.as_ref().ok()).copied()

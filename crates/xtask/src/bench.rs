@@ -88,7 +88,8 @@ impl Opts {
     }
 }
 
-fn build() -> Result<PathBuf> {
+/// Builds pgwal as it is released; where it is.
+pub fn build() -> Result<PathBuf> {
     let cargo = std::env::var("CARGO").unwrap_or_else(|_| "cargo".to_owned());
     let built = Command::new(cargo).args(["build", "--release", "--quiet", "--package", "pgwal-cli"]).status()?;
     if !built.success() {

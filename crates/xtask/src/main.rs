@@ -1,6 +1,7 @@
 //! Tasks of the repository.
 
 mod bench;
+mod receive;
 
 use std::process::ExitCode;
 
@@ -16,11 +17,13 @@ struct Cli {
 #[derive(Subcommand)]
 enum Task {
     Bench(bench::Opts),
+    BenchReceive(receive::Opts),
 }
 
 fn main() -> ExitCode {
     let done = match Cli::parse().task {
         Task::Bench(opts) => opts.run(),
+        Task::BenchReceive(opts) => opts.run(),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -226,8 +226,7 @@ impl Opts {
         for signal in [SIGINT, SIGTERM] {
             signal_hook::flag::register(signal, Arc::clone(&stop))?;
         }
-        let mut connection = self.server.connect(&mut config, Mode::Replication)?;
-        connection.set_stop(Some(Arc::clone(&stop)));
+        let mut connection = self.server.connect_until(&mut config, Mode::Replication, &stop)?;
         let options = self.options(&config)?;
         let mut shown = Shown::new(self.progress, self.quiet);
         let summary = backup::take(&mut connection, &config, &options, &stop, &mut |notice| shown.take(notice));

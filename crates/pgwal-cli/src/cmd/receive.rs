@@ -12,12 +12,12 @@ use clap::{ArgGroup, Args, ValueEnum};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use pgwal::Lsn;
 use pgwal_stream::compress::Compression;
-use pgwal_stream::connection::{self, Mode};
+use pgwal_stream::connection::{self, Connection, Mode};
 use pgwal_stream::conninfo::Config;
-use pgwal_stream::receive::{self, Notice, Options, Outcome, ReceiveError};
+use pgwal_stream::receive::{self, Memory, Notice, Options, Outcome, ReceiveError};
 use pgwal_stream::receiver::OnDamage;
-use pgwal_stream::slots;
-use signal_hook::consts::{SIGINT, SIGTERM};
+use pgwal_stream::slots::{self, SlotError};
+use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
 
 use crate::server::ServerArgs;
 
@@ -60,6 +60,9 @@ pub struct Opts {
     /// Tell the server this often how far this is
     #[arg(short, long, value_name = "SECONDS", default_value_t = 10)]
     status_interval: u64,
+    /// Give up a server that says nothing for so long, and connect again; it is asked for a sign of life after half of it; 0: never
+    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    timeout: u64,
     /// Put everything on disk and acknowledge it as it comes: a server can wait for that with each commit
     #[arg(long)]
     synchronous: bool,
@@ -80,6 +83,9 @@ enum Damage {
     Warn,
 }
 
+/// Seconds that are as good as no limit, and that no clock overflows with.
+const FOREVER: u64 = 10 * 365 * 24 * 3600;
+
 /// Time until the next try, at first and at most.
 const WAIT: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
@@ -87,49 +93,61 @@ impl Opts {
     /// Runs the command.
     pub fn run(self, _out: &mut impl Write) -> Result<ExitCode, Box<dyn Error>> {
         let mut config = self.server.config()?;
+        let timeout = (self.timeout > 0).then(|| Duration::from_secs(self.timeout.min(FOREVER)));
+        // A server that stalls may do so before it has let us in.
+        config.connect_timeout = config.connect_timeout.or(timeout);
+        let Some(dir) = self.directory.clone() else {
+            let mut connection = self.server.connect(&mut config, Mode::Replication)?;
+            connection.set_limit(timeout);
+            self.change_slot(&mut connection, self.if_not_exists)?;
+            return Ok(ExitCode::SUCCESS);
+        };
+        if !dir.is_dir() {
+            return Err(format!("{}: not a directory", dir.display()).into());
+        }
         let stop = Arc::new(AtomicBool::new(false));
         for signal in [SIGINT, SIGTERM] {
             signal_hook::flag::register(signal, Arc::clone(&stop))?;
         }
-        if let Some(slot) = self.slot.as_deref().filter(|_| self.create_slot || self.drop_slot) {
-            self.change_slot(&mut config, slot)?;
-        }
-        let Some(dir) = self.directory.clone() else { return Ok(ExitCode::SUCCESS) };
-        if !dir.is_dir() {
-            return Err(format!("{}: not a directory", dir.display()).into());
-        }
+        // A limit on the size of files is an error like a full disk, and no reason to die.
+        signal_hook::flag::register(SIGXFSZ, Arc::default())?;
         let options = Options {
             dir,
             compression: self.compress,
             slot: self.slot.clone(),
             synchronous: self.synchronous,
-            status_interval: match self.status_interval {
-                0 => Duration::from_secs(365 * 24 * 3600),
-                seconds => Duration::from_secs(seconds),
-            },
-            start: None,
+            status_interval: Duration::from_secs(match self.status_interval {
+                0 => FOREVER,
+                seconds => seconds.min(FOREVER),
+            }),
             end: self.endpos,
             on_damage: match self.on_damage {
                 Damage::Stop => OnDamage::Stop,
                 Damage::Warn => OnDamage::Warn,
             },
+            timeout,
         };
+        let mut memory = Memory::default();
+        let mut slot = if self.create_slot { SlotState::Wanted } else { SlotState::Settled };
         let mut progress = Progress::new(self.quiet);
         let mut wait = WAIT.0;
         loop {
             let before = progress.written;
-            let result = receive(&self.server, &mut config, &options, &stop, &mut progress);
+            let result = self.receive(&mut config, &options, &mut memory, &mut slot, &stop, &mut progress);
             if progress.written > before {
                 wait = WAIT.0;
             }
             let error: Box<dyn Error> = match result {
                 Ok(Outcome::Stopped | Outcome::Reached(_)) => return Ok(ExitCode::SUCCESS),
-                _ if stop.load(Ordering::Relaxed) => return Ok(ExitCode::SUCCESS),
+                // Whoever is told to stop need not say that the connection broke, but that a file cannot be written.
+                Ok(Outcome::Ended) | Err(Failure { is_connection: true, .. }) if stop.load(Ordering::Relaxed) => {
+                    return Ok(ExitCode::SUCCESS);
+                }
                 Ok(Outcome::Ended) => "the server ended the stream".into(),
-                Err(Failure { error, is_final }) if is_final || self.no_loop => return Err(error),
+                Err(Failure { error, is_final: true, .. }) => return Err(error),
                 Err(Failure { error, .. }) => error,
             };
-            if self.no_loop {
+            if self.no_loop || stop.load(Ordering::Relaxed) {
                 return Err(error);
             }
             progress.say(&format!("{error}; trying again in {} s", wait.as_secs_f32()));
@@ -141,15 +159,53 @@ impl Opts {
         }
     }
 
-    /// Creates or drops the slot.
-    fn change_slot(&self, config: &mut Config, slot: &str) -> Result<(), Box<dyn Error>> {
-        let mut connection = self.server.connect(config, Mode::Replication)?;
-        match self.drop_slot {
-            true => slots::drop(&mut connection, slot, false, false).map(drop)?,
-            false => slots::create(&mut connection, slot, self.if_not_exists).map(drop)?,
+    /// Creates or drops the slot, as the options say.
+    fn change_slot(&self, connection: &mut Connection, may_exist: bool) -> Result<(), SlotError> {
+        match &self.slot {
+            Some(slot) if self.drop_slot => slots::drop(connection, slot, false, false).map(drop),
+            Some(slot) if self.create_slot => slots::create(connection, slot, may_exist).map(drop),
+            _ => Ok(()),
         }
-        Ok(())
     }
+
+    /// Connects and receives.
+    fn receive(
+        &self,
+        config: &mut Config,
+        options: &Options,
+        memory: &mut Memory,
+        slot: &mut SlotState,
+        stop: &Arc<AtomicBool>,
+        progress: &mut Progress,
+    ) -> Result<Outcome, Failure> {
+        let mut connection = self.server.connect_until(config, Mode::Replication, stop).map_err(|error| Failure {
+            is_final: !error.attempts.is_empty() && error.attempts.iter().all(|attempt| is_final(&attempt.error)),
+            error: error.into(),
+            is_connection: true,
+        })?;
+        connection.set_limit(options.timeout);
+        if *slot != SlotState::Settled {
+            let may_exist = self.if_not_exists || *slot == SlotState::Asked;
+            *slot = SlotState::Asked;
+            self.change_slot(&mut connection, may_exist).map_err(|error| match error {
+                SlotError::Server(error) => Failure::new(ReceiveError::Server(error), options),
+                error => Failure { error: error.into(), is_final: true, is_connection: false },
+            })?;
+            *slot = SlotState::Settled;
+        }
+        let received = receive::receive(&mut connection, options, memory, stop, &mut |notice| progress.take(notice));
+        received.map_err(|error| Failure::new(error, options))
+    }
+}
+
+/// What is known of the slot that is to be created.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum SlotState {
+    Wanted,
+    /// The server was told, and its answer may have been lost.
+    Asked,
+    /// It is there, or none is to be created.
+    Settled,
 }
 
 /// Why receiving ended.
@@ -157,41 +213,55 @@ struct Failure {
     error: Box<dyn Error>,
     /// To try again would change nothing.
     is_final: bool,
+    /// It is about the connection, and about nothing that came over it.
+    is_connection: bool,
 }
 
-/// Connects and receives.
-fn receive(
-    server: &ServerArgs,
-    config: &mut Config,
-    options: &Options,
-    stop: &AtomicBool,
-    progress: &mut Progress,
-) -> Result<Outcome, Failure> {
-    let mut connection = server.connect(config, Mode::Replication).map_err(|e| Failure { error: e.into(), is_final: false })?;
-    receive::receive(&mut connection, options, stop, &mut |notice| progress.take(notice)).map_err(|error| {
-        let is_final = match &error {
-            ReceiveError::Server(connection::Error::Server(error)) => is_final(&error.code),
-            // The disk may have room again, and the directory be writable.
-            ReceiveError::Server(_) | ReceiveError::File(_) => false,
-            _ => true,
-        };
-        let error = match &error {
-            ReceiveError::Server(connection::Error::Server(removed)) if removed.code == UNDEFINED_FILE => {
-                format!("{error}\nThe server does not have this WAL any more: there would be a gap. Take it from an archive, or start in an empty directory").into()
-            }
-            _ => error.into(),
-        };
-        Failure { error, is_final }
-    })
+impl Failure {
+    fn new(error: ReceiveError<connection::Error>, options: &Options) -> Failure {
+        Failure {
+            is_final: match &error {
+                ReceiveError::Server(error) => is_final(error),
+                ReceiveError::Silent(_) => false,
+                // The disk may have room again, and the directory be writable. But what could not be synced may be lost, though a second
+                // sync says nothing of it: the server does not go on after that, either.
+                ReceiveError::File(error) => error.doing == "sync",
+                _ => true,
+            },
+            is_connection: matches!(error, ReceiveError::Server(_) | ReceiveError::Silent(_)),
+            error: match (error, options.timeout) {
+                (ReceiveError::Server(connection::Error::Timeout), Some(limit)) => ReceiveError::<connection::Error>::Silent(limit).into(),
+                (ReceiveError::Server(connection::Error::Server(removed)), _) if removed.code == UNDEFINED_FILE => format!(
+                    "{removed}\nThe server does not have this WAL any more: there would be a gap. Take it from an archive, or start in an empty directory"
+                )
+                .into(),
+                (error @ ReceiveError::DamagedFile(_), _) => {
+                    format!("{error}\nIt is received again once this file and those behind it are moved away").into()
+                }
+                (error, _) => error.into(),
+            },
+        }
+    }
 }
 
 /// SQLSTATE of WAL that is asked for and not there any more.
 const UNDEFINED_FILE: &str = "58P01";
 
-/// Whether the server would say the same again, by SQLSTATE: WAL that it has removed, and commands and settings that are wrong; but not a
-/// slot that is still in use by a connection that broke, nor a server that starts or stops.
-fn is_final(code: &str) -> bool {
-    code == UNDEFINED_FILE || ["0A", "22", "28", "3D", "42"].iter().any(|class| code.starts_with(class))
+/// Whether the same would come again: what the server says of WAL that it has removed, and of commands, settings and users that are wrong,
+/// and what is wrong with the settings here; but not a slot that is still in use by a connection that broke, nor a server that starts or
+/// stops, nor a network that fails.
+fn is_final(error: &connection::Error) -> bool {
+    match error {
+        connection::Error::Server(error) => {
+            error.code == UNDEFINED_FILE || ["0A", "22", "28", "3D", "42"].iter().any(|class| error.code.starts_with(class))
+        }
+        connection::Error::Auth(_)
+        | connection::Error::Peer { .. }
+        | connection::Error::Tls(_)
+        | connection::Error::TlsFile { .. }
+        | connection::Error::TlsRefused => true,
+        _ => false,
+    }
 }
 
 /// What the user sees while it runs.
@@ -199,9 +269,12 @@ struct Progress {
     bar: Option<ProgressBar>,
     quiet: bool,
     written: Lsn,
-    started: Instant,
     received: u64,
     shown: Instant,
+    /// When the rate was last looked at, and what had been received then.
+    mark: (Instant, u64),
+    /// Bytes per second, of late.
+    rate: f64,
 }
 
 impl Progress {
@@ -213,7 +286,8 @@ impl Progress {
                 bar.set_style(style);
             }
         }
-        Progress { bar, quiet, written: Lsn::INVALID, started: Instant::now(), received: 0, shown: Instant::now() }
+        let now = Instant::now();
+        Progress { bar, quiet, written: Lsn::INVALID, received: 0, shown: now, mark: (now, 0), rate: 0.0 }
     }
 
     /// Prints a line, beside the progress.
@@ -239,13 +313,26 @@ impl Progress {
             Notice::Written { written, server_end } => {
                 self.received += written - self.written;
                 self.written = written;
-                let Some(bar) = self.bar.as_ref().filter(|_| self.shown.elapsed() > Duration::from_millis(200)) else { return };
-                self.shown = Instant::now();
-                let rate = self.received as f64 / self.started.elapsed().as_secs_f64().max(0.001);
-                let lag = HumanBytes(server_end - written);
-                bar.set_message(format!("{written}, {} received, {}/s, {lag} behind", HumanBytes(self.received), HumanBytes(rate as u64)));
+                let Some(bar) = &self.bar else { return };
+                let (now, lag) = (Instant::now(), server_end - written);
+                // What has caught up may be the last for long.
+                if lag > 0 && now - self.shown < Duration::from_millis(200) {
+                    return;
+                }
+                self.shown = now;
+                let (since, before) = self.mark;
+                if now - since >= Duration::from_secs(1) {
+                    self.rate = (self.received - before) as f64 / (now - since).as_secs_f64();
+                    self.mark = (now, self.received);
+                }
+                let (received, rate, lag) = (HumanBytes(self.received), HumanBytes(self.rate as u64), HumanBytes(lag));
+                bar.set_message(format!("{written}, {received} received, {rate}/s, {lag} behind"));
             }
             Notice::Damage(error) => self.say(&format!("the WAL that the server sent is damaged: {error}")),
+            Notice::DamagedFile(problem) => self.say(&format!("the WAL in the directory is damaged: {problem}")),
+            Notice::SlotUnknown { slot, start } => self.say(&format!(
+                "the server does not say where slot \"{slot}\" is, as it would from PostgreSQL 15 on: what the slot keeps from before {start} is not received"
+            )),
         }
     }
 }

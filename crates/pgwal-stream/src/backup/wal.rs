@@ -16,12 +16,16 @@ use crate::command::Command;
 use crate::compress::Compression;
 use crate::connection::{Connection, Mode};
 use crate::conninfo::Config;
-use crate::receive::{self, Notice, Outcome, System, Walsender, receive};
-use crate::receiver::{OnDamage, Start};
+use crate::receive::{self, Memory, Notice, Outcome, System, Walsender, receive};
+use crate::receiver::OnDamage;
 use crate::segments::{PARTIAL, failed, sync_directory};
 
 /// Where the WAL lies before it becomes an archive.
 const TEMPORARY_DIR: &str = "pg_wal.tmp";
+/// How often the server is told how far this is.
+const STATUS_INTERVAL: Duration = Duration::from_secs(10);
+/// A server that says nothing for so long is given up. C: `wal_receiver_timeout`, as it is unless set.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What the two connections know of each other.
 #[derive(Clone, Debug)]
@@ -103,15 +107,17 @@ impl<'a> Streamer<'a> {
             compression: Compression::None,
             slot,
             synchronous: false,
-            status_interval: Duration::from_secs(10),
-            start: Some(Start { timeline: start.timeline, lsn: start.lsn, previous: None }),
+            status_interval: STATUS_INTERVAL,
             end: None,
             on_damage: OnDamage::Stop,
+            timeout: Some(TIMEOUT),
         };
         let run = {
             let (progress, stop) = (progress.clone(), Arc::clone(&stop));
             move || {
-                let result = run(&mut connection, &options, &progress, &stop);
+                // As if the WAL before the backup had been here.
+                let memory = Memory { written: Some((start.timeline, start.lsn)), ..Memory::default() };
+                let result = run(&mut connection, &options, memory, &progress, &stop);
                 progress.0.failed.store(result.is_err(), Ordering::Relaxed);
                 result
             }
@@ -152,8 +158,14 @@ fn connect(config: &Config, stop: &Arc<AtomicBool>) -> Result<Connection, Backup
 }
 
 /// What the thread does.
-fn run(connection: &mut Connection, options: &receive::Options, progress: &Progress, stop: &AtomicBool) -> Result<(), BackupError> {
-    let outcome = receive(connection, options, stop, &mut |notice| {
+fn run(
+    connection: &mut Connection,
+    options: &receive::Options,
+    mut memory: Memory,
+    progress: &Progress,
+    stop: &AtomicBool,
+) -> Result<(), BackupError> {
+    let outcome = receive(connection, options, &mut memory, stop, &mut |notice| {
         if let Notice::Written { written: Lsn(written), .. } = notice {
             progress.0.written.store(written, Ordering::SeqCst);
             if progress.is_complete() {

@@ -46,6 +46,7 @@ pub struct Connection {
     parameters: BTreeMap<String, String>,
     notices: Vec<ServerError>,
     stop: Option<Arc<AtomicBool>>,
+    limit: Option<Duration>,
     address: Address,
     /// Process id and secret of the server's process, for canceling.
     key: Option<(i32, i32)>,
@@ -161,6 +162,11 @@ impl Connection {
         self.stop = stop;
     }
 
+    /// Gives commands so long to be answered, and messages to be sent: [`Error::Timeout`] after that. `None`: as long as it takes.
+    pub fn set_limit(&mut self, limit: Option<Duration>) {
+        self.limit = limit;
+    }
+
     /// A parameter that the server reports: `server_version`, `in_hot_standby`, … Manual: ParameterStatus.
     pub fn parameter(&self, name: &str) -> Option<&str> {
         self.parameters.get(name).map(String::as_str)
@@ -197,7 +203,7 @@ impl Connection {
     /// [`Error::Server`] where the server refuses; the connection can be used again unless that is fatal.
     pub fn query(&mut self, sql: &str) -> Result<Vec<ResultSet>> {
         let stop = self.stop.clone();
-        self.query_waiting(sql, Wait { until: None, stop: stop.as_deref() })
+        self.query_waiting(sql, Wait { until: self.until(), stop: stop.as_deref() })
     }
 
     fn query_waiting(&mut self, sql: &str, wait: Wait<'_>) -> Result<Vec<ResultSet>> {
@@ -226,7 +232,7 @@ impl Connection {
 
     fn copy(&mut self, command: &str) -> Result<CopyStart> {
         let stop = self.stop.clone();
-        let wait = Wait { until: None, stop: stop.as_deref() };
+        let wait = Wait { until: self.until(), stop: stop.as_deref() };
         self.send_query(command, wait)?;
         self.results(wait)
     }
@@ -288,7 +294,8 @@ impl Connection {
         self.out.push(b'd');
         self.out.extend_from_slice(&len.to_be_bytes());
         self.out.extend_from_slice(data);
-        self.send(Wait::default())
+        let stop = self.stop.clone();
+        self.send(Wait { until: self.until(), stop: stop.as_deref() })
     }
 
     /// Sends CopyDone: no more data comes from us. The server may still send some, up to its own CopyDone.
@@ -361,10 +368,16 @@ impl Connection {
             parameters: BTreeMap::new(),
             notices: Vec::new(),
             stop,
+            limit: None,
             address,
             key: None,
             out: Vec::new(),
         }
+    }
+
+    /// When what begins now has taken too long.
+    fn until(&self) -> Option<Instant> {
+        self.limit.and_then(|limit| Instant::now().checked_add(limit))
     }
 
     /// The next message that is not for the connection itself.

@@ -1,0 +1,170 @@
+//! Damage on its way, and in the directory.
+
+use super::proxy::Proxy;
+use super::*;
+
+/// What [`work`] writes into each row.
+const ROW: &[u8] = b"xxxxxxxxxxxxxxxx";
+
+fn slot(server: &Server) -> String {
+    server.sql("SELECT restart_lsn FROM pg_replication_slots").unwrap()
+}
+
+#[test]
+fn damage_on_its_way_stops_it_with_the_place_or_is_never_acknowledged() {
+    let Some((_, server)) = server("receive, damage", "wal_sender_timeout = 5s") else { return };
+    server.sql("CREATE TABLE t (i int, x text)").unwrap();
+    let proxy = Proxy::new(&server);
+    let dir = TempDir::new().unwrap();
+    let args =
+        |on_damage| ["-S", "s", "--create-slot", "--if-not-exists", "--status-interval=1", "--synchronous", "--on-damage", on_damage];
+    let before = |lsn: &str, place: &str| server.sql(&format!("SELECT '{lsn}'::pg_lsn <= '{place}'::pg_lsn")).unwrap() == "t";
+
+    let running = Running::start(receive_from(&proxy.conninfo(), dir.path(), args("stop")));
+    wait_until("the receiver", || caught_up(&server));
+    proxy.flip(ROW);
+    work(&server, 5000);
+    let (status, said) = running.end();
+    assert_eq!(status, Some(1), "{said}");
+    let place = said.lines().find_map(|line| line.strip_prefix("pgwal: the WAL that the server sent is damaged: ")).unwrap();
+    // 000000010000000000000006:0x1ed28 (0/0061ED28): xl_crc: …
+    let lsn = place.split(['(', ')']).nth(1).unwrap();
+    assert!(place.starts_with("00000001") && place.contains("xl_crc"), "{place}");
+    assert!(before(&slot(&server), lsn), "{} is acknowledged, and {place}", slot(&server));
+    verified(dir.path());
+
+    // Without the damage it goes on; then there is some that is written.
+    let running = Running::start(receive_from(&proxy.conninfo(), dir.path(), args("warn")));
+    wait_until("the receiver", || caught_up(&server));
+    assert!(before(lsn, &slot(&server)), "{}", running.said());
+    proxy.flip(ROW);
+    work(&server, 5000);
+    running.wait_for("the WAL that the server sent is damaged: ");
+    let said = running.said();
+    let lsn = said.lines().last().unwrap().split(['(', ')']).nth(1).unwrap();
+    let end = server.sql("SELECT pg_walfile_name(pg_switch_wal())").unwrap();
+    wait_until("the segment with the damage", || dir.path().join(&end).exists());
+    work(&server, 5000);
+    wait_until("the receiver", || caught_up(&server));
+    assert!(before(&slot(&server), lsn), "{} is acknowledged: {said}", slot(&server));
+    // Also not on the next connection,
+    server.sql("SELECT pg_terminate_backend(pid) FROM pg_stat_replication").unwrap();
+    running.wait_for("trying again in ");
+    work(&server, 10);
+    wait_until("the receiver", || caught_up(&server));
+    assert!(before(&slot(&server), lsn), "{} is acknowledged: {said}", slot(&server));
+    assert_eq!(running.said().matches("damaged: ").count(), 1, "{}", running.said());
+    let (status, said) = running.stop_by("-INT");
+    assert_eq!(status, Some(0), "{said}");
+
+    // nor by the next process, which finds it in the directory.
+    let running = Running::start(receive_from(&proxy.conninfo(), dir.path(), args("warn")));
+    running.wait_for("the WAL in the directory is damaged: ");
+    wait_until("the receiver", || caught_up(&server));
+    assert!(before(&slot(&server), lsn), "{} is acknowledged", slot(&server));
+    // And it does not keep the server from stopping.
+    server.control("stop").unwrap();
+    server.control("start").unwrap();
+    assert_eq!(running.stop_by("-INT").0, Some(0));
+    let (status, said) = Running::start(receive_from(&proxy.conninfo(), dir.path(), args("stop"))).end();
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains("the WAL in the directory is damaged: ") && said.contains(lsn), "{said}");
+
+    // Moved away, it is received again.
+    let name = said.split("is damaged: ").nth(1).unwrap().get(..24).unwrap().to_owned();
+    for entry in fs::read_dir(dir.path()).unwrap() {
+        let path = entry.unwrap().path();
+        if path.file_name().unwrap().to_str().unwrap() >= name.as_str() {
+            fs::remove_file(path).unwrap();
+        }
+    }
+    let running = Running::start(receive_from(&proxy.conninfo(), dir.path(), args("stop")));
+    wait_until("the receiver", || caught_up(&server));
+    wait_until("the slot", || !before(&slot(&server), lsn));
+    assert_eq!(running.stop_by("-INT").0, Some(0));
+    assert!(same_as_the_server(&server, dir.path()) > 2);
+    verified(dir.path());
+}
+
+#[test]
+fn what_is_in_the_directory_must_fit() {
+    let Some((postgres, server)) = server("receive, directory", "") else { return };
+    server.sql("CREATE TABLE t (i int, x text)").unwrap();
+    work(&server, 8000);
+    let newest = server.sql("SELECT pg_walfile_name(pg_switch_wal())").unwrap();
+    let segment = fs::read(server.wal().join(&newest)).unwrap();
+    work(&server, 8000);
+    let run = |dir: &Path, more: &[&str]| {
+        let ran = receive(&server, dir, ["--no-loop"].iter().chain(more)).output().unwrap();
+        (ran.status.code(), String::from_utf8_lossy(&ran.stderr).into_owned())
+    };
+
+    // Damaged: where, and what to do. A segment of another size. Neither is touched.
+    let dir = TempDir::new().unwrap();
+    let mut damaged = segment.clone();
+    // Not in a record that starts in the segment before, which is not there.
+    let at = damaged.windows(ROW.len()).rposition(|window| window == ROW).unwrap();
+    damaged[at] ^= 1;
+    for (bytes, problem) in [(&damaged[..], "xl_crc"), (&segment[..500_000], "500000 bytes: expected 1048576")] {
+        fs::write(dir.path().join(&newest), bytes).unwrap();
+        let (status, said) = run(dir.path(), &[]);
+        assert_eq!(status, Some(1), "{said}");
+        assert!(said.contains("the WAL in the directory is damaged: ") && said.contains(&newest) && said.contains(problem), "{said}");
+        assert!(said.contains("It is received again once this file and those behind it are moved away"), "{said}");
+        assert!(fs::read(dir.path().join(&newest)).unwrap() == bytes && fs::read_dir(dir.path()).unwrap().count() == 1);
+    }
+    // Damaged and not whole: it is received again from there on.
+    fs::remove_file(dir.path().join(&newest)).unwrap();
+    fs::write(dir.path().join(format!("{newest}.partial")), &damaged).unwrap();
+    let end = server.sql("SELECT pg_current_wal_lsn() - 8").unwrap();
+    let (status, said) = run(dir.path(), &["--endpos", &end]);
+    assert_eq!(status, Some(0), "{said}");
+    assert!(same_as_the_server(&server, dir.path()) > 0);
+    verified(dir.path());
+    // Compressed from now on: the segment begins again.
+    let (status, said) = run(dir.path(), &["--endpos", &end, "-Z", "zstd"]);
+    assert_eq!(status, Some(0), "{said}");
+    let last = server.sql("SELECT pg_walfile_name(pg_switch_wal())").unwrap();
+    let (status, said) = run(dir.path(), &["-Z", "zstd", "--endpos", &server.sql("SELECT pg_current_wal_lsn() - 8").unwrap()]);
+    assert_eq!(status, Some(0), "{said}");
+    assert!(dir.path().join(format!("{last}.zst")).exists(), "{said}");
+    same_as_the_server(&server, dir.path());
+
+    // A newer timeline than the server's.
+    let dir = TempDir::new().unwrap();
+    fs::write(dir.path().join(format!("00000002{}", &newest[8..])), &segment).unwrap();
+    let (status, said) = run(dir.path(), &[]);
+    assert_eq!((status, said.as_str()), (Some(1), "pgwal: the WAL in the directory is of timeline 2, and the server is on timeline 1\n"));
+
+    // Another cluster's.
+    let other = postgres.start(&["--wal-segsize=1"], SETTINGS).unwrap();
+    let name = other.sql("SELECT pg_walfile_name(pg_switch_wal())").unwrap();
+    for (file, args) in [(name.clone(), &[][..]), (format!("{name}.partial"), &[]), (format!("{name}.partial"), &["-Z", "gzip"])] {
+        let dir = TempDir::new().unwrap();
+        fs::copy(other.wal().join(&name), dir.path().join(file)).unwrap();
+        let (status, said) = run(dir.path(), args);
+        assert_eq!(status, Some(1), "{said}");
+        assert!(said.starts_with("pgwal: the WAL in the directory is of a cluster with system identifier "), "{said}");
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}
+
+#[test]
+fn wal_of_a_timeline_that_the_server_has_left_earlier_is_refused() {
+    let Some((_, primary)) = server("receive, diverged", "") else { return };
+    primary.sql("CREATE TABLE t (i int, x text)").unwrap();
+    let standby = primary.standby().unwrap();
+    standby.sql("SELECT pg_promote()").unwrap();
+    wait_until("the promotion", || standby.sql("SELECT pg_is_in_recovery()").unwrap() == "f");
+    // The old primary goes on, and so does its receiver.
+    let dir = TempDir::new().unwrap();
+    let end = primary.sql("SELECT pg_current_wal_lsn() + 2000000").unwrap();
+    let running = Running::start(receive(&primary, dir.path(), ["--endpos", &end]));
+    wait_until("the receiver", || primary.sql("SELECT count(*) FROM pg_stat_replication WHERE application_name = 'pgwal'").unwrap() == "1");
+    work(&primary, 10_000);
+    assert_eq!(running.end().0, Some(0));
+    let (status, said) = Running::start(receive(&standby, dir.path(), [""; 0])).end();
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.starts_with("pgwal: the WAL in the directory goes to 0/"), "{said}");
+    assert!(said.contains(" on timeline 1, and the server, which is on timeline 2, has left that at 0/"), "{said}");
+}
