@@ -89,6 +89,8 @@ pub struct Receiver {
     synced: Lsn,
     /// End of the last whole record before any damage.
     verified: Lsn,
+    /// The same of what is on disk.
+    flushed: Lsn,
     /// Damage that has been written.
     damage: Vec<pgwal::Error>,
     /// There has been damage: nothing behind it is acknowledged as flushed.
@@ -102,10 +104,10 @@ impl Receiver {
             Some(previous) => Decoder::strict_behind(previous, start.lsn, fmt),
             None => Decoder::strict_at(start.lsn, fmt),
         };
-        let (written, synced, verified) = (start.lsn, start.lsn, start.lsn);
+        let (written, synced, verified, flushed) = (start.lsn, start.lsn, start.lsn, start.lsn);
         let timeline = start.timeline;
         let (decoder, damage) = (Some(decoder), Vec::new());
-        Receiver { segments, fmt, timeline, on_damage, decoder, written, synced, verified, damage, is_damaged: false }
+        Receiver { segments, fmt, timeline, on_damage, decoder, written, synced, verified, flushed, damage, is_damaged: false }
     }
 
     /// Goes on with a decoder that has seen the WAL before: so a record that begins there is verified, too.
@@ -137,9 +139,12 @@ impl Receiver {
             let left = u64::from(size) - self.written.segment_offset(size); // less than a segment
             let (here, rest) = data.split_at_checked(left as usize).unwrap_or((data, &[]));
             // A segment must not be called whole before it has been looked at.
+            let before = self.verified;
             if let Err(error) = self.verify(here) {
                 self.is_damaged = true;
                 if self.on_damage == OnDamage::Stop {
+                    // What is right before the damage is not written, either.
+                    self.verified = before;
                     return Err(TakeError::Damage(error));
                 }
                 self.damage.push(error);
@@ -147,7 +152,7 @@ impl Receiver {
             let finished = self.segments.write(self.timeline, self.written, here)?;
             self.written = self.written + here.len() as u64;
             if finished > 0 {
-                self.synced = self.written;
+                self.is_on_disk();
             }
             data = rest;
         }
@@ -190,8 +195,14 @@ impl Receiver {
     /// The system cannot.
     pub fn sync(&mut self) -> Result<(), FileError> {
         self.segments.sync()?;
-        self.synced = self.written;
+        self.is_on_disk();
         Ok(())
+    }
+
+    /// All that was written is on disk. A record's end counts the padding behind it, which may be still to come, and that of XLOG_SWITCH the
+    /// rest of its segment.
+    fn is_on_disk(&mut self) {
+        (self.synced, self.flushed) = (self.written, self.verified.min(self.written));
     }
 
     /// Leaves the last segment as it is, on disk: where the next one goes on.
@@ -208,9 +219,9 @@ impl Receiver {
         self.written
     }
 
-    /// What can be acknowledged as flushed: it is on disk, whole and undamaged.
+    /// What can be acknowledged as flushed: it is on disk, undamaged, and ends with a whole record.
     pub fn flushed(&self) -> Lsn {
-        self.synced.min(self.verified)
+        self.flushed
     }
 
     /// Whether there is something to put on disk.
