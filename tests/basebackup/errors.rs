@@ -20,7 +20,7 @@ fn what_cannot_be_done_is_said() {
     fs::write(full.join("precious"), "").unwrap();
     let new = server.dir().join("new");
     let user = format!("host={} user=nobody", server.socket().display());
-    let cases: [(&[&str], i32, &str); 14] = [
+    let cases: [(&[&str], i32, &str); 15] = [
         (&[], 1, "\" is not empty"),
         (&["-D", full.to_str().unwrap(), "-D", "x"], 2, "cannot be used multiple times"),
         (&["-T/nowhere=/elsewhere"], 1, "the server has no tablespace in \"/nowhere\""),
@@ -30,6 +30,7 @@ fn what_cannot_be_done_is_said() {
         (&["-Z", "bzip2"], 2, "expected none, gzip, lz4 or zstd"),
         (&["-S", "s", "-X", "fetch"], 1, "a slot goes with streamed WAL only"),
         (&["-S", "nosuchslot", "-F", "tar"], 1, "replication slot \"nosuchslot\" does not exist"),
+        (&["--waldir", "wal"], 1, "the directory for WAL must be an absolute path"),
         (&["-F", "tar", "--waldir", "/nowhere"], 1, "a directory for WAL goes with the plain form only"),
         (&["-F", "tar", "-T/a=/b"], 1, "directories of tablespaces go with the plain form only"),
         (&["-r", "1"], 2, "expected 32 kilobytes to 1024 megabytes a second"),
@@ -67,11 +68,15 @@ fn what_cannot_be_done_is_said() {
 fn disturbed(server: &pgwal_testkit::server::Server, disturb: impl FnOnce(&std::process::Child)) -> (Option<i32>, String) {
     let dir = temporary();
     let (backup, space) = (dir.path().join("backup"), dir.path().join("space"));
-    let child = basebackup(server, &backup, ["-r", "256", &mapped(server, &space)]).stderr(Stdio::piped()).spawn().unwrap();
+    let args = ["-r", "256", "-C", "-S", "mine", &mapped(server, &space)];
+    let child = basebackup(server, &backup, args).stderr(Stdio::piped()).spawn().unwrap();
     wait_until("the first files", || space.join("PG_15_202209061").exists() || backup.join("base").exists());
     disturb(&child);
     let ran = child.wait_with_output().unwrap();
     assert!(!backup.exists() && !space.exists(), "nothing is left");
+    if server.control("status").is_ok() {
+        assert_eq!(server.sql("SELECT count(*) FROM pg_replication_slots").unwrap(), "0", "no slot, either");
+    }
     (ran.status.code(), String::from_utf8_lossy(&ran.stderr).into_owned())
 }
 

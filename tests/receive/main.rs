@@ -296,6 +296,35 @@ fn it_follows_a_promoted_standby_to_its_timeline() {
     verified(dir.path());
 }
 
+/// What a standby has of a record that is not whole is not acknowledged, and yet the standby can be shut down.
+#[test]
+fn a_standby_whose_wal_ends_within_a_record_can_be_shut_down() {
+    let Some((_, primary)) = server("receive, a standby's end", "") else { return };
+    let standby = primary.standby().unwrap();
+    let dir = TempDir::new().unwrap();
+    let child = receive(&standby, dir.path(), ["-S", "s", "--create-slot", "--status-interval=1"]).spawn().unwrap();
+    // Rolled back, so that nothing waits for its end, and the server writes out what pages are full.
+    let large = "BEGIN; SELECT pg_logical_emit_message(false, 'x', repeat('a', 30000)); ROLLBACK";
+    let on_page =
+        "SELECT mod(pg_last_wal_receive_lsn() - '0/0'::pg_lsn, 8192) = 0 AND pg_last_wal_receive_lsn() > pg_last_wal_replay_lsn()";
+    wait_until("an end within a record", || {
+        primary.sql(large).unwrap();
+        (0..20).any(|_| {
+            std::thread::sleep(Duration::from_millis(20));
+            standby.sql(on_page).unwrap() == "t"
+        })
+    });
+    // It stays so: nobody writes the rest.
+    primary.control("stop -m immediate").unwrap();
+    assert_eq!(standby.sql(on_page).unwrap(), "t");
+    wait_until("the receiver", || {
+        let sent = "SELECT write_lsn = pg_last_wal_receive_lsn() AND flush_lsn <= write_lsn FROM pg_stat_replication";
+        standby.sql(sent).unwrap() == "t"
+    });
+    standby.control("stop -m fast -t 20").unwrap();
+    assert_eq!(stop(child).status.code(), Some(0));
+}
+
 #[test]
 fn what_cannot_be_done_is_said() {
     let Some((_, server)) = server("receive, errors", "wal_keep_size = 0") else { return };

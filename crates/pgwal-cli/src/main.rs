@@ -11,6 +11,7 @@ mod report;
 mod restore;
 mod server;
 mod shrunk;
+mod signals;
 mod table;
 mod waldump;
 

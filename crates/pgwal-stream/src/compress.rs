@@ -20,6 +20,10 @@ pub enum Compression {
 }
 
 impl Compression {
+    /// What stands behind the names of files, of all kinds.
+    pub const SUFFIXES: [&str; 4] =
+        [Compression::None.suffix(), Compression::Gzip(6).suffix(), Compression::Lz4.suffix(), Compression::Zstd(3).suffix()];
+
     /// What stands behind a file's name.
     pub const fn suffix(self) -> &'static str {
         match self {

@@ -336,7 +336,11 @@ pub fn receive<S: Walsender>(
     notice: &mut dyn FnMut(Notice<'_>),
 ) -> Result<Outcome, ReceiveError<S::Error>> {
     let system = System::ask(server)?;
-    let (mut start, mut decoder) = first(server, options, &system, memory, notice)?;
+    let (mut start, mut decoder) = first(server, options, &system, memory, stop, notice)?;
+    // What is in the directory may not have been looked at then, and nothing of it is acknowledged.
+    if stop.load(Ordering::Relaxed) {
+        return Ok(Outcome::Stopped);
+    }
     loop {
         let segments = Segments::new(&options.dir, system.fmt.segment_size, options.compression);
         keep_history(server, &segments, start.timeline)?;
@@ -354,10 +358,12 @@ pub fn receive<S: Walsender>(
                 }
                 let result = stream(server, &mut receiver, options, stop, notice);
                 *memory = Memory { is_damaged: receiver.is_damaged(), written: Some((start.timeline, receiver.written())) };
-                // Whatever happened, what has been written is to be found again.
+                // Whatever happened, what has been written is to be found again; and that it cannot be put on disk weighs more.
                 let closed = receiver.close();
+                if let Err(error) = closed {
+                    return Err(if error.is_sync() { error.into() } else { result.err().unwrap_or(error.into()) });
+                }
                 let ended = result?;
-                closed?;
                 match ended {
                     Ended::ByServer(next) => next,
                     Ended::Stopped => return Ok(Outcome::Stopped),
@@ -380,6 +386,7 @@ fn first<S: Walsender>(
     options: &Options,
     system: &System,
     memory: &mut Memory,
+    stop: &AtomicBool,
     notice: &mut dyn FnMut(Notice<'_>),
 ) -> Result<(Start, Option<Decoder>), ReceiveError<S::Error>> {
     let size = system.fmt.segment_size;
@@ -412,7 +419,7 @@ fn first<S: Walsender>(
             check_history(server, system, &start)?;
         }
         // Whatever has not been acknowledged as flushed yet is going to be, so it is looked at.
-        let checked = newest.check(&options.dir, system.fmt, slot.map(|(lsn, _)| lsn));
+        let checked = newest.check(&options.dir, system.fmt, slot.map(|(lsn, _)| lsn), stop);
         if let Some(problem) = checked.damage {
             if options.on_damage == OnDamage::Stop {
                 return Err(ReceiveError::DamagedFile(problem));
@@ -505,7 +512,7 @@ fn stream<S: Walsender>(
             report(server, receiver, reports_flush, false)?;
             return end(server, Ended::Reached(receiver.written()));
         }
-        let mut wants_report = false;
+        let (mut wants_report, mut is_all) = (false, false);
         let event = server.next(silence.until().map_or(due, |until| until.min(due))).map_err(ReceiveError::Server)?;
         // After the wait, and before a disk that may take long.
         let now = Instant::now();
@@ -527,6 +534,7 @@ fn stream<S: Walsender>(
                     FromWalSender::Keepalive(keepalive) => {
                         notice(Notice::Written { written: receiver.written(), server_end: keepalive.server_end });
                         wants_report = keepalive.wants_reply;
+                        is_all = keepalive.server_end <= receiver.written();
                     }
                 }
                 false
@@ -543,7 +551,10 @@ fn stream<S: Walsender>(
             if reports_flush && !receiver.is_synced() {
                 receiver.sync()?;
             }
-            report(server, receiver, reports_flush, sign)?;
+            // A server that shuts down waits until what it sent last is on disk here, and that may end within a record, as on a standby
+            // that lost its primary. Such an end is not acknowledged; but where nothing is said about the disk, what is written counts.
+            let within = wants_report && is_all && receiver.is_synced() && receiver.flushed() < receiver.written();
+            report(server, receiver, reports_flush && !within, sign)?;
             due = Instant::now() + options.status_interval;
         }
     }

@@ -5,6 +5,7 @@ use std::fmt;
 use std::fs::{self, File, OpenOptions};
 use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use pgwal::history;
 use pgwal::source::Wal;
@@ -14,6 +15,9 @@ use crate::compress::{Compression, Sink};
 
 /// What stands behind the name of a segment that is not whole yet.
 pub const PARTIAL: &str = ".partial";
+
+/// What stands behind that of a compressed segment that is written again.
+const AGAIN: &str = ".again";
 
 /// What went wrong with a file.
 #[derive(Debug)]
@@ -29,6 +33,14 @@ pub struct FileError {
 impl fmt::Display for FileError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         write!(f, "could not {} \"{}\": {}", self.doing, self.path.display(), self.error)
+    }
+}
+
+impl FileError {
+    /// It could not be put on disk: what was written may be lost, though another try says nothing of it. The server does not go on after
+    /// that, either (C: `data_sync_elevel`).
+    pub fn is_sync(&self) -> bool {
+        self.doing == "sync"
     }
 }
 
@@ -58,12 +70,21 @@ pub struct Segments {
 #[derive(Debug)]
 struct Open {
     name: SegmentName,
-    path: PathBuf,
+    place: Place,
     sink: Sink,
     /// Behind the last byte written.
     position: Lsn,
     /// Everything before this is on disk.
     synced: Lsn,
+}
+
+/// Where the segment that is being written lies.
+#[derive(Debug)]
+struct Place {
+    path: PathBuf,
+    /// What is compressed is written from its start again, into a file beside the one that an earlier attempt left: that one's name, and up
+    /// to where it goes. It may have what nobody else has any more, and stays until there is as much here.
+    earlier: Option<(PathBuf, Lsn)>,
 }
 
 impl Segments {
@@ -115,14 +136,14 @@ impl Segments {
                 return Err(self.failed_to("sync", error));
             }
             open.synced = open.position;
+            open.place.replace_earlier(&self.dir, open.position)?;
         }
         Ok(())
     }
 
-    /// What was written stays, unless it is compressed: then the segment begins again, and what compresses it is not to be trusted any
-    /// more.
+    /// What was written stays. If it is compressed, the segment begins again, as what compresses it is not to be trusted any more.
     fn failed_to(&mut self, doing: &'static str, error: io::Error) -> FileError {
-        let path = self.open.as_ref().map(|open| open.path.clone()).unwrap_or_default();
+        let path = self.open.as_ref().map(|open| open.place.path.clone()).unwrap_or_default();
         if self.compression != Compression::None {
             self.open = None;
         }
@@ -134,20 +155,30 @@ impl Segments {
     /// # Errors
     /// The system cannot put it on disk.
     pub fn close(&mut self) -> Result<(), FileError> {
-        let Some(open) = self.open.take() else { return Ok(()) };
-        let path = open.path;
-        let file = open.sink.finish().map_err(failed("write", &path))?;
-        file.sync_all().map_err(failed("sync", &path))
+        let Some(Open { mut place, sink, position, .. }) = self.open.take() else { return Ok(()) };
+        let file = sink.finish().map_err(failed("write", &place.path))?;
+        file.sync_all().map_err(failed("sync", &place.path))?;
+        place.replace_earlier(&self.dir, position)
     }
 
     /// The segment is whole.
     fn finish(&mut self) -> Result<(), FileError> {
         let Some(open) = self.open.take() else { return Ok(()) };
-        let path = open.path;
+        let path = open.place.path;
         let file = open.sink.finish().map_err(failed("write", &path))?;
         file.sync_all().map_err(failed("sync", &path))?;
         let whole = self.dir.join(format!("{}{}", open.name, self.compression.suffix()));
         fs::rename(&path, &whole).map_err(failed("rename", &path))?;
+        // What earlier attempts have left, with this compression or another one.
+        for suffix in Compression::SUFFIXES {
+            for partial in [PARTIAL.to_owned(), format!("{PARTIAL}{AGAIN}")] {
+                let path = self.dir.join(format!("{}{suffix}{partial}", open.name));
+                match fs::remove_file(&path) {
+                    Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed("remove", &path)(e)),
+                    _ => {}
+                }
+            }
+        }
         sync_directory(&self.dir)
     }
 
@@ -176,12 +207,20 @@ impl Segments {
 impl Open {
     /// Opens the segment to write at `lsn`: anew from its start, or behind what is there.
     fn new(dir: &Path, name: SegmentName, lsn: Lsn, segment_size: u32, compression: Compression) -> Result<Open, FileError> {
-        let path = dir.join(format!("{name}{}{PARTIAL}", compression.suffix()));
+        let mut path = dir.join(format!("{name}{}{PARTIAL}", compression.suffix()));
         let at = lsn.segment_offset(segment_size);
         let packed = compression != Compression::None;
         if packed && at > 0 {
             let error = io::Error::new(io::ErrorKind::InvalidInput, "a compressed segment can only be written from its start");
             return Err(FileError { path, doing: "open", error });
+        }
+        let mut earlier = None;
+        if packed && let Ok(file) = File::open(&path) {
+            let until = lsn + unpacked_len(file, compression);
+            if until > lsn {
+                let again = dir.join(format!("{name}{}{PARTIAL}{AGAIN}", compression.suffix()));
+                earlier = Some((std::mem::replace(&mut path, again), until));
+            }
         }
         let mut file = create().truncate(packed).open(&path).map_err(failed("open", &path))?;
         if !packed {
@@ -192,8 +231,29 @@ impl Open {
         file.sync_all().map_err(failed("sync", &path))?;
         sync_directory(dir)?;
         let sink = Sink::new(file, compression).map_err(failed("compress", &path))?;
-        Ok(Open { name, path, sink, position: lsn, synced: lsn })
+        Ok(Open { name, place: Place { path, earlier }, sink, position: lsn, synced: lsn })
     }
+}
+
+impl Place {
+    /// Takes the place of what an earlier attempt left, once there is as much on disk.
+    fn replace_earlier(&mut self, dir: &Path, synced: Lsn) -> Result<(), FileError> {
+        let Some((path, _)) = self.earlier.take_if(|(_, until)| *until <= synced) else { return Ok(()) };
+        fs::rename(&self.path, &path).map_err(failed("rename", &self.path))?;
+        self.path = path;
+        sync_directory(dir)
+    }
+}
+
+/// Bytes that a compressed file has, up to where it was left.
+fn unpacked_len(packed: File, compression: Compression) -> u64 {
+    let Ok(mut reader) = compression.reader(packed) else { return 0 };
+    let mut chunk = vec![0; 1 << 17];
+    let mut found = 0;
+    while let Ok(len @ 1..) = reader.read(&mut chunk) {
+        found += len as u64;
+    }
+    found
 }
 
 /// How files are opened: to be written, and read by nobody else, as WAL has what the tables have. C: `pg_file_create_mode`.
@@ -208,7 +268,7 @@ fn create() -> OpenOptions {
 /// Takes room on disk for `len` bytes, where the file system can.
 fn reserve(file: &File, len: u64) -> io::Result<()> {
     #[cfg(target_os = "linux")]
-    match rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, len) {
+    match rustix::io::retry_on_intr(|| rustix::fs::fallocate(file, rustix::fs::FallocateFlags::empty(), 0, len)) {
         Ok(()) => return Ok(()),
         Err(rustix::io::Errno::OPNOTSUPP | rustix::io::Errno::NOSYS | rustix::io::Errno::INVAL) => {}
         Err(e) => return Err(e.into()),
@@ -282,7 +342,7 @@ impl Newest {
     /// # Errors
     /// The system cannot.
     pub fn sync(&self, dir: &Path) -> Result<(), FileError> {
-        for suffix in ["", ".gz", ".lz4", ".zst"] {
+        for suffix in Compression::SUFFIXES {
             for partial in ["", PARTIAL] {
                 let path = dir.join(format!("{}{suffix}{partial}", self.segment));
                 match File::open(&path) {
@@ -296,16 +356,17 @@ impl Newest {
     }
 
     /// Decodes the whole segments in `dir` on the newest one's timeline: the last one, and those from the one with `from` on.
-    pub fn check(&self, dir: &Path, fmt: WalFormat, from: Option<Lsn>) -> Checked {
+    /// It ends early when `stop` is set.
+    pub fn check(&self, dir: &Path, fmt: WalFormat, from: Option<Lsn>, stop: &AtomicBool) -> Checked {
         let size = fmt.segment_size;
         let end = self.segment.number(size) + u64::from(self.is_whole);
         // And the one before, which may have the start of a record.
         let first = from.map_or(u64::MAX, |lsn| lsn.segment_number(size)).min(end.saturating_sub(1)).saturating_sub(1);
         let next = SegmentName::new(self.segment.timeline, end, size).start(size);
         let mut checked = Checked { decoder: None, next, damage: None };
-        for number in first..end {
+        for number in (first..end).take_while(|_| !stop.load(Ordering::Relaxed)) {
             let name = SegmentName::new(self.segment.timeline, number, size);
-            let files = ["", ".gz", ".lz4", ".zst"].map(|suffix| dir.join(format!("{name}{suffix}")));
+            let files = Compression::SUFFIXES.map(|suffix| dir.join(format!("{name}{suffix}")));
             let Some(path) = files.iter().find(|path| path.exists()) else {
                 checked.decoder = None;
                 continue;
@@ -341,7 +402,7 @@ fn decode(path: &Path, fmt: WalFormat, mut decoder: Decoder) -> Result<Decoder, 
 /// The segment that a file's name tells, whether it is whole, and whether it is compressed.
 fn segment(file: &str) -> Option<(SegmentName, bool, bool)> {
     let (rest, is_whole) = file.strip_suffix(PARTIAL).map_or((file, true), |rest| (rest, false));
-    let packed = [".gz", ".lz4", ".zst"].iter().find_map(|suffix| rest.strip_suffix(suffix));
+    let packed = Compression::SUFFIXES.iter().filter(|suffix| !suffix.is_empty()).find_map(|suffix| rest.strip_suffix(suffix));
     Some((packed.unwrap_or(rest).parse().ok()?, is_whole, packed.is_some()))
 }
 
@@ -408,6 +469,37 @@ mod tests {
             assert_eq!((newest.segment, newest.next, newest.previous), (name, start + u64::from(size), None));
             let (_, header) = pgwal::page::PageHeader::read(wal).unwrap();
             assert_eq!(newest.system_identifier, header.long.map(|long| long.system_identifier));
+        }
+    }
+
+    #[test]
+    fn what_is_compressed_stays_until_there_is_as_much_again() {
+        let (timeline, segments, name) = pair();
+        let size = segments[0].len() as u32;
+        let (start, wal) = (name.start(size), &segments[0]);
+        for compression in [Compression::Gzip(5), Compression::Lz4, Compression::Zstd(3)] {
+            let dir = tempfile::tempdir().unwrap();
+            let partial = dir.path().join(format!("{name}{}{PARTIAL}", compression.suffix()));
+            let kept = || unpacked_len(File::open(&partial).unwrap(), compression);
+            let mut out = Segments::new(dir.path(), size, compression);
+            out.write(timeline, start, &wal[..500_000]).unwrap();
+            out.sync().unwrap();
+            // Killed: nothing ends what is compressed.
+            std::mem::forget(out);
+            let had = kept();
+            assert!(had >= 400_000, "{compression:?}: {had}");
+            for (len, expected) in [(100_000, had), (600_000, 600_000), (1_000, 600_000)] {
+                let mut out = Segments::new(dir.path(), size, compression);
+                out.write(timeline, start, &wal[..len]).unwrap();
+                out.sync().unwrap();
+                assert!(kept() >= had, "{compression:?}, {len}");
+                out.close().unwrap();
+                assert_eq!(kept(), expected, "{compression:?}, {len}");
+            }
+            fs::write(dir.path().join(format!("{name}{PARTIAL}")), "of another compression").unwrap();
+            let mut out = Segments::new(dir.path(), size, compression);
+            assert_eq!(out.write(timeline, start, wal).unwrap(), 1);
+            assert_eq!(names(dir.path()), [format!("{name}{}", compression.suffix())]);
         }
     }
 

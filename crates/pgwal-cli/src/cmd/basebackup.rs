@@ -4,8 +4,6 @@ use std::error::Error;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
-use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
@@ -17,9 +15,9 @@ use pgwal_stream::backup::{
 use pgwal_stream::compress::Compression;
 use pgwal_stream::connection::Mode;
 use pgwal_stream::conninfo::{Config, Environment};
-use signal_hook::consts::{SIGINT, SIGTERM};
 
 use crate::server::{self, ServerArgs};
+use crate::signals;
 use crate::table::percent;
 
 /// Take a base backup of a live server, with the WAL that it needs, and verify both
@@ -95,7 +93,7 @@ pub struct Opts {
     #[arg(long)]
     no_verify: bool,
     /// Take no backup, but compare the one in the directory with its manifest, and check its WAL, unless -X none says that it has none
-    #[arg(long, conflicts_with_all = ["no_verify", "dbname", "write_recovery_conf", "tablespace_mapping", "waldir", "gzip", "compress", "slot", "max_rate"])]
+    #[arg(long, conflicts_with_all = ONLY_WHEN_TAKEN)]
     verify_only: bool,
     /// Leave what was made of a backup that fails
     #[arg(short, long)]
@@ -110,6 +108,31 @@ pub struct Opts {
     #[arg(short, long)]
     quiet: bool,
 }
+
+/// Options that do not go with `--verify-only`.
+const ONLY_WHEN_TAKEN: [&str; 21] = [
+    "dbname",
+    "format",
+    "write_recovery_conf",
+    "tablespace_mapping",
+    "waldir",
+    "gzip",
+    "compress",
+    "checkpoint",
+    "slot",
+    "create_slot",
+    "no_slot",
+    "label",
+    "max_rate",
+    "manifest_checksums",
+    "manifest_force_encode",
+    "no_manifest",
+    "no_verify_checksums",
+    "no_estimate_size",
+    "no_verify",
+    "no_clean",
+    "no_sync",
+];
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
 enum FormArg {
@@ -215,17 +238,15 @@ impl Opts {
     pub fn run(self, _out: &mut impl Write) -> Result<ExitCode, Box<dyn Error>> {
         if self.verify_only {
             let wal = if self.wal_method == WalArg::None { WalCheck::None } else { WalCheck::Manifest };
-            let verified = backup::verify(&self.directory, wal)?;
+            let stop = signals::stop()?;
+            let verified = backup::verify(&self.directory, wal, &stop)?;
             if !self.quiet {
                 eprintln!("pgwal: {}", verified_text(&verified));
             }
             return Ok(ExitCode::SUCCESS);
         }
         let mut config = self.server.config()?;
-        let stop = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM] {
-            signal_hook::flag::register(signal, Arc::clone(&stop))?;
-        }
+        let stop = signals::stop()?;
         let mut connection = self.server.connect_until(&mut config, Mode::Replication, &stop)?;
         let options = self.options(&config)?;
         let mut shown = Shown::new(self.progress, self.quiet);
@@ -372,6 +393,7 @@ impl Shown {
             Notice::Ended(_) => self.bar.set_message("waiting for the end of the WAL"),
             Notice::Sync => self.bar.set_message("putting everything on disk"),
             Notice::Verify => self.bar.set_message("verifying"),
+            Notice::SlotLeft { slot, problem } => self.say(&format!("slot \"{slot}\" was created and could not be dropped: {problem}")),
         }
     }
 }

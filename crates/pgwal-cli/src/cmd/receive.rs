@@ -17,9 +17,10 @@ use pgwal_stream::conninfo::Config;
 use pgwal_stream::receive::{self, Memory, Notice, Options, Outcome, ReceiveError};
 use pgwal_stream::receiver::OnDamage;
 use pgwal_stream::slots::{self, SlotError};
-use signal_hook::consts::{SIGINT, SIGTERM, SIGXFSZ};
+use signal_hook::consts::SIGXFSZ;
 
 use crate::server::ServerArgs;
+use crate::signals;
 
 /// Receive WAL from a live server as a standby does, and write it into segments, every record verified on its way
 #[derive(Args, Debug)]
@@ -105,10 +106,7 @@ impl Opts {
         if !dir.is_dir() {
             return Err(format!("{}: not a directory", dir.display()).into());
         }
-        let stop = Arc::new(AtomicBool::new(false));
-        for signal in [SIGINT, SIGTERM] {
-            signal_hook::flag::register(signal, Arc::clone(&stop))?;
-        }
+        let stop = signals::stop()?;
         // A limit on the size of files is an error like a full disk, and no reason to die.
         signal_hook::flag::register(SIGXFSZ, Arc::default())?;
         let options = Options {
@@ -223,9 +221,10 @@ impl Failure {
             is_final: match &error {
                 ReceiveError::Server(error) => is_final(error),
                 ReceiveError::Silent(_) => false,
-                // The disk may have room again, and the directory be writable. But what could not be synced may be lost, though a second
-                // sync says nothing of it: the server does not go on after that, either.
-                ReceiveError::File(error) => error.doing == "sync",
+                // The disk may have room again, and the directory be writable.
+                ReceiveError::File(error) => error.is_sync(),
+                // A standby may not have come to it yet.
+                ReceiveError::Timeline { .. } => false,
                 _ => true,
             },
             is_connection: matches!(error, ReceiveError::Server(_) | ReceiveError::Silent(_)),

@@ -28,10 +28,7 @@ pub(super) fn store(stream: &mut BackupStream<'_>, name: &str, is_base: bool, jo
     if inside(plain_name).is_none_or(|path| path.components().count() != 1) {
         return Err(BackupError::Archive { archive: name.to_owned(), problem: "its name is not that of a file".to_owned() });
     }
-    let packing = match &options.packing {
-        Packing::Client(compression) => *compression,
-        Packing::None | Packing::Server { .. } => Compression::None,
-    };
+    let packing = options.packing.client();
     if let Some(recovery) = options.recovery.as_ref().filter(|_| is_base) {
         let (packed, packing) = match &options.packing {
             Packing::Server { detail, .. } => (Compression::of_name(name), as_the_server(name, detail.as_deref())),
@@ -149,10 +146,7 @@ fn header(name: &str, size: u64) -> io::Result<Header> {
 /// Puts the WAL that was streamed into `dir` into an archive beside the others, and removes `dir`.
 pub(super) fn store_wal(dir: &Path, job: &Job<'_>) -> Result<(), BackupError> {
     let Job { options, mode, .. } = *job;
-    let packing = match &options.packing {
-        Packing::Client(compression) => *compression,
-        Packing::None | Packing::Server { .. } => Compression::None,
-    };
+    let packing = options.packing.client();
     let path = options.dir.join(format!("{WAL_ARCHIVE}{}", packing.suffix()));
     let mut builder = Builder::new(create(&path, packing, mode)?);
     for name in files(dir, Path::new(""))? {

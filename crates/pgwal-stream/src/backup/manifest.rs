@@ -6,6 +6,7 @@ use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read};
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use pgwal::Lsn;
 use pgwal::TimelineId;
@@ -231,7 +232,7 @@ impl Manifest {
     /// A directory cannot be read.
     pub fn verify(&self, backup: &Path) -> io::Result<Vec<Difference>> {
         let mut comparison = Comparison::new(self);
-        comparison.directory(backup)?;
+        comparison.directory(backup, &AtomicBool::new(false))?;
         Ok(comparison.finish())
     }
 }
@@ -265,19 +266,22 @@ impl<'m> Comparison<'m> {
     /// Compares the files of a backup in plain form, with as many threads as there are processors.
     ///
     /// # Errors
-    /// A directory cannot be read.
-    pub fn directory(&mut self, backup: &Path) -> io::Result<()> {
+    /// A directory cannot be read, or `stop` is set ([`io::ErrorKind::Interrupted`]).
+    pub fn directory(&mut self, backup: &Path, stop: &AtomicBool) -> io::Result<()> {
         let mut files = Vec::new();
         list(backup, &PathBuf::new(), &mut files)?;
         let sized = |(path, size): (PathBuf, u64)| Some((self.expected(path.as_os_str().as_encoded_bytes(), size)?, path));
         let checksums: Vec<(&Checksum, PathBuf)> = files.into_iter().filter_map(sized).collect();
         let compare = |(checksum, path): (&Checksum, PathBuf)| {
+            if stop.load(Ordering::Relaxed) {
+                return (path, None);
+            }
             let opened = File::open(backup.join(&path)).and_then(|file| checksum.compare(file));
             (path, opened.unwrap_or_else(|e| Some(What::Unreadable(e.to_string()))))
         };
         let compared: Vec<(PathBuf, Option<What>)> = checksums.into_par_iter().map(compare).collect();
         compared.into_iter().for_each(|(path, what)| self.differs(path.as_os_str().as_encoded_bytes(), what));
-        Ok(())
+        if stop.load(Ordering::Relaxed) { Err(io::ErrorKind::Interrupted.into()) } else { Ok(()) }
     }
 
     /// The checksum that a file must have; `None`: it does not count, or need not be read to say what there is to say.

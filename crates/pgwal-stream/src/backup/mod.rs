@@ -20,7 +20,7 @@ use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::sync::atomic::AtomicBool;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
@@ -30,11 +30,12 @@ pub use verify::{Verified, WalCheck, verify};
 
 use crate::command::{self, BaseBackup, ManifestOption};
 use crate::compress::Compression;
-use crate::connection::{self, Connection};
+use crate::connection::{self, Connection, Mode};
 use crate::conninfo::Config;
 use crate::message::MessageError;
 use crate::receive::{ReceiveError, System, Walsender};
 use crate::segments::{FileError, failed, sync_directory};
+use crate::slots;
 use manifest::{Algorithm, Difference, ManifestError};
 use stream::{BackupStream, Part};
 
@@ -92,6 +93,16 @@ pub enum Packing {
         /// Such as `level=5`, which the server reads; `None`: its usual ones.
         detail: Option<String>,
     },
+}
+
+impl Packing {
+    /// How we compress.
+    fn client(&self) -> Compression {
+        match self {
+            Packing::Client(compression) => *compression,
+            Packing::None | Packing::Server { .. } => Compression::None,
+        }
+    }
 }
 
 /// Which backup to take, and where to.
@@ -164,6 +175,13 @@ pub enum Notice<'a> {
     Sync,
     /// Everything is compared with the manifest, and the WAL is checked.
     Verify,
+    /// The backup has failed, and the slot that was created for it could not be dropped: it makes the server keep WAL.
+    SlotLeft {
+        /// The slot.
+        slot: &'a str,
+        /// Why not.
+        problem: String,
+    },
 }
 
 /// What was taken.
@@ -311,47 +329,17 @@ pub fn take(
     possible(options, major)?;
     let system = System::ask(connection)?;
     let mode = directory_mode(connection, major)?;
-    let mut made = Made { paths: Vec::new(), keep: options.keep_failed };
-    made.directory(&options.dir, mode)?;
-    if let Some(wal_dir) = &options.wal_dir {
-        made.directory(wal_dir, mode)?;
-        let link = options.dir.join("pg_wal");
-        std::os::unix::fs::symlink(wal_dir, &link).map_err(failed("create", &link))?;
-    }
-
-    notice(Notice::Checkpoint);
     let job = Job { config, options, system: &system, major, mode, stop };
-    let (start, end) = job.transfer(connection, &mut made, notice).inspect_err(|error| {
-        // Pages that are damaged on the server are no less so in the next backup: what is here may be all there is.
-        if matches!(error, BackupError::Server(connection::Error::Server(error)) if error.code == DATA_CORRUPTED) {
-            made.keep = true;
+    let mut made = Made { paths: Vec::new(), slot: None, keep: options.keep_failed };
+    let result = job.take(connection, &mut made, notice);
+    if let (Err(_), Some(slot), false) = (&result, &made.slot, made.keep) {
+        // The connections that used it may still be ending.
+        let dropped = Connection::connect(config, Mode::Replication).map_err(|e| e.to_string());
+        if let Err(problem) = dropped.and_then(|mut server| slots::drop(&mut server, slot, true, true).map_err(|e| e.to_string())) {
+            notice(Notice::SlotLeft { slot, problem });
         }
-    })?;
-    notice(Notice::Ended(end));
-    if let (Form::Plain, Some(recovery)) = (options.form, &options.recovery) {
-        recovery.write(&options.dir, major)?;
     }
-    if options.sync {
-        notice(Notice::Sync);
-        made.paths.iter().try_for_each(|made| sync_all(&made.path))?;
-    }
-    let manifest = options.dir.join(manifest::FILE_NAME);
-    let temporary = options.dir.join(MANIFEST_TMP);
-    if temporary.exists() {
-        fs::rename(&temporary, &manifest).map_err(failed("rename", &temporary))?;
-    }
-    if options.sync {
-        sync_directory(&options.dir)?;
-    }
-    made.keep = true;
-    let verified = if options.verify {
-        notice(Notice::Verify);
-        let wal = if options.wal == WalMethod::None { WalCheck::None } else { WalCheck::Between(start, end) };
-        Some(verify(&options.dir, wal)?)
-    } else {
-        None
-    };
-    Ok(Summary { start, end, verified })
+    result
 }
 
 /// SQLSTATE of a backup whose pages have wrong checksums.
@@ -368,6 +356,7 @@ fn possible(options: &Options, major: u8) -> Result<(), BackupError> {
         Options { packing: Packing::Client(_), form: Form::Plain, .. } => {
             refuse("only archives can be compressed here: choose the tar form")
         }
+        Options { wal_dir: Some(wal_dir), .. } if !wal_dir.is_absolute() => refuse("the directory for WAL must be an absolute path"),
         Options { form: Form::Tar, wal_dir: Some(_), .. } => refuse("a directory for WAL goes with the plain form only"),
         Options { form: Form::Tar, tablespaces, .. } if !tablespaces.is_empty() => {
             refuse("directories of tablespaces go with the plain form only")
@@ -400,6 +389,50 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
+    /// All of it.
+    fn take(&self, connection: &mut Connection, made: &mut Made, notice: &mut dyn FnMut(Notice<'_>)) -> Result<Summary, BackupError> {
+        let Job { options, major, mode, stop, .. } = *self;
+        made.directory(&options.dir, mode)?;
+        if let Some(wal_dir) = &options.wal_dir {
+            made.directory(wal_dir, mode)?;
+            let link = options.dir.join("pg_wal");
+            std::os::unix::fs::symlink(wal_dir, &link).map_err(failed("create", &link))?;
+        }
+
+        notice(Notice::Checkpoint);
+        let (start, end) = self.transfer(connection, made, notice).inspect_err(|error| {
+            // Pages that are damaged on the server are no less so in the next backup: what is here may be all there is.
+            if matches!(error, BackupError::Server(connection::Error::Server(error)) if error.code == DATA_CORRUPTED) {
+                made.keep = true;
+            }
+        })?;
+        notice(Notice::Ended(end));
+        if let (Form::Plain, Some(recovery)) = (options.form, &options.recovery) {
+            recovery.write(&options.dir, major)?;
+        }
+        if options.sync {
+            notice(Notice::Sync);
+            made.paths.iter().try_for_each(|made| sync_all(&made.path, stop))?;
+        }
+        let manifest = options.dir.join(manifest::FILE_NAME);
+        let temporary = options.dir.join(MANIFEST_TMP);
+        if temporary.exists() {
+            fs::rename(&temporary, &manifest).map_err(failed("rename", &temporary))?;
+        }
+        if options.sync {
+            sync_directory(&options.dir)?;
+        }
+        made.keep = true;
+        let verified = if options.verify {
+            notice(Notice::Verify);
+            let wal = if options.wal == WalMethod::None { WalCheck::None } else { WalCheck::Between(start, end) };
+            Some(verify(&options.dir, wal, stop)?)
+        } else {
+            None
+        };
+        Ok(Summary { start, end, verified })
+    }
+
     /// Everything that comes from the server: the archives, and the WAL.
     fn transfer(
         &self,
@@ -415,7 +448,7 @@ impl Job<'_> {
         stream.say(Notice::Started { place: start, tablespaces: &tablespaces });
         let tablespaces = self.tablespaces(tablespaces, made)?;
         let wal = match self.options.wal {
-            WalMethod::Stream => Some(wal::Streamer::start(self, start, &progress)?),
+            WalMethod::Stream => Some(wal::Streamer::start(self, start, &progress, made)?),
             WalMethod::None | WalMethod::Fetch => None,
         };
         match self.parts(&mut stream, &tablespaces) {
@@ -535,9 +568,11 @@ fn copy(stream: &mut BackupStream<'_>, to: &mut impl Write, part: &str, path: &P
 /// Bytes that are read at once.
 const BUFFER: usize = 256 << 10;
 
-/// Directories that the backup has made or filled.
+/// What the backup has made, or filled.
 struct Made {
     paths: Vec<MadePath>,
+    /// A slot that was created for it, and is to stay if it succeeds.
+    slot: Option<String>,
     /// They stay.
     keep: bool,
 }
@@ -591,7 +626,7 @@ impl Drop for Made {
 }
 
 /// Puts a directory on disk, with all that is in it; links are not followed. Several files at once, as each waits for the disk.
-fn sync_all(path: &Path) -> Result<(), FileError> {
+fn sync_all(path: &Path, stop: &AtomicBool) -> Result<(), BackupError> {
     let mut files = Vec::new();
     let mut directories = vec![path.to_owned()];
     let mut at = 0;
@@ -607,10 +642,13 @@ fn sync_all(path: &Path) -> Result<(), FileError> {
             }
         }
     }
-    let sync = |path: &PathBuf| File::open(path).and_then(|file| file.sync_all()).map_err(failed("sync", path));
+    let sync = |path: &PathBuf| match stop.load(Ordering::Relaxed) {
+        true => Err(BackupError::Server(connection::Error::Interrupted)),
+        false => Ok(File::open(path).and_then(|file| file.sync_all()).map_err(failed("sync", path))?),
+    };
     files.par_iter().try_for_each(sync)?;
     // Names, when all that they name is there.
-    directories.iter().rev().try_for_each(|path| sync_directory(path))
+    Ok(directories.iter().rev().try_for_each(|path| sync_directory(path))?)
 }
 
 /// A path as bytes, which need not be UTF-8.

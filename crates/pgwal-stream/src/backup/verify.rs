@@ -1,8 +1,10 @@
 //! Whether a backup is what its manifest says, and has the WAL that it needs. C: bin/pg_verifybackup.
 
 use std::fs::{self, File};
+use std::io;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use pgwal::check::{self, Event, check};
 use pgwal::source::Wal;
@@ -14,6 +16,7 @@ use super::plain::inside;
 use super::stream::Place;
 use super::{BackupError, as_path};
 use crate::compress::Compression;
+use crate::connection;
 use crate::segments::failed;
 
 /// What was checked, and found right.
@@ -39,16 +42,23 @@ pub enum WalCheck {
 /// Checks the backup in `dir`, in either form: its files, and the WAL that it needs.
 ///
 /// # Errors
-/// It cannot be read; it is not as its manifest says; the WAL does not do.
-pub fn verify(dir: &Path, wal: WalCheck) -> Result<Verified, BackupError> {
+/// It cannot be read; it is not as its manifest says; the WAL does not do; `stop` is set.
+pub fn verify(dir: &Path, wal: WalCheck, stop: &AtomicBool) -> Result<Verified, BackupError> {
+    match check_all(dir, wal, stop) {
+        Err(_) if stop.load(Ordering::Relaxed) => Err(connection::Error::Interrupted.into()),
+        result => result,
+    }
+}
+
+fn check_all(dir: &Path, wal: WalCheck, stop: &AtomicBool) -> Result<Verified, BackupError> {
     let archives = archives(dir)?;
     let path = dir.join(FILE_NAME);
     let manifest = match fs::read(&path) {
         Ok(text) => Some(Manifest::parse(&text)?),
-        Err(e) if e.kind() == std::io::ErrorKind::NotFound => None,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => None,
         Err(e) => return Err(failed("read", &path)(e).into()),
     };
-    let files = manifest.as_ref().map(|manifest| files(dir, &archives, manifest)).transpose()?;
+    let files = manifest.as_ref().map(|manifest| files(dir, &archives, manifest, stop)).transpose()?;
     let ranges = match (wal, manifest) {
         (WalCheck::None, _) => return Ok(Verified { files, records: None }),
         (_, Some(manifest)) if !manifest.wal_ranges.is_empty() => manifest.wal_ranges,
@@ -59,7 +69,7 @@ pub fn verify(dir: &Path, wal: WalCheck) -> Result<Verified, BackupError> {
         Some(archive) => archive.path.clone(),
         None => dir.join("pg_wal"),
     };
-    let records = ranges.iter().map(|range| records(&place, range)).sum::<Result<u64, _>>()?;
+    let records = ranges.iter().map(|range| records(&place, range, stop)).sum::<Result<u64, _>>()?;
     Ok(Verified { files, records: Some(records) })
 }
 
@@ -76,7 +86,8 @@ fn archives(dir: &Path) -> Result<Vec<ArchiveFile>, BackupError> {
         let path = entry.map_err(failed("read directory", dir))?.path();
         let name = path.file_name().map(|name| name.to_string_lossy().into_owned()).unwrap_or_default();
         let stem = name.strip_suffix(Compression::of_name(&name).suffix()).and_then(|name| name.strip_suffix(".tar"));
-        if stem.is_some_and(|stem| stem == "base" || stem == "pg_wal" || stem.bytes().all(|byte| byte.is_ascii_digit())) {
+        let is_oid = |stem: &str| !stem.is_empty() && stem.bytes().all(|byte| byte.is_ascii_digit());
+        if stem.is_some_and(|stem| stem == "base" || stem == "pg_wal" || is_oid(stem)) {
             found.push(ArchiveFile { name, path });
         }
     }
@@ -85,13 +96,13 @@ fn archives(dir: &Path) -> Result<Vec<ArchiveFile>, BackupError> {
 }
 
 /// Compares all files with the manifest; how many they are.
-fn files(dir: &Path, archives: &[ArchiveFile], manifest: &Manifest) -> Result<u64, BackupError> {
+fn files(dir: &Path, archives: &[ArchiveFile], manifest: &Manifest, stop: &AtomicBool) -> Result<u64, BackupError> {
     let mut comparison = Comparison::new(manifest);
     if archives.is_empty() {
-        comparison.directory(dir).map_err(failed("read", dir))?;
+        comparison.directory(dir, stop).map_err(failed("read", dir))?;
     }
     for archive in archives.iter().filter(|archive| !archive.name.starts_with(WAL_ARCHIVE)) {
-        compare(archive, &mut comparison).map_err(failed("read", &archive.path))?;
+        compare(archive, &mut comparison, stop).map_err(failed("read", &archive.path))?;
     }
     let files = comparison.files;
     match comparison.finish() {
@@ -101,7 +112,7 @@ fn files(dir: &Path, archives: &[ArchiveFile], manifest: &Manifest) -> Result<u6
 }
 
 /// Compares the files of an archive.
-fn compare(archive: &ArchiveFile, comparison: &mut Comparison<'_>) -> std::io::Result<()> {
+fn compare(archive: &ArchiveFile, comparison: &mut Comparison<'_>, stop: &AtomicBool) -> io::Result<()> {
     let below = match archive.name.split('.').next() {
         Some(oid) if oid != "base" => Path::new("pg_tblspc").join(oid),
         _ => PathBuf::new(),
@@ -110,6 +121,9 @@ fn compare(archive: &ArchiveFile, comparison: &mut Comparison<'_>) -> std::io::R
     let mut unpacked = Archive::new(Compression::of_name(&archive.name).reader(file)?);
     for entry in unpacked.entries()? {
         let entry = entry?;
+        if stop.load(Ordering::Relaxed) {
+            return Err(io::ErrorKind::Interrupted.into());
+        }
         let name = as_path(&entry.path_bytes());
         if let (Some(path), true) = (inside(&name), entry.header().entry_type().is_file()) {
             let size = entry.size();
@@ -120,7 +134,7 @@ fn compare(archive: &ArchiveFile, comparison: &mut Comparison<'_>) -> std::io::R
 }
 
 /// Checks the WAL of a range; how many records it has.
-fn records(place: &Path, range: &WalRange) -> Result<u64, BackupError> {
+fn records(place: &Path, range: &WalRange, stop: &AtomicBool) -> Result<u64, BackupError> {
     let damaged = |problem: String| BackupError::WalDamaged(problem);
     let wal = Wal::open_all(&[place], Some(range.timeline)).map_err(|e| damaged(e.to_string()))?;
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
@@ -131,6 +145,7 @@ fn records(place: &Path, range: &WalRange) -> Result<u64, BackupError> {
             first = Some(finding.to_string());
             ControlFlow::Break(())
         }
+        _ if stop.load(Ordering::Relaxed) => ControlFlow::Break(()),
         _ => ControlFlow::Continue(()),
     });
     if let Some(finding) = first {

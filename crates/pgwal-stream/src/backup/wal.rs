@@ -11,11 +11,10 @@ use std::time::Duration;
 use pgwal::Lsn;
 
 use super::stream::Place;
-use super::{BackupError, Form, Job, Slot, create};
+use super::{BackupError, Form, Job, Made, Slot, create};
 use crate::command::Command;
 use crate::compress::Compression;
 use crate::connection::{Connection, Mode};
-use crate::conninfo::Config;
 use crate::receive::{self, Memory, Notice, Outcome, System, Walsender, receive};
 use crate::receiver::OnDamage;
 use crate::segments::{PARTIAL, failed, sync_directory};
@@ -75,7 +74,7 @@ pub(super) struct Streamer<'a> {
 
 impl<'a> Streamer<'a> {
     /// Starts to receive from the start of a backup, once the slot is there.
-    pub(super) fn start(job: &Job<'a>, start: Place, progress: &Progress) -> Result<Streamer<'a>, BackupError> {
+    pub(super) fn start(job: &Job<'a>, start: Place, progress: &Progress, made: &mut Made) -> Result<Streamer<'a>, BackupError> {
         let dir = job.options.dir.join(if job.options.form == Form::Plain { "pg_wal" } else { TEMPORARY_DIR });
         let marks = dir.join("archive_status");
         for dir in [&dir, &marks] {
@@ -84,7 +83,8 @@ impl<'a> Streamer<'a> {
             }
         }
         let stop = Arc::new(AtomicBool::new(false));
-        let mut connection = connect(job.config, &stop)?;
+        let connected = Connection::connect_until(job.config, Mode::Replication, Arc::clone(job.stop));
+        let mut connection = connected.map_err(|e| BackupError::Wal(e.to_string()))?;
         // With several hosts, it may be another server.
         let system = System::ask(&mut connection)?;
         if system.identifier != job.system.identifier {
@@ -94,14 +94,19 @@ impl<'a> Streamer<'a> {
         let (slot, create) = match &job.options.slot {
             Slot::None => (None, None),
             Slot::Temporary => {
-                let name = format!("pgwal_basebackup_{}", std::process::id());
-                (Some(name), Some(true))
+                // The server's process has a number of its own, other than clients on several machines.
+                let number = connection.backend_pid().map_or_else(|| std::process::id().to_string(), |pid| pid.to_string());
+                (Some(format!("pgwal_basebackup_{number}")), Some(true))
             }
             Slot::Named { name, create } => (Some(name.clone()), create.then_some(false)),
         };
         if let (Some(slot), Some(temporary)) = (&slot, create) {
             connection.rows(&Command::CreateReplicationSlot { slot, temporary, reserve_wal: true })?;
+            if !temporary {
+                made.slot = Some(slot.clone());
+            }
         }
+        connection.set_stop(Some(Arc::clone(&stop)));
         let options = receive::Options {
             dir: dir.clone(),
             compression: Compression::None,
@@ -151,10 +156,6 @@ impl<'a> Streamer<'a> {
         self.stop.store(true, Ordering::Relaxed);
         self.thread.join().unwrap_or_else(|_| Err(BackupError::Wal("the thread that receives it has died".to_owned())))
     }
-}
-
-fn connect(config: &Config, stop: &Arc<AtomicBool>) -> Result<Connection, BackupError> {
-    Connection::connect_until(config, Mode::Replication, Arc::clone(stop)).map_err(|e| BackupError::Wal(e.to_string()))
 }
 
 /// What the thread does.

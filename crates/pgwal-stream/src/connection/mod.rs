@@ -187,6 +187,11 @@ impl Connection {
         self.server_version_num().map(|number| number / 10_000)
     }
 
+    /// The server's process for this connection; `None`: it has not said it.
+    pub fn backend_pid(&self) -> Option<i32> {
+        self.key.map(|(pid, _)| pid)
+    }
+
     /// The version of TLS, as `TLSv1_3`; `None`: the connection is not encrypted.
     pub fn tls_version(&self) -> Option<String> {
         self.stream.tls_version()
