@@ -58,7 +58,7 @@ pub struct Opts {
     /// Give up when the connection breaks, instead of trying again
     #[arg(short, long)]
     no_loop: bool,
-    /// Tell the server this often how far this is
+    /// Tell the server this often how far this is; 0: only when it asks
     #[arg(short, long, value_name = "SECONDS", default_value_t = 10)]
     status_interval: u64,
     /// Give up a server that says nothing for so long, and connect again; it is asked for a sign of life after half of it; 0: never
