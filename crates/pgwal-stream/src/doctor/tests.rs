@@ -65,6 +65,7 @@ fn server() -> Server {
             ("password_encryption", "scram-sha-256"),
             ("primary_conninfo", ""),
             ("primary_slot_name", ""),
+            ("restore_command", ""),
         ])),
         roles: Ok([("replicator".to_owned(), role)].into()),
         hba: Ok(vec![rule]),
@@ -255,7 +256,96 @@ fn mistakes_of_the_standby() {
         (|_, s| s.receiver.as_mut().unwrap().as_mut().unwrap().status = Some("waiting".to_owned()), &["warning wal-receiver"]),
         (|_, s| s.receiver.as_mut().unwrap().as_mut().unwrap().status = None, &["skipped wal-receiver"]),
         (|_, s| s.receiver = Ok(None), &["error wal-receiver"]),
-        (|p, _| p.senders = Ok(vec![]), &["note wal-receiver"]),
+        (|p, _| p.senders = Ok(vec![]), &["note wal-receiver", "note primary-slot"]),
+        // By a slot that the primary does not have: from another server, and nothing is to be made on this one.
+        (
+            |_, s| {
+                s.receiver.as_mut().unwrap().as_mut().unwrap().slot = Some("casc".to_owned());
+                set(s, "primary_slot_name", "casc");
+            },
+            &["note wal-receiver", "note primary-slot"],
+        ),
+        // Perhaps from another server.
+        (
+            |_, s| {
+                s.receiver.as_mut().unwrap().as_mut().unwrap().status = None;
+                set(s, "primary_slot_name", "casc");
+            },
+            &["skipped wal-receiver", "skipped primary-slot"],
+        ),
+        (
+            |p, s| {
+                set(p, "wal_keep_size", "0");
+                p.senders = Ok(vec![]);
+                set(s, "primary_slot_name", "");
+            },
+            &["note wal-receiver", "note primary-slot"],
+        ),
+        // What it lives from: the primary, an archive, or nobody knows.
+        (
+            |_, s| {
+                s.receiver = Ok(None);
+                set(s, "restore_command", "cp");
+            },
+            &["warning wal-receiver"],
+        ),
+        (
+            |p, s| {
+                set(p, "wal_keep_size", "0");
+                s.receiver = Ok(None);
+                set(s, "restore_command", "cp");
+                set(s, "primary_conninfo", "");
+                set(s, "primary_slot_name", "");
+            },
+            &["note wal-receiver", "note primary-conninfo", "note primary-slot"],
+        ),
+        (
+            |_, s| {
+                s.receiver = Ok(None);
+                set(s, "primary_conninfo", "");
+            },
+            &["error wal-receiver", "error primary-conninfo"],
+        ),
+        (
+            |_, s| {
+                s.receiver = Ok(None);
+                s.settings.as_mut().unwrap().remove("primary_conninfo");
+            },
+            &["error wal-receiver", "skipped primary-conninfo"],
+        ),
+        (
+            |_, s| {
+                s.receiver = Ok(None);
+                set(s, "restore_command", "cp");
+                s.settings.as_mut().unwrap().remove("primary_conninfo");
+            },
+            &["skipped wal-receiver", "skipped primary-conninfo"],
+        ),
+        // The checkpoint was before the promotion that it has followed.
+        (
+            |p, s| {
+                p.timeline = Ok(TimelineId(2));
+                s.receiver = Ok(None);
+                s.replication = Ok(Identity { system_identifier: "1".to_owned(), timeline: TimelineId(2) });
+            },
+            &["error wal-receiver"],
+        ),
+        (
+            |p, s| {
+                p.timeline = Ok(TimelineId(2));
+                s.receiver = Ok(None);
+                s.replication = Err(Refusal { code: None, message: "no".to_owned() });
+            },
+            &["skipped timeline", "error wal-receiver"],
+        ),
+        // We come to it by the loopback, and the primary does not see it so.
+        (
+            |_, s| {
+                s.receiver = Ok(None);
+                s.address = "127.0.0.1".parse().ok();
+            },
+            &["error wal-receiver"],
+        ),
         (
             |_, s| {
                 s.receiver = Ok(None);
@@ -292,7 +382,24 @@ fn mistakes_of_the_standby() {
     (silent.standby, silent.passwords_told) = (Some(Err("no route".to_owned())), (true, false));
     assert_eq!(bad(&silent), ["warning password", "error standby-connection"]);
     silent.standby_code = Some("57P03".to_owned());
-    assert_eq!(bad(&silent), ["warning password", "error hot-standby"]);
+    assert_eq!(bad(&silent), ["warning password", "skipped hot-standby"]);
+    silent.primary.senders = Ok(vec![]);
+    assert_eq!(bad(&silent), ["note standby-lag", "warning password", "warning hot-standby"]);
+}
+
+/// What is to be made is made on the server that the standby asks.
+#[test]
+fn no_slot_on_the_wrong_server() {
+    let mut standby = standby();
+    set(&mut standby, "primary_slot_name", "casc");
+    standby.receiver.as_mut().unwrap().as_mut().unwrap().slot = Some("casc".to_owned());
+    let findings = diagnose(&facts(server(), Some(standby.clone())));
+    assert!(findings.iter().all(|finding| finding.fix.is_empty()), "{findings:?}");
+    standby.receiver = Ok(None);
+    let findings = diagnose(&facts(server(), Some(standby)));
+    let slot = findings.iter().find(|finding| finding.id == "primary-slot").unwrap();
+    let line = "SQL: SELECT pg_create_physical_replication_slot('casc', true);  (on the primary, if primary_conninfo leads to it)";
+    assert_eq!((slot.severity, slot.fix[0].to_string().as_str()), (Severity::Error, line));
 }
 
 /// A server that tells nothing: points are skipped, and nothing is called right or wrong.
@@ -331,10 +438,20 @@ fn before_12_the_walreceiver_knows() {
     let conninfo = PrimaryConninfo::parse("user=replicator password=******** host=10.0.0.1");
     standby.receiver =
         Ok(Some(Receiver { status: Some("streaming".to_owned()), slot: Some("s".to_owned()), conninfo, ..Receiver::default() }));
+    standby.settings.as_mut().unwrap().remove("restore_command");
     let mut primary = server();
     primary.major = 11;
     set(&mut primary, "wal_keep_segments", "10");
-    assert_eq!(bad(&facts(primary, Some(standby))), ["warning primary-conninfo-password"]);
+    assert_eq!(bad(&facts(primary.clone(), Some(standby.clone()))), ["warning primary-conninfo-password"]);
+    // Without one nobody knows what it should do.
+    standby.receiver = Ok(None);
+    let both = facts(primary.clone(), Some(standby.clone()));
+    assert_eq!(bad(&both), ["skipped wal-receiver", "skipped primary-conninfo", "skipped primary-slot"]);
+    assert!(diagnose(&both).iter().all(|finding| finding.fix.is_empty()));
+    primary.timeline = Ok(TimelineId(2));
+    let findings = diagnose(&facts(primary, Some(standby)));
+    let timeline = findings.iter().find(|finding| finding.id == "timeline").unwrap();
+    assert_eq!(timeline.fix[0].to_string(), "the standby's recovery.conf: recovery_target_timeline = 'latest'  (needs a restart)");
 }
 
 #[test]
