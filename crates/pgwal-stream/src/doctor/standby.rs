@@ -158,7 +158,7 @@ fn timelines(primary: &Server, standby: &Server, report: &mut Report) {
 }
 
 /// Whether it streams; `None`: not known.
-fn streams(standby: &Server) -> Option<bool> {
+pub(super) fn streams(standby: &Server) -> Option<bool> {
     match standby.receiver.as_ref().ok()? {
         None => Some(false),
         Some(receiver) => Some(receiver.status.as_deref()? == "streaming"),

@@ -90,6 +90,7 @@ fn sender(application_name: &str) -> Sender {
         application_name: Some(application_name.to_owned()),
         address: "10.0.0.7".parse().ok(),
         state: Some("streaming".to_owned()),
+        sync_state: Some("async".to_owned()),
         behind: [Some(0), Some(0), Some(10), Some(20)],
         ..Sender::default()
     }
@@ -133,7 +134,16 @@ fn mistakes_of_the_primary() {
         (|s| set(s, "wal_level", "minimal"), &["error wal-level"]),
         (|s| set(s, "wal_level", "logical"), &[]),
         (|s| set(s, "max_wal_senders", "0"), &["error max-wal-senders"]),
-        (|s| set(s, "max_wal_senders", "1"), &["error max-wal-senders"]),
+        (|s| set(s, "max_wal_senders", "1"), &["warning max-wal-senders"]),
+        // All places are taken, also the one that we would have had.
+        (
+            |s| {
+                set(s, "max_wal_senders", "1");
+                s.replication = Err(Refusal { code: Some("53300".to_owned()), message: "x".to_owned() });
+            },
+            &["warning max-wal-senders", "warning replication-connection"],
+        ),
+        (|s| s.replication = Err(Refusal { code: Some("53300".to_owned()), message: "x".to_owned() }), &["error replication-connection"]),
         (|s| set(s, "max_replication_slots", "0"), &["warning max-replication-slots"]),
         (|s| set(s, "max_replication_slots", "1"), &["warning max-replication-slots"]),
         (|s| s.roles.as_mut().unwrap().get_mut("replicator").unwrap().replication = false, &["error role-replication"]),
@@ -177,6 +187,47 @@ fn mistakes_of_the_primary() {
         (|s| s.slots.as_mut().unwrap()[0].wal_status = Some("unreserved".to_owned()), &["error slot-unreserved"]),
         (|s| s.slots.as_mut().unwrap()[0].wal_status = Some("lost".to_owned()), &["error slot-lost"]),
         (|s| s.slots.as_mut().unwrap()[0].invalidation_reason = Some("wal_removed".to_owned()), &["error slot-lost"]),
+        (
+            |s| {
+                let slot = &mut s.slots.as_mut().unwrap()[0];
+                (slot.invalidation_reason, slot.active) = (Some("idle_timeout".to_owned()), false);
+            },
+            &["warning slot-lost"],
+        ),
+        // A copy of the primary's slot, on a standby; and what was one, on what was a standby.
+        (
+            |s| {
+                s.in_recovery = Ok(true);
+                let copy = Slot { synced: true, logical: true, active: false, pinned: Some(1 << 30), ..slot("copy") };
+                s.slots.as_mut().unwrap().push(copy);
+            },
+            &["note server"],
+        ),
+        (
+            |s| {
+                let copy = Slot { synced: true, logical: true, active: false, pinned: Some(1 << 30), ..slot("copy") };
+                s.slots.as_mut().unwrap().push(copy);
+            },
+            &["warning slot-inactive"],
+        ),
+        // Subscribers only; then a standby besides.
+        (
+            |s| {
+                set(s, "wal_keep_size", "0");
+                set(s, "archive_mode", "off");
+                s.slots = Ok(vec![Slot { logical: true, active_pid: Some(7), ..slot("subscription") }]);
+            },
+            &["note archive"],
+        ),
+        (
+            |s| {
+                set(s, "wal_keep_size", "0");
+                set(s, "archive_mode", "off");
+                s.slots = Ok(vec![Slot { logical: true, active_pid: Some(7), ..slot("subscription") }]);
+                s.senders.as_mut().unwrap().push(Sender { pid: 8, ..sender("walreceiver") });
+            },
+            &["warning wal-keep", "note archive"],
+        ),
         (|s| set(s, "max_slot_wal_keep_size", "-1"), &["note max-slot-wal-keep-size"]),
         (|s| set(s, "wal_keep_size", "0"), &[]),
         (
@@ -213,8 +264,52 @@ fn mistakes_of_the_primary() {
         ),
         (|s| s.archiver.as_mut().unwrap().failed = 3, &[]),
         (|s| s.archiver.as_mut().unwrap().fails = true, &["error archive-failing"]),
-        (|s| set(s, "synchronous_standby_names", "walreceiver"), &[]),
-        (|s| set(s, "synchronous_standby_names", "*"), &[]),
+        (
+            |s| {
+                set(s, "synchronous_standby_names", "walreceiver");
+                s.senders.as_mut().unwrap()[0].sync_state = Some("sync".to_owned());
+            },
+            &[],
+        ),
+        (
+            |s| {
+                set(s, "synchronous_standby_names", "ANY 1 (*)");
+                s.senders.as_mut().unwrap()[0].sync_state = Some("quorum".to_owned());
+            },
+            &[],
+        ),
+        // The name fits, and it does not say what it has flushed.
+        (
+            |s| {
+                set(s, "synchronous_standby_names", "FIRST 1 (walreceiver, x)");
+                s.senders.as_mut().unwrap()[0].behind[2] = None;
+            },
+            &["error synchronous-standbys"],
+        ),
+        (
+            |s| {
+                set(s, "synchronous_standby_names", "*");
+                let sender = &mut s.senders.as_mut().unwrap()[0];
+                (sender.state, sender.sync_state) = (None, None);
+            },
+            &["skipped synchronous-standbys", "skipped standby-lag"],
+        ),
+        (
+            |s| {
+                set(s, "synchronous_standby_names", "a");
+                set(s, "archive_command", "");
+                s.in_recovery = Ok(true);
+            },
+            &["note server", "note archive", "note synchronous-standbys"],
+        ),
+        (
+            |s| {
+                set(s, "archive_command", "");
+                set(s, "archive_mode", "always");
+                s.in_recovery = Ok(true);
+            },
+            &["note server", "error archive"],
+        ),
         (|s| set(s, "synchronous_standby_names", "a, b"), &["error synchronous-standbys"]),
         (|s| set(s, "synchronous_standby_names", "ANY 2 (*)"), &["error synchronous-standbys"]),
         (
@@ -280,6 +375,40 @@ fn mistakes_of_the_standby() {
                 set(s, "primary_slot_name", "");
             },
             &["note wal-receiver", "note primary-slot"],
+        ),
+        // It is late on purpose, by an hour; and later than that; and the other one is late.
+        (
+            |p, s| {
+                set(s, "recovery_min_apply_delay", "3600000");
+                let sender = &mut p.senders.as_mut().unwrap()[0];
+                (sender.lag_ms[2], sender.behind[3]) = (Some(3_700_000), Some(5 << 30));
+            },
+            &[],
+        ),
+        (
+            |p, s| {
+                set(s, "recovery_min_apply_delay", "3600000");
+                p.senders.as_mut().unwrap()[0].lag_ms[2] = Some(7_200_000);
+            },
+            &["warning standby-lag"],
+        ),
+        (
+            |p, s| {
+                set(s, "recovery_min_apply_delay", "3600000");
+                s.receiver.as_mut().unwrap().as_mut().unwrap().slot = Some("s".to_owned());
+                p.slots.as_mut().unwrap()[0].active_pid = Some(8);
+                p.senders.as_mut().unwrap()[0].lag_ms[2] = Some(3_600_000);
+            },
+            &["warning standby-lag"],
+        ),
+        // No place left, and it wants one.
+        (
+            |p, s| {
+                set(p, "max_wal_senders", "1");
+                set(s, "max_wal_senders", "1");
+                s.receiver = Ok(None);
+            },
+            &["error max-wal-senders", "error wal-receiver"],
         ),
         // What it lives from: the primary, an archive, or nobody knows.
         (
@@ -385,6 +514,35 @@ fn mistakes_of_the_standby() {
     assert_eq!(bad(&silent), ["warning password", "skipped hot-standby"]);
     silent.primary.senders = Ok(vec![]);
     assert_eq!(bad(&silent), ["note standby-lag", "warning password", "warning hot-standby"]);
+}
+
+/// Cause and remedy of a lost slot are those of its kind.
+#[test]
+fn lost_slots() {
+    let lost = |logical, reason: Option<&str>| {
+        let mut server = server();
+        let reason = reason.map(str::to_owned);
+        server.slots = Ok(vec![Slot { logical, wal_status: Some("lost".to_owned()), invalidation_reason: reason, ..slot("s") }]);
+        let findings = diagnose(&facts(server, None));
+        let finding = findings.iter().find(|finding| finding.id == "slot-lost").unwrap();
+        assert_eq!(finding.fix[0].line, "SELECT pg_drop_replication_slot('s');");
+        format!("{}; {}; {}", finding.found, finding.why, finding.fix.last().unwrap().line)
+    };
+    assert!(lost(false, None).contains("WAL that it needs has been removed; its standby cannot go on"));
+    for reason in [None, Some("wal_removed")] {
+        let text = lost(true, reason);
+        assert!(text.contains("WAL that it needs has been removed; its consumer") && !text.contains("standby"), "{text}");
+    }
+    for (reason, said) in [
+        ("rows_removed", "hot_standby_feedback = on"),
+        ("wal_level_insufficient", "wal_level = logical"),
+        ("idle_timeout", "idle_replication_slot_timeout = 0"),
+        ("something_new", "pg_drop_replication_slot"),
+    ] {
+        let text = lost(true, Some(reason));
+        assert!(text.contains(reason) && text.contains(said) && !text.contains("WAL that it needs"), "{text}");
+        assert!(!text.contains("base backup"), "{text}");
+    }
 }
 
 /// What is to be made is made on the server that the standby asks.
