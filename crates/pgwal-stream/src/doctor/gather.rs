@@ -10,6 +10,7 @@ use super::facts::{Archiver, Client, Identity, Known, PrimaryConninfo, Receiver,
 use super::hba::{self, Rule, Token};
 use crate::command::Command;
 use crate::connection::{ConnectError, Connection, Error, Mode, ResultSet};
+use crate::receive::{ReceiveError, System};
 use crate::slots;
 
 /// Settings that are looked at.
@@ -178,17 +179,15 @@ fn plain(name: &str, value: &str) -> Option<String> {
 }
 
 fn identify(walsender: &mut Connection) -> Result<Identity, Refusal> {
-    let failed = |error: &Error| Refusal {
-        code: match error {
-            Error::Server(said) => Some(said.code.clone()),
-            _ => None,
-        },
-        message: error.to_string(),
-    };
-    let set = walsender.query(&Command::IdentifySystem.to_string()).map_err(|error| failed(&error))?.pop().unwrap_or_default();
-    match (set.text(0, 0), set.text(0, 1).and_then(|text| text.parse().ok())) {
-        (Some(identifier), Some(timeline)) => Ok(Identity { system_identifier: identifier.to_owned(), timeline: TimelineId(timeline) }),
-        _ => Err(Refusal { code: None, message: "IDENTIFY_SYSTEM answered with nothing".to_owned() }),
+    match System::identify(walsender) {
+        Ok((identifier, timeline, _)) => Ok(Identity { system_identifier: identifier.to_string(), timeline }),
+        Err(error) => Err(Refusal {
+            code: match &error {
+                ReceiveError::Server(Error::Server(said)) => Some(said.code.clone()),
+                _ => None,
+            },
+            message: error.to_string(),
+        }),
     }
 }
 
