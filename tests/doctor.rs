@@ -257,6 +257,32 @@ fn pairs_of_every_major() {
     }
 }
 
+/// Before 12 what a standby lives from is in recovery.conf, and nobody can see it.
+#[test]
+fn standbys_before_12() {
+    for postgres in Postgres::all().into_iter().filter(|postgres| postgres.major < 12) {
+        let major = postgres.major;
+        let settings = "wal_level = replica\nmax_wal_senders = 10\nhot_standby = on\nwal_keep_segments = 10\nfsync = on";
+        let primary = postgres.start_tcp(&[], &format!("listen_addresses = '0.0.0.0'\n{settings}")).unwrap();
+        let standby = primary.standby().unwrap();
+        // The pg_basebackup of a later major writes options that this libpq does not know.
+        let conninfo = format!("host={} port={} user=postgres", primary.socket().display(), primary.port());
+        standby.put("recovery.conf", format!("standby_mode = on\nprimary_conninfo = '{conninfo}'\n").as_bytes()).unwrap();
+        standby.control("restart -m fast").unwrap();
+        wait_until("the standby streams", || streams(&standby));
+        let ran = both(&primary, &standby);
+        ran.has("ok", "wal-receiver", "it streams");
+        assert_eq!(ran.problems(), [""; 0], "{major}: {}", ran.all);
+        standby.put("recovery.conf", b"standby_mode = on\nprimary_conninfo = 'host=/nowhere'\n").unwrap();
+        standby.control("restart -m fast").unwrap();
+        let ran = both(&primary, &standby);
+        assert_eq!(ran.problems(), [""; 0], "{major}: {}", ran.all);
+        for id in ["wal-receiver", "primary-conninfo", "primary-slot"] {
+            ran.has("skipped", id, "in recovery.conf, which SQL does not show");
+        }
+    }
+}
+
 impl Ran {
     /// How to let a point be seen that was skipped.
     #[track_caller]
