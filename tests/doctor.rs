@@ -283,6 +283,38 @@ fn standbys_before_12() {
     }
 }
 
+/// Slots that a standby has from its primary, before a promotion.
+#[test]
+fn slots_synchronized_to_a_standby() {
+    for postgres in Postgres::all().into_iter().filter(|postgres| postgres.major >= 17) {
+        let primary = start(&postgres, "wal_level = logical");
+        primary.sql("SELECT pg_create_physical_replication_slot('standby', true)").unwrap();
+        primary.sql("SELECT pg_create_logical_replication_slot('copied', 'pgoutput', failover => true)").unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let backup = dir.path().join("backup");
+        let taken = Command::new(env!("CARGO_BIN_EXE_pgwal"))
+            .args(["basebackup", "-R", "-c", "fast", "-d", &socket(&primary), "-D"])
+            .arg(&backup)
+            .output()
+            .unwrap();
+        assert!(taken.status.success(), "{}", String::from_utf8_lossy(&taken.stderr));
+        fs::remove_file(backup.join("postgresql.auto.conf")).unwrap();
+        let conninfo = format!("host={} port={} user=postgres dbname=postgres", primary.socket().display(), primary.port());
+        let of_standby = "listen_addresses = ''\nport = 5432\nhot_standby_feedback = on\nprimary_slot_name = 'standby'";
+        let standby = postgres.start_on(&backup, &format!("{of_standby}\nprimary_conninfo = '{conninfo}'")).unwrap();
+        // It is kept once the primary's slot has come as far as the standby.
+        wait_until("the slot is there", || {
+            let _ = primary.sql("SELECT pg_log_standby_snapshot()");
+            let _ = primary.sql("SELECT pg_replication_slot_advance('copied', pg_current_wal_lsn())");
+            let _ = standby.sql("SELECT pg_sync_replication_slots()");
+            standby.sql("SELECT count(*) FROM pg_replication_slots WHERE synced AND NOT temporary").unwrap() == "1"
+        });
+        let ran = doctor(&["-d", &socket(&standby)]);
+        ran.has("ok", "slots", "1 slots are synchronized");
+        assert!(!ran.all.contains("\"copied\""), "{}: {}", postgres.major, ran.all);
+    }
+}
+
 impl Ran {
     /// How to let a point be seen that was skipped.
     #[track_caller]
