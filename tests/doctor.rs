@@ -3,9 +3,8 @@
 
 use std::fs;
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
-use pgwal_testkit::server::{Postgres, Server};
+use pgwal_testkit::server::{Postgres, Server, wait_until};
 use serde_json::Value;
 
 /// What the servers of the tests have and a good setup has not.
@@ -92,16 +91,6 @@ impl Ran {
     }
 }
 
-/// Waits until `done` says so.
-#[track_caller]
-fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !done() {
-        assert!(start.elapsed() < Duration::from_secs(60), "{what}: not within a minute");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
-
 fn streams(standby: &Server) -> bool {
     standby.sql("SELECT status FROM pg_stat_wal_receiver").is_ok_and(|status| status == "streaming")
 }
@@ -121,8 +110,7 @@ fn replace_line(server: &Server, place: &str, line: &str) {
 }
 
 fn reload(server: &Server) {
-    server.sql("SELECT pg_reload_conf()").unwrap();
-    std::thread::sleep(Duration::from_millis(300));
+    server.reload().unwrap();
 }
 
 /// A primary with a standby that streams through a slot.
@@ -269,6 +257,64 @@ fn pairs_of_every_major() {
     }
 }
 
+/// Before 12 what a standby lives from is in recovery.conf, and nobody can see it.
+#[test]
+fn standbys_before_12() {
+    for postgres in Postgres::all().into_iter().filter(|postgres| postgres.major < 12) {
+        let major = postgres.major;
+        let settings = "wal_level = replica\nmax_wal_senders = 10\nhot_standby = on\nwal_keep_segments = 10\nfsync = on";
+        let primary = postgres.start_tcp(&[], &format!("listen_addresses = '0.0.0.0'\n{settings}")).unwrap();
+        let standby = primary.standby().unwrap();
+        // The pg_basebackup of a later major writes options that this libpq does not know.
+        let conninfo = format!("host={} port={} user=postgres", primary.socket().display(), primary.port());
+        standby.put("recovery.conf", format!("standby_mode = on\nprimary_conninfo = '{conninfo}'\n").as_bytes()).unwrap();
+        standby.control("restart -m fast").unwrap();
+        wait_until("the standby streams", || streams(&standby));
+        let ran = both(&primary, &standby);
+        ran.has("ok", "wal-receiver", "it streams");
+        assert_eq!(ran.problems(), [""; 0], "{major}: {}", ran.all);
+        standby.put("recovery.conf", b"standby_mode = on\nprimary_conninfo = 'host=/nowhere'\n").unwrap();
+        standby.control("restart -m fast").unwrap();
+        let ran = both(&primary, &standby);
+        assert_eq!(ran.problems(), [""; 0], "{major}: {}", ran.all);
+        for id in ["wal-receiver", "primary-conninfo", "primary-slot"] {
+            ran.has("skipped", id, "in recovery.conf, which SQL does not show");
+        }
+    }
+}
+
+/// Slots that a standby has from its primary, before a promotion.
+#[test]
+fn slots_synchronized_to_a_standby() {
+    for postgres in Postgres::all().into_iter().filter(|postgres| postgres.major >= 17) {
+        let primary = start(&postgres, "wal_level = logical");
+        primary.sql("SELECT pg_create_physical_replication_slot('standby', true)").unwrap();
+        primary.sql("SELECT pg_create_logical_replication_slot('copied', 'pgoutput', failover => true)").unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let backup = dir.path().join("backup");
+        let taken = Command::new(env!("CARGO_BIN_EXE_pgwal"))
+            .args(["basebackup", "-R", "-c", "fast", "-d", &socket(&primary), "-D"])
+            .arg(&backup)
+            .output()
+            .unwrap();
+        assert!(taken.status.success(), "{}", String::from_utf8_lossy(&taken.stderr));
+        fs::remove_file(backup.join("postgresql.auto.conf")).unwrap();
+        let conninfo = format!("host={} port={} user=postgres dbname=postgres", primary.socket().display(), primary.port());
+        let of_standby = "listen_addresses = ''\nport = 5432\nhot_standby_feedback = on\nprimary_slot_name = 'standby'";
+        let standby = postgres.start_on(&backup, &format!("{of_standby}\nprimary_conninfo = '{conninfo}'")).unwrap();
+        // It is kept once the primary's slot has come as far as the standby.
+        wait_until("the slot is there", || {
+            let _ = primary.sql("SELECT pg_log_standby_snapshot()");
+            let _ = primary.sql("SELECT pg_replication_slot_advance('copied', pg_current_wal_lsn())");
+            let _ = standby.sql("SELECT pg_sync_replication_slots()");
+            standby.sql("SELECT count(*) FROM pg_replication_slots WHERE synced AND NOT temporary").unwrap() == "1"
+        });
+        let ran = doctor(&["-d", &socket(&standby)]);
+        ran.has("ok", "slots", "1 slots are synchronized");
+        assert!(!ran.all.contains("\"copied\""), "{}: {}", postgres.major, ran.all);
+    }
+}
+
 impl Ran {
     /// How to let a point be seen that was skipped.
     #[track_caller]
@@ -312,9 +358,9 @@ fn walsenders_and_slots_all_in_use() {
     let ran = doctor(&["-d", &socket(&primary)]);
     receiver.kill().unwrap();
     receiver.wait().unwrap();
-    let (_, line) = ran.fix("error", "max-wal-senders", "all of max_wal_senders = 2 are in use");
+    let (_, line) = ran.fix("warning", "max-wal-senders", "all of max_wal_senders = 2 are in use");
     assert_eq!(line, "max_wal_senders = 12");
-    ran.has("error", "replication-connection", "max_wal_senders");
+    ran.has("warning", "replication-connection", "max_wal_senders");
     ran.has("warning", "max-replication-slots", "all of max_replication_slots = 2");
 }
 
@@ -484,8 +530,7 @@ fn judged_alike(server: &Server, major: u8, rounds: u32) {
             file.push_str(&(fields.join("  ") + if pick(3) == 0 { " # replicator\n" } else { "\n" }));
         }
         server.put("pg_hba.conf", file.as_bytes()).unwrap();
-        server.sql("SELECT pg_reload_conf()").unwrap();
-        std::thread::sleep(Duration::from_millis(60));
+        reload(server);
         for config in &configs {
             let facts = pgwal_stream::doctor::gather("replicator", &mut |mode| Connection::connect(config, mode)).unwrap();
             let subject =
@@ -612,13 +657,13 @@ fn nobody_answers_synchronous_commits() {
     reload(&primary);
     let ran = both(&primary, &standby);
     assert_eq!(ran.problems(), ["synchronous-standbys"], "{}", ran.all);
-    let (_, line) = ran.fix("error", "synchronous-standbys", "0 such standbys stream, 1 needed; connected are: walreceiver");
+    let (_, line) = ran.fix("error", "synchronous-standbys", "0 such standbys answer, 1 needed; connected are: walreceiver (async)");
     assert_eq!(line, "primary_conninfo = '… application_name=dr_site'");
     let conninfo = format!("host={} port={} user=postgres application_name=dr_site", primary.socket().display(), primary.port());
     standby.sql(&format!("ALTER SYSTEM SET primary_conninfo = '{conninfo}'")).unwrap();
     reload(&standby);
     wait_until("it is called so", || {
-        primary.sql("SELECT string_agg(state, '') FROM pg_stat_replication WHERE application_name = 'dr_site'").unwrap() == "streaming"
+        primary.sql("SELECT string_agg(sync_state, '') FROM pg_stat_replication WHERE application_name = 'dr_site'").unwrap() == "sync"
     });
     wait_until("the standby streams", || streams(&standby));
     assert_eq!(both(&primary, &standby).problems(), [""; 0]);
@@ -709,9 +754,79 @@ fn a_slot_that_the_primary_does_not_have() {
     primary.sql("ALTER SYSTEM SET wal_keep_size = 0").unwrap();
     reload(&standby);
     reload(&primary);
+    let without = "SELECT count(*) = 1 FROM pg_stat_replication, pg_replication_slots WHERE state = 'streaming' AND NOT active";
+    wait_until("it streams without a slot", || primary.sql(without).unwrap() == "t");
     wait_until("the standby streams", || streams(&standby));
     let ran = both(&primary, &standby);
     ran.has("warning", "primary-slot", "not set");
+}
+
+/// primary <- middle <- last: the last one's slot is the middle one's, and the primary must not get it.
+#[test]
+fn a_standby_of_a_standby() {
+    let Some((primary, middle)) = pair("a_standby_of_a_standby", "") else { return };
+    middle.sql("SELECT pg_create_physical_replication_slot('casc', true)").unwrap();
+    let last = middle.standby().unwrap();
+    last.sql("ALTER SYSTEM SET primary_slot_name = 'casc'").unwrap();
+    reload(&last);
+    wait_until("it streams by its slot", || middle.sql("SELECT active FROM pg_replication_slots").unwrap() == "t");
+    wait_until("the last standby streams", || streams(&last));
+    let ran = both(&primary, &last);
+    ran.has("note", "wal-receiver", "from another server");
+    let slot = ran.has("note", "primary-slot", "'casc'");
+    assert_eq!((ran.problems(), slot["fix"].as_array().unwrap().len()), (vec![], 0), "{}", ran.all);
+    let ran = both(&middle, &last);
+    ran.has("ok", "primary-slot", "in use");
+    assert_eq!(ran.problems(), [""; 0], "{}", ran.all);
+    // What counts on a primary only.
+    middle.sql("ALTER SYSTEM SET synchronous_standby_names = 'nobody'").unwrap();
+    reload(&middle);
+    doctor(&["-d", &socket(&middle)]).has("note", "synchronous-standbys", "'nobody'");
+}
+
+/// A standby that knows an archive, and no primary; then one that it cannot reach.
+#[test]
+fn a_standby_that_lives_from_an_archive() {
+    let Some((primary, standby)) = pair("a_standby_that_lives_from_an_archive", "") else { return };
+    primary.sql("CREATE ROLE nobody LOGIN").unwrap();
+    wait_until("the role is on the standby", || standby.sql("SELECT 1 FROM pg_roles WHERE rolname = 'nobody'").unwrap() == "1");
+    fs::remove_file(standby.data().join("postgresql.auto.conf")).unwrap();
+    append(&standby, "restore_command = 'false'");
+    standby.control("restart -m fast").unwrap();
+    wait_until("its slot can go", || primary.sql("SELECT pg_drop_replication_slot('standby')").is_ok());
+    let ran = both(&primary, &standby);
+    assert_eq!(ran.problems(), [""; 0], "{}", ran.all);
+    ran.has("note", "wal-receiver", "it lives from restore_command");
+    ran.has("note", "primary-conninfo", "is empty");
+    ran.has("ok", "timeline", "both are on timeline 1");
+    standby.sql("ALTER SYSTEM SET primary_conninfo = 'host=/nowhere user=postgres'").unwrap();
+    reload(&standby);
+    let ran = both(&primary, &standby);
+    assert_eq!(ran.problems(), ["wal-receiver"], "{}", ran.all);
+    ran.has("warning", "wal-receiver", "it lives from restore_command");
+    // Who is not shown whether it is set is not told that it is not.
+    let ran = doctor(&["-d", &socket(&primary), "-s", &socket(&standby).replace("user=postgres", "user=nobody")]);
+    let grant = (String::from("SQL"), String::from("GRANT pg_read_all_settings TO nobody;"));
+    assert_eq!((ran.problems(), ran.fix_of_skipped("wal-receiver")), (vec![], grant), "{}", ran.all);
+}
+
+/// A receiver without a slot says nothing of what it has flushed, and no commit counts it.
+#[test]
+fn a_synchronous_standby_that_is_none() {
+    let Some(server) = server("a_synchronous_standby_that_is_none", "synchronous_standby_names = 'FIRST 1 (pgwal, x)'") else { return };
+    let dir = tempfile::tempdir().unwrap();
+    let mut receiver = Command::new(env!("CARGO_BIN_EXE_pgwal"))
+        .args(["receive", "-q", "-D"])
+        .arg(dir.path())
+        .args(["-d", &format!("{} application_name=pgwal", socket(&server))])
+        .spawn()
+        .unwrap();
+    wait_until("it streams", || server.sql("SELECT state FROM pg_stat_replication").unwrap() == "streaming");
+    let ran = doctor(&["-d", &socket(&server)]);
+    receiver.kill().unwrap();
+    receiver.wait().unwrap();
+    let (_, line) = ran.fix("error", "synchronous-standbys", "\"pgwal\" streams and does not say what it has flushed");
+    assert!(line.contains("--synchronous"), "{line}");
 }
 
 #[test]
@@ -719,9 +834,19 @@ fn standbys_that_take_no_connections() {
     let Some((primary, standby)) = pair("standbys_that_take_no_connections", "") else { return };
     append(&standby, "hot_standby = off");
     standby.control("restart -m fast").unwrap();
+    let streaming = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
+    wait_until("it streams", || primary.sql(streaming).unwrap() == "1");
     let ran = both(&primary, &standby);
-    let (_, line) = ran.fix("error", "hot-standby", "the standby does not take connections");
-    append(&standby, &line);
+    ran.has("skipped", "hot-standby", "somebody streams from the primary");
+    assert_eq!(ran.problems(), [""; 0], "{}", ran.all);
+    append(&standby, "primary_slot_name = 'no_such_slot'");
+    fs::remove_file(standby.data().join("postgresql.auto.conf")).unwrap();
+    standby.control("restart -m fast").unwrap();
+    wait_until("nobody streams", || primary.sql(streaming).unwrap() == "0");
+    let ran = both(&primary, &standby);
+    let (_, line) = ran.fix("warning", "hot-standby", "the standby does not take connections");
+    let conninfo = format!("host={} port={} user=postgres", primary.socket().display(), primary.port());
+    append(&standby, &format!("{line}\nprimary_slot_name = 'standby'\nprimary_conninfo = '{conninfo}'"));
     standby.control("restart -m fast").unwrap();
     wait_until("the standby streams", || streams(&standby));
     assert_eq!(both(&primary, &standby).problems(), [""; 0]);

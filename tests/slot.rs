@@ -2,9 +2,8 @@
 #![cfg(target_os = "linux")]
 
 use std::process::{Command, Stdio};
-use std::time::Duration;
 
-use pgwal_testkit::server::{Postgres, Server};
+use pgwal_testkit::server::{Postgres, Server, wait_until};
 use serde_json::{Value, json};
 
 const SETTINGS: &str = "wal_level = logical\nmax_wal_senders = 10\nmax_replication_slots = 10\nautovacuum = off";
@@ -122,14 +121,11 @@ fn a_slot_in_use() {
         .args(["-d", &format!("host={} user=postgres", server.socket().display())])
         .spawn()
         .unwrap();
-    let active = "SELECT active_pid FROM pg_replication_slots WHERE active";
-    let pid = loop {
-        let pid = server.sql(active).unwrap();
-        if !pid.is_empty() {
-            break pid;
-        }
-        std::thread::sleep(Duration::from_millis(20));
-    };
+    let mut pid = String::new();
+    wait_until("the slot is in use", || {
+        pid = server.sql("SELECT active_pid FROM pg_replication_slots WHERE active").unwrap();
+        !pid.is_empty()
+    });
     let rows = list(&server);
     assert_eq!((&rows[0]["active"], rows[0]["active_pid"].to_string()), (&json!(true), pid.clone()));
     let (status, _, err) = slot(&server, &["drop", "s"]);
@@ -137,7 +133,7 @@ fn a_slot_in_use() {
     assert_eq!((status, err), (Some(1), said));
 
     let mut waiting = command(&server, &["drop", "s", "--wait"]).spawn().unwrap();
-    std::thread::sleep(Duration::from_millis(300));
+    wait_until("it waits", || server.sql("SELECT count(*) FROM pg_stat_activity WHERE wait_event = 'ReplicationSlotDrop'").unwrap() == "1");
     assert!(waiting.try_wait().unwrap().is_none(), "it waits");
     receiver.kill().unwrap();
     receiver.wait().unwrap();
@@ -165,7 +161,7 @@ fn slots_that_are_not_ordinary() {
 
     assert_eq!(slot(&server, &["create", "slow"]).0, Some(0));
     server.sql("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'").unwrap();
-    server.sql("SELECT pg_reload_conf()").unwrap();
+    server.reload().unwrap();
     server.sql("CREATE TABLE t (x text)").unwrap();
     for _ in 0..6 {
         server.sql("INSERT INTO t SELECT repeat('x', 1000) FROM generate_series(1, 2000)").unwrap();

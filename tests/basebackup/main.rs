@@ -9,10 +9,9 @@ use std::fs::{self, File};
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
-use std::time::{Duration, Instant};
 
 use pgwal_stream::compress::Compression;
-use pgwal_testkit::server::{Postgres, Server, give};
+use pgwal_testkit::server::{Postgres, Server, give, wait_until};
 use tempfile::TempDir;
 
 const SETTINGS: &str = "wal_level = replica\nmax_wal_senders = 10\nmax_replication_slots = 10\nautovacuum = off";
@@ -63,14 +62,6 @@ fn taken<S: AsRef<OsStr>>(server: &Server, dir: &Path, args: impl IntoIterator<I
 /// `-T` for the tablespace of `server`, into `to`.
 fn mapped(server: &Server, to: &Path) -> String {
     format!("-T{}={}", tablespace(server).display(), to.display())
-}
-
-fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !done() {
-        assert!(start.elapsed() < Duration::from_secs(60), "{what}: not within a minute");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 /// The real program accepts the backup.

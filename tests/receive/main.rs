@@ -16,7 +16,7 @@ use std::path::Path;
 use std::process::{Child, Command, Output, Stdio};
 use std::time::{Duration, Instant};
 
-use pgwal_testkit::server::{Postgres, Server};
+use pgwal_testkit::server::{Postgres, Server, wait_until};
 use tempfile::TempDir;
 
 const SETTINGS: &str = "wal_level = replica\nmax_wal_senders = 10\nmax_replication_slots = 10\nwal_keep_size = 2GB\nautovacuum = off";
@@ -133,15 +133,6 @@ fn signal(child: &Child, signal: &str) {
 fn stop(child: Child) -> Output {
     signal(&child, "-INT");
     child.wait_with_output().unwrap()
-}
-
-/// Waits until `done` says so.
-fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !done() {
-        assert!(start.elapsed() < Duration::from_secs(60), "{what}: not within a minute");
-        std::thread::sleep(Duration::from_millis(20));
-    }
 }
 
 fn work(server: &Server, rows: u32) {

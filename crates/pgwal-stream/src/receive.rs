@@ -278,6 +278,15 @@ impl System {
         if WalMagic::of(server.major()).is_none() {
             return Err(ReceiveError::Version { found: server.major() });
         }
+        let (identifier, timeline, flushed) = System::identify(server)?;
+        let segment_size = size(server, "wal_segment_size")?;
+        let wal_page_size = size(server, "wal_block_size")?;
+        let fmt = WalFormat { segment_size, wal_page_size, ..WalFormat::new(server.major()) };
+        Ok(System { identifier, timeline, flushed, fmt })
+    }
+
+    /// IDENTIFY_SYSTEM: the system identifier, the timeline, and up to where WAL is on disk.
+    pub(crate) fn identify<S: Walsender>(server: &mut S) -> Result<(u64, TimelineId, Lsn), ReceiveError<S::Error>> {
         let row = one_row(server, &Command::IdentifySystem)?;
         let wrong = |what: &'static str| ReceiveError::Answer {
             command: Command::IdentifySystem.to_string(),
@@ -288,10 +297,7 @@ impl System {
         let identifier = text(0).parse().map_err(|_| wrong("a system identifier, a timeline and an LSN"))?;
         let timeline = TimelineId(text(1).parse().map_err(|_| wrong("a timeline"))?);
         let flushed = text(2).parse().map_err(|_| wrong("an LSN"))?;
-        let segment_size = size(server, "wal_segment_size")?;
-        let wal_page_size = size(server, "wal_block_size")?;
-        let fmt = WalFormat { segment_size, wal_page_size, ..WalFormat::new(server.major()) };
-        Ok(System { identifier, timeline, flushed, fmt })
+        Ok((identifier, timeline, flushed))
     }
 }
 

@@ -37,6 +37,8 @@ pub struct Slot {
     pub inactive_since: Option<TimestampTz>,
     /// `invalidation_reason`, 17 and later.
     pub invalidation_reason: Option<String>,
+    /// `synced`, 17 and later: on a standby, a copy of the primary's slot, which nobody can use there.
+    pub synced: bool,
     /// Bytes from what the consumer has to the server's position.
     pub lag: Option<u64>,
     /// Bytes of WAL that the server keeps for the slot: from the start of the segment of `restart_lsn` to its position.
@@ -90,6 +92,7 @@ fn slot(set: &ResultSet, row: usize) -> Slot {
         safe_wal_size: text("safe_wal_size").and_then(|text| text.parse().ok()),
         inactive_since: text("since_2000").and_then(|text| text.parse().ok()).map(TimestampTz),
         invalidation_reason: owned("invalidation_reason"),
+        synced: text("synced") == Some("t"),
         lag: confirmed_flush_lsn.or(restart_lsn).and_then(behind),
         pinned: restart_lsn.and_then(|lsn| behind(Lsn(segment_size.map_or(lsn.0, |size| lsn.0 - lsn.0 % size)))),
     }

@@ -7,6 +7,7 @@ use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::time::{Duration, Instant};
 
 /// The programs of one installed PostgreSQL.
 #[derive(Clone, Debug)]
@@ -135,6 +136,19 @@ impl Postgres {
     }
 }
 
+/// Waits until `done` says so.
+///
+/// # Panics
+/// It does not within a minute.
+#[track_caller]
+pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
+    let start = Instant::now();
+    while !done() {
+        assert!(start.elapsed() < Duration::from_secs(60), "{what}: not within a minute");
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
 /// Has a file or directory, with all in it, be the server's own.
 ///
 /// # Errors
@@ -237,6 +251,22 @@ impl Server {
     pub fn sql(&self, sql: &str) -> io::Result<String> {
         let output = self.client("psql", ["-XAtq", "-v", "ON_ERROR_STOP=1", "-d", "postgres", "-c", sql])?;
         Ok(String::from_utf8_lossy(&output.stdout).trim().to_owned())
+    }
+
+    /// Has it read its files anew, and waits until new sessions see it.
+    ///
+    /// # Errors
+    /// What psql says.
+    ///
+    /// # Panics
+    /// It does not read them within a minute.
+    pub fn reload(&self) -> io::Result<()> {
+        let before = self.sql("SELECT pg_conf_load_time()")?;
+        self.sql("SELECT pg_reload_conf()")?;
+        wait_until("the server reads its files", || {
+            self.sql(&format!("SELECT pg_conf_load_time() > '{before}'")).is_ok_and(|later| later == "t")
+        });
+        Ok(())
     }
 
     /// Runs a client program against the server.

@@ -150,14 +150,14 @@ pub struct Role {
 pub struct Sender {
     /// `pid`.
     pub pid: u32,
-    /// `usename`.
-    pub user: Option<String>,
     /// `application_name`.
     pub application_name: Option<String>,
     /// `client_addr`; `None`: a Unix socket, or not shown.
     pub address: Option<IpAddr>,
     /// `state`: `startup`, `catchup`, `streaming`, `backup`, `stopping`; `None`: not shown to us.
     pub state: Option<String>,
+    /// `sync_state`: `async`, `potential`, `sync`, `quorum`; `None`: not shown to us.
+    pub sync_state: Option<String>,
     /// Bytes that were not sent, written, flushed, replayed yet.
     pub behind: [Option<u64>; 4],
     /// `write_lag`, `flush_lag`, `replay_lag` in milliseconds; `None`: nothing was written lately.

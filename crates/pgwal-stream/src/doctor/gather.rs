@@ -10,6 +10,7 @@ use super::facts::{Archiver, Client, Identity, Known, PrimaryConninfo, Receiver,
 use super::hba::{self, Rule, Token};
 use crate::command::Command;
 use crate::connection::{ConnectError, Connection, Error, Mode, ResultSet};
+use crate::receive::{ReceiveError, System};
 use crate::slots;
 
 /// Settings that are looked at.
@@ -17,11 +18,14 @@ const SETTINGS: &[&str] = &[
     "archive_command",
     "archive_library",
     "archive_mode",
+    "cluster_name",
     "data_checksums",
     "fsync",
     "full_page_writes",
     "hba_file",
     "hot_standby",
+    "hot_standby_feedback",
+    "idle_replication_slot_timeout",
     "listen_addresses",
     "max_connections",
     "max_locks_per_transaction",
@@ -34,6 +38,7 @@ const SETTINGS: &[&str] = &[
     "port",
     "primary_conninfo",
     "primary_slot_name",
+    "recovery_min_apply_delay",
     "restore_command",
     "ssl",
     "synchronous_commit",
@@ -174,17 +179,15 @@ fn plain(name: &str, value: &str) -> Option<String> {
 }
 
 fn identify(walsender: &mut Connection) -> Result<Identity, Refusal> {
-    let failed = |error: &Error| Refusal {
-        code: match error {
-            Error::Server(said) => Some(said.code.clone()),
-            _ => None,
-        },
-        message: error.to_string(),
-    };
-    let set = walsender.query(&Command::IdentifySystem.to_string()).map_err(|error| failed(&error))?.pop().unwrap_or_default();
-    match (set.text(0, 0), set.text(0, 1).and_then(|text| text.parse().ok())) {
-        (Some(identifier), Some(timeline)) => Ok(Identity { system_identifier: identifier.to_owned(), timeline: TimelineId(timeline) }),
-        _ => Err(Refusal { code: None, message: "IDENTIFY_SYSTEM answered with nothing".to_owned() }),
+    match System::identify(walsender) {
+        Ok((identifier, timeline, _)) => Ok(Identity { system_identifier: identifier.to_string(), timeline }),
+        Err(error) => Err(Refusal {
+            code: match &error {
+                ReceiveError::Server(Error::Server(said)) => Some(said.code.clone()),
+                _ => None,
+            },
+            message: error.to_string(),
+        }),
     }
 }
 
@@ -318,7 +321,7 @@ fn hba(sql: &mut Connection) -> Known<Vec<Rule>> {
 fn senders(sql: &mut Connection) -> Known<Vec<Sender>> {
     let set = rows(
         sql,
-        "SELECT pid, usename, application_name, client_addr, state, sent_lsn, write_lsn, flush_lsn, replay_lsn,
+        "SELECT pid, application_name, client_addr, state, sync_state, sent_lsn, write_lsn, flush_lsn, replay_lsn,
                 (extract(epoch FROM write_lag) * 1000)::int8 AS write_ms, (extract(epoch FROM flush_lag) * 1000)::int8 AS flush_ms,
                 (extract(epoch FROM replay_lag) * 1000)::int8 AS replay_ms,
                 CASE WHEN pg_catalog.pg_is_in_recovery()
@@ -331,10 +334,10 @@ fn senders(sql: &mut Connection) -> Known<Vec<Sender>> {
         let behind = |name: &str| Some(position?.0.saturating_sub(fields.parse::<Lsn>(name)?.0));
         Sender {
             pid: fields.parse("pid").unwrap_or_default(),
-            user: fields.owned("usename"),
             application_name: fields.owned("application_name"),
             address: fields.text("client_addr").and_then(inet),
             state: fields.owned("state"),
+            sync_state: fields.owned("sync_state"),
             behind: ["sent_lsn", "write_lsn", "flush_lsn", "replay_lsn"].map(behind),
             lag_ms: ["write_ms", "flush_ms", "replay_ms"].map(|name| fields.parse(name)),
         }

@@ -4,8 +4,9 @@ use std::net::IpAddr;
 
 use super::facts::{Facts, Known, Role, Sender, Server};
 use super::hba::{self, Near, Rule, Subject, Verdict};
+use super::standby::streams;
 use super::sync::Synchronous;
-use super::{Fix, RELOAD, RESTART, Report, ident, literal, size};
+use super::{Fix, RELOAD, RESTART, Report, Severity, ident, literal, size};
 use crate::slots::Slot;
 
 /// A standby that is further behind may not catch up before something else goes wrong.
@@ -17,18 +18,19 @@ pub(super) fn check(facts: &Facts, report: &mut Report) {
     let server = &facts.primary;
     start(server, report);
     wal_level(server, report);
-    max_wal_senders(server, report);
+    let standby = facts.standby.as_ref().and_then(|standby| standby.as_ref().ok());
+    let wants_in = standby.is_some_and(|standby| standby.in_recovery == Ok(true) && streams(standby) == Some(false));
+    max_wal_senders(server, wants_in, report);
     max_replication_slots(server, report);
     role(server, report);
     hba_file(server, report);
-    replication(server, report);
+    replication(server, wants_in, report);
     listen_addresses(server, report);
-    let has_standby = facts.standby.as_ref().is_some_and(Result::is_ok);
     slots(server, report);
-    wal_keep(server, report);
+    wal_keep(server, facts.standby.is_some(), report);
     archive(server, report);
     synchronous(server, report);
-    standbys(server, has_standby, report);
+    standbys(server, standby, report);
     hot_standby(server, report);
     durability(server, report);
     rewind(server, report);
@@ -76,7 +78,8 @@ fn wal_level(server: &Server, report: &mut Report) {
     }
 }
 
-fn max_wal_senders(server: &Server, report: &mut Report) {
+/// `wants_in`: a standby that should stream does not.
+fn max_wal_senders(server: &Server, wants_in: bool, report: &mut Report) {
     let id = "max-wal-senders";
     let max = match server.setting("max_wal_senders") {
         Err(reason) => return report.skipped(id, format!("max_wal_senders: {reason}"), vec![]),
@@ -88,12 +91,8 @@ fn max_wal_senders(server: &Server, report: &mut Report) {
         Err(reason) => report.skipped(id, format!("max_wal_senders is {max}; how many are in use is not known: {reason}"), vec![]),
         Ok(senders) if senders.len() >= max => {
             let found = format!("all of max_wal_senders = {max} are in use");
-            report.error(
-                id,
-                found,
-                "one more standby, or one that reconnects before its old connection has timed out, is refused",
-                fix(max + 10),
-            );
+            let why = "one more standby, or one that reconnects before its old connection has timed out, is refused";
+            report.push(id, if wants_in { Severity::Error } else { Severity::Warning }, found, why, fix(max + 10));
         }
         Ok(senders) => report.ok(id, format!("{} of max_wal_senders = {max} in use", senders.len())),
     }
@@ -302,7 +301,7 @@ fn methods(rules: &[Rule], report: &mut Report) {
     }
 }
 
-fn replication(server: &Server, report: &mut Report) {
+fn replication(server: &Server, wants_in: bool, report: &mut Report) {
     let id = "replication-connection";
     let refusal = match &server.replication {
         Ok(identity) => {
@@ -337,7 +336,11 @@ fn replication(server: &Server, report: &mut Report) {
         });
     }
     fix.extend(next);
-    report.error(id, format!("a connection for replication is refused: {}", refusal.message), why, fix);
+    // Those that are in have taken all places: that we get none is no more than max-wal-senders says.
+    let full = server.senders.as_ref().is_ok_and(|senders| server.number("max_wal_senders").is_some_and(|max| senders.len() as i64 >= max));
+    let is_full = refusal.code.as_deref() == Some("53300") && full && !server.senders.as_ref().is_ok_and(Vec::is_empty) && !wants_in;
+    let severity = if is_full { Severity::Warning } else { Severity::Error };
+    report.push(id, severity, format!("a connection for replication is refused: {}", refusal.message), why, fix);
 }
 
 fn listen_addresses(server: &Server, report: &mut Report) {
@@ -369,9 +372,11 @@ fn slots(server: &Server, report: &mut Report) {
         Ok(slots) => slots,
         Err(reason) => return report.skipped("slots", format!("replication slots: {reason}"), vec![]),
     };
+    // On a standby those are the server's own: nobody uses them before a promotion, and nobody can drop them.
+    let (synced, slots): (Vec<&Slot>, Vec<&Slot>) = slots.iter().partition(|slot| slot.synced && server.in_recovery != Ok(false));
     let limit = server.number("max_slot_wal_keep_size");
     let mut good = 0;
-    for slot in slots {
+    for &slot in &slots {
         let name = &slot.name;
         let drop_it = || {
             let why = Some("if nobody will come back for it");
@@ -379,13 +384,7 @@ fn slots(server: &Server, report: &mut Report) {
         };
         let pinned = slot.pinned.map_or_else(String::new, |bytes| format!(", {} of WAL", size(bytes)));
         if slot.is_lost() {
-            let reason = slot.invalidation_reason.as_ref().map_or_else(String::new, |reason| format!(" ({reason})"));
-            report.error(
-                "slot-lost",
-                format!("slot \"{name}\" is lost{reason}: WAL that it needs has been removed"),
-                "its standby cannot go on: without the WAL in an archive it must be made anew from a base backup",
-                vec![drop_it()],
-            );
+            lost(server, slot, report);
         } else if slot.wal_status.as_deref() == Some("unreserved") {
             let mut fix = vec![Fix::setting(server, "max_slot_wal_keep_size", &format!("'{}'", generous(slot, limit)), RELOAD)];
             fix.push(drop_it());
@@ -407,9 +406,53 @@ fn slots(server: &Server, report: &mut Report) {
     if good > 0 {
         report.ok("slots", format!("{good} of {} slots in use", slots.len()));
     }
+    if !synced.is_empty() {
+        report.ok("slots", format!("{} slots are synchronized from the primary", synced.len()));
+    }
     if limit == Some(-1) && !slots.is_empty() {
         let why = "a slot whose standby stays away keeps WAL until the disk is full; a limit gives up that standby instead of the server";
         report.note("max-slot-wal-keep-size", "max_slot_wal_keep_size is -1: no limit", why);
+    }
+}
+
+/// A slot that is of no use any more: why, and what now, depend on its kind and on what became of it.
+fn lost(server: &Server, slot: &Slot, report: &mut Report) {
+    let id = "slot-lost";
+    let reason = slot.invalidation_reason.as_deref();
+    let named = reason.map_or_else(String::new, |reason| format!(" ({reason})"));
+    let found = |what: &str| format!("slot \"{}\" is lost{named}: {what}", slot.name);
+    let drop_it = Fix::sql(format!("SELECT pg_drop_replication_slot({});", literal(&slot.name)));
+    let anew =
+        "its consumer cannot go on: it needs a new slot, and a new copy of the data, because the changes in between are not to be had";
+    match reason {
+        Some("rows_removed") => {
+            let feedback = Fix::setting(server, "hot_standby_feedback", "on", RELOAD);
+            let why = format!("{anew}; hot_standby_feedback, with a physical slot on the primary, keeps such rows");
+            report.error(id, found("rows of the catalog that it needs have been removed"), why, vec![drop_it, feedback]);
+        }
+        Some("wal_level_insufficient") => {
+            let place = if server.in_recovery == Ok(true) { "the primary's postgresql.conf" } else { "postgresql.conf" };
+            let level = Fix { place: place.to_owned(), line: "wal_level = logical".to_owned(), then: Some(RESTART) };
+            let why = format!("{anew}; logical decoding takes wal_level = logical on the primary");
+            report.error(id, found("the primary's wal_level was lowered"), why, vec![drop_it, level]);
+        }
+        Some("idle_timeout") => {
+            let why = if slot.logical {
+                anew
+            } else {
+                "its standby is refused with it: it needs a new slot, and the WAL since, from here or an archive"
+            };
+            let longer = Fix::setting(server, "idle_replication_slot_timeout", "0", RELOAD);
+            let fix = vec![drop_it, Fix { then: Some("if slots are to wait for ever"), ..longer }];
+            report.warning(id, found("nobody used it for longer than idle_replication_slot_timeout"), why, fix);
+        }
+        // Before 17 the server names no reason. It is this, but for logical slots of standbys of 16.
+        None | Some("wal_removed") => {
+            let standby = "its standby cannot go on: without the WAL in an archive it must be made anew from a base backup";
+            let what = "WAL that it needs has been removed";
+            report.error(id, found(what), if slot.logical { anew } else { standby }, vec![drop_it]);
+        }
+        Some(_) => report.error(id, found("the server has invalidated it"), "whoever used it is refused", vec![drop_it]),
     }
 }
 
@@ -423,7 +466,15 @@ fn generous(slot: &Slot, limit: Option<i64>) -> String {
 /// An unused slot that is no further behind has perhaps just been left.
 const IDLE: u64 = 1 << 20;
 
-fn wal_keep(server: &Server, report: &mut Report) {
+/// Whether logical slots are in use, and nobody else streams: there is no physical standby. Base backups are none.
+fn is_logical_only(server: &Server) -> bool {
+    let (Ok(slots), Ok(senders)) = (&server.slots, &server.senders) else { return false };
+    let users: Vec<u32> = slots.iter().filter(|slot| slot.logical).filter_map(|slot| slot.active_pid).collect();
+    let is_logical = |sender: &Sender| users.contains(&sender.pid) || sender.state.as_deref() == Some("backup");
+    !users.is_empty() && senders.iter().all(is_logical)
+}
+
+fn wal_keep(server: &Server, has_standby: bool, report: &mut Report) {
     let id = "wal-keep";
     let (name, value) = if server.major >= 13 { ("wal_keep_size", "1GB") } else { ("wal_keep_segments", "64") };
     let kept = match server.setting(name) {
@@ -437,6 +488,8 @@ fn wal_keep(server: &Server, report: &mut Report) {
     let slots = server.slots.as_ref().map_or(0, |slots| slots.iter().filter(|slot| !slot.logical && !slot.is_lost()).count());
     if slots > 0 {
         report.ok(id, format!("{name} is 0, and {slots} physical slots keep what is needed"));
+    } else if !has_standby && is_logical_only(server) {
+        report.ok(id, format!("{name} is 0, and only logical slots are in use, which keep what they need"));
     } else if server.slots.is_err() {
         report.skipped(id, format!("{name} is 0; whether there are slots is not known"), vec![]);
     } else if matches!(server.value("archive_mode"), Some("on" | "always")) {
@@ -467,7 +520,20 @@ fn archive(server: &Server, report: &mut Report) {
     }
     // An empty library means the command.
     let is_empty = |name: &str| server.value(name).is_none_or(|value| value.trim().is_empty() || value == "(disabled)");
-    if server.setting("archive_command").is_ok() && is_empty("archive_command") && is_empty("archive_library") {
+    let is_nowhere = server.setting("archive_command").is_ok() && is_empty("archive_command") && is_empty("archive_library");
+    if mode == "on" && server.in_recovery == Ok(true) {
+        // In recovery only "always" archives.
+        let found = "archive_mode is on, which counts once the server is promoted";
+        return match is_nowhere {
+            true => report.note(
+                id,
+                format!("{found}; there is neither archive_command nor archive_library"),
+                "from then on it would keep all WAL until the disk is full",
+            ),
+            false => report.ok(id, found),
+        };
+    }
+    if is_nowhere {
         let fix = Fix::setting(server, "archive_command", "'test ! -f /archive/%f && cp %p /archive/%f'", RELOAD);
         let found = format!("archive_mode is {mode}, and there is neither archive_command nor archive_library");
         return report.error(id, found, "the server keeps all WAL until it is archived, which is never: the disk fills", vec![fix]);
@@ -504,30 +570,52 @@ fn synchronous(server: &Server, report: &mut Report) {
     let Some(sync) = Synchronous::parse(names) else {
         return report.ok(id, "synchronous_standby_names is empty: commits wait for no standby");
     };
+    let wanted = format!("synchronous_standby_names is '{names}'");
+    if server.in_recovery == Ok(true) {
+        return report.note(id, wanted, "in recovery nothing is committed; it counts once the server is promoted");
+    }
     let senders = match &server.senders {
         Err(reason) => return report.skipped(id, format!("pg_stat_replication: {reason}"), vec![]),
         Ok(senders) => senders,
     };
-    let connected = |sender: &&Sender| {
-        matches!(sender.state.as_deref(), Some("streaming" | "stopping") | None)
-            && sender.application_name.as_deref().is_some_and(|name| sync.has(name))
-    };
-    let count = senders.iter().filter(connected).count();
-    let wanted = format!("synchronous_standby_names is '{names}'");
+    // The server's own judgement: the name alone does not make one that tells what it has flushed.
+    let answers = |sender: &&Sender| matches!(sender.sync_state.as_deref(), Some("sync" | "quorum"));
+    let is_named = |sender: &&Sender| sender.application_name.as_deref().is_some_and(|name| sync.has(name));
+    let count = senders.iter().filter(answers).count();
     if count >= sync.needed {
-        return report.ok(id, format!("{wanted}, {count} such standbys stream, {} needed", sync.needed));
+        return report.ok(id, format!("{wanted}, {count} such standbys answer, {} needed", sync.needed));
     }
-    let others: Vec<&str> = senders.iter().filter_map(|sender| sender.application_name.as_deref()).collect();
-    let others = if others.is_empty() { "none is connected".to_owned() } else { format!("connected are: {}", others.join(", ")) };
-    let fix = vec![
-        Fix {
+    let hidden = senders.iter().filter(is_named).filter(|sender| sender.sync_state.is_none()).count();
+    if count + hidden >= sync.needed {
+        let fix = vec![Fix::sql(format!("GRANT pg_monitor TO {};", ident(&server.user)))];
+        let found = format!("{wanted}, {hidden} such standbys are connected; whether they answer is not shown to role \"{}\"", server.user);
+        return report.skipped(id, found, fix);
+    }
+    let shown = |sender: &Sender| {
+        let name = sender.application_name.as_deref()?;
+        Some(sender.sync_state.as_ref().map_or_else(|| name.to_owned(), |state| format!("{name} ({state})")))
+    };
+    let others: Vec<String> = senders.iter().filter_map(shown).collect();
+    let mut others = if others.is_empty() { "none is connected".to_owned() } else { format!("connected are: {}", others.join(", ")) };
+    let mut fix = Vec::new();
+    // Position 2 is what it has flushed.
+    let silent = |sender: &&Sender| sender.state.as_deref() == Some("streaming") && sender.behind[2].is_none();
+    match senders.iter().filter(is_named).find(silent) {
+        Some(sender) => {
+            let name = sender.application_name.as_deref().unwrap_or_default();
+            others.push_str(&format!("; \"{name}\" streams and does not say what it has flushed"));
+            fix.push(Fix::shell(
+                "pgwal receive --slot NAME --synchronous …  # it and pg_receivewal say so with a slot or --synchronous only",
+            ));
+        }
+        None => fix.push(Fix {
             place: "the standby's postgresql.conf".to_owned(),
             line: format!("primary_conninfo = '… application_name={}'", sync.names.first().map_or("NAME", String::as_str)),
             then: Some(RELOAD),
-        },
-        Fix::setting(server, "synchronous_standby_names", "''", RELOAD),
-    ];
-    let found = format!("{wanted}: {count} such standbys stream, {} needed; {others}", sync.needed);
+        }),
+    }
+    fix.push(Fix::setting(server, "synchronous_standby_names", "''", RELOAD));
+    let found = format!("{wanted}: {count} such standbys answer, {} needed; {others}", sync.needed);
     let off = server.value("synchronous_commit").is_some_and(|value| matches!(value, "off" | "local"));
     if off {
         report.warning(id, found, "synchronous_commit is off or local, so commits do not wait; sessions that set it otherwise hang", fix);
@@ -536,13 +624,30 @@ fn synchronous(server: &Server, report: &mut Report) {
     }
 }
 
-fn standbys(server: &Server, asked_for: bool, report: &mut Report) {
+/// Milliseconds by which that standby replays late on purpose; `None`: it does not, or is another one.
+fn delay(server: &Server, standby: &Server, sender: &Sender) -> Option<u64> {
+    let delay = standby.number("recovery_min_apply_delay").and_then(|delay| u64::try_from(delay).ok()).filter(|&delay| delay > 0)?;
+    let receiver = standby.receiver.as_ref().ok()?.as_ref()?;
+    let slot = receiver.slot.as_ref().and_then(|name| server.slots.as_ref().ok()?.iter().find(|slot| slot.name == *name));
+    let is_it = match slot.and_then(|slot| slot.active_pid) {
+        Some(pid) => pid == sender.pid,
+        // What the walreceiver calls itself: C: `libpqrcv_connect`'s fallback_application_name.
+        None => {
+            let told = receiver.conninfo.as_ref().and_then(|conninfo| conninfo.application_name.as_deref());
+            let cluster = standby.value("cluster_name").filter(|name| !name.is_empty() && standby.major >= 12);
+            sender.application_name.as_deref() == told.or(cluster).or(Some("walreceiver"))
+        }
+    };
+    is_it.then_some(delay)
+}
+
+fn standbys(server: &Server, standby: Option<&Server>, report: &mut Report) {
     let id = "standby-lag";
     let senders = match &server.senders {
         Err(reason) => return report.skipped(id, format!("pg_stat_replication: {reason}"), vec![]),
         Ok(senders) => senders,
     };
-    if senders.is_empty() && !asked_for {
+    if senders.is_empty() && standby.is_none() {
         report.note(id, "nobody streams from this server", "if a standby should, look at it with --standby");
     }
     for sender in senders {
@@ -564,14 +669,20 @@ fn standbys(server: &Server, asked_for: bool, report: &mut Report) {
         let times: Vec<String> =
             names.iter().skip(1).zip(sender.lag_ms).filter_map(|(name, ms)| Some(format!("{name} {} ms", ms?))).collect();
         let times = if times.is_empty() { String::new() } else { format!("; in time: {}", times.join(", ")) };
-        let found = format!("{who}: {state}, behind: {}{times}", behind.join(", "));
-        let far = sender.behind.iter().flatten().any(|&bytes| bytes > FAR_BEHIND)
-            || sender.lag_ms.iter().flatten().any(|&ms| ms > LONG_BEHIND_MS);
+        let mut found = format!("{who}: {state}, behind: {}{times}", behind.join(", "));
+        let (mut behind, mut lag) = (sender.behind, sender.lag_ms);
+        if let Some(delay) = standby.and_then(|standby| delay(server, standby, sender)) {
+            found.push_str(&format!("; recovery_min_apply_delay is {delay} ms"));
+            // How many bytes it may then be behind depends on what was written.
+            lag[2] = lag[2].map(|ms| ms.saturating_sub(delay));
+            behind[3] = None;
+        }
+        let far = behind.iter().flatten().any(|&bytes| bytes > FAR_BEHIND) || lag.iter().flatten().any(|&ms| ms > LONG_BEHIND_MS);
         if state != "streaming" {
             let why = "it has not caught up: what it has not got would be lost with this server";
             report.warning(id, found, why, vec![Fix::sql("SELECT * FROM pg_stat_replication;  -- again: does it come nearer?")]);
         } else if far {
-            let why = "what it has not got would be lost with this server, and what it has not replayed is not seen by its queries";
+            let why = "what it has not got would be lost with this server, and what it has not replayed is not seen by its queries (on purpose, where it has recovery_min_apply_delay)";
             report.warning(id, found, why, vec![Fix::sql("SELECT * FROM pg_stat_replication;  -- again: does it come nearer?")]);
         } else {
             report.ok(id, found);

@@ -4,7 +4,7 @@ use std::net::IpAddr;
 
 use pgwal::TimelineId;
 
-use super::facts::{Client, Facts, Known, PrimaryConninfo, Server};
+use super::facts::{Client, Facts, Known, PrimaryConninfo, Receiver, Sender, Server};
 use super::hba::Subject;
 use super::primary::{hba_replication, may_replicate, told_password};
 use super::{Fix, RELOAD, RESTART, Report, Side, ident, literal};
@@ -38,10 +38,16 @@ const CANNOT_CONNECT_NOW: &str = "57P03";
 
 fn unreachable(facts: &Facts, reason: &str, report: &mut Report) {
     if facts.standby_code.as_deref() == Some(CANNOT_CONNECT_NOW) {
-        let why =
-            "with hot_standby = off a standby takes no connections at all; or it is still starting, and has not reached a consistent state";
-        let fix = Fix { place: "the standby's postgresql.conf".to_owned(), line: "hot_standby = on".to_owned(), then: Some(RESTART) };
-        return report.error("hot-standby", format!("the standby does not take connections: {reason}"), why, vec![fix]);
+        let found = format!("the standby does not take connections: {reason}");
+        let streaming = |senders: &Vec<Sender>| senders.iter().any(|sender| sender.state.as_deref() == Some("streaming"));
+        if facts.primary.senders.as_ref().is_ok_and(streaming) {
+            // As hot_standby = off wants it, and somebody streams: nothing says that it is not this one.
+            return report.skipped("hot-standby", format!("{found}; somebody streams from the primary"), vec![]);
+        }
+        let why = "nobody is seen to stream from the primary; with hot_standby = off a standby takes no connections at all, or it is still starting, and has not reached a consistent state: its log says";
+        let then = Some("if it is to take queries; needs a restart");
+        let fix = Fix { place: "the standby's postgresql.conf".to_owned(), line: "hot_standby = on".to_owned(), then };
+        return report.warning("hot-standby", found, why, vec![fix]);
     }
     report.error("standby-connection", format!("no connection: {reason}"), "nothing can be said about the standby", vec![]);
 }
@@ -89,7 +95,17 @@ fn identifier(server: &Server) -> Known<String> {
 }
 
 fn timeline(server: &Server) -> Known<TimelineId> {
+    if is_stale(server)
+        && let Ok(identity) = &server.replication
+    {
+        return Ok(identity.timeline);
+    }
     server.timeline.clone().or_else(|reason| server.replication.as_ref().map_or(Err(reason), |identity| Ok(identity.timeline)))
+}
+
+/// Its timeline is the one of pg_control: in recovery without a walreceiver that tells, it is old until the next restartpoint.
+fn is_stale(server: &Server) -> bool {
+    server.in_recovery == Ok(true) && !matches!(&server.receiver, Ok(Some(Receiver { timeline: Some(_), .. })))
 }
 
 fn identifiers(primary: &Server, standby: &Server, report: &mut Report) {
@@ -119,12 +135,20 @@ fn timelines(primary: &Server, standby: &Server, report: &mut Report) {
             "the standby was promoted, or follows one that was: which of them has the right data must be decided first",
             vec![Fix::shell("pgwal diff PRIMARY/pg_wal STANDBY/pg_wal  # what each has alone; then pg_rewind the one that lost")],
         ),
+        (Ok(first), Ok(second)) if is_stale(standby) && standby.replication.is_err() => report.skipped(
+            id,
+            format!(
+                "the primary is on timeline {first}, the standby was on {second} at its last checkpoint; where it is now, only IDENTIFY_SYSTEM says, which role \"{}\" may not ask",
+                standby.user
+            ),
+            vec![],
+        ),
         (Ok(first), Ok(second)) => report.error(
             id,
             format!("the primary is on timeline {first}, the standby still on {second}"),
             "it has not followed the primary's promotion",
             vec![Fix {
-                place: "the standby's postgresql.conf".to_owned(),
+                place: standby_file(standby).to_owned(),
                 line: "recovery_target_timeline = 'latest'".to_owned(),
                 then: Some(RESTART),
             }],
@@ -134,7 +158,7 @@ fn timelines(primary: &Server, standby: &Server, report: &mut Report) {
 }
 
 /// Whether it streams; `None`: not known.
-fn streams(standby: &Server) -> Option<bool> {
+pub(super) fn streams(standby: &Server) -> Option<bool> {
     match standby.receiver.as_ref().ok()? {
         None => Some(false),
         Some(receiver) => Some(receiver.status.as_deref()? == "streaming"),
@@ -153,9 +177,8 @@ fn receiver(primary: &Server, standby: &Server, report: &mut Report) {
             Some("streaming") => {
                 let timeline = receiver.timeline.map_or_else(String::new, |timeline| format!(", timeline {timeline}"));
                 let end = receiver.latest_end.map_or_else(String::new, |lsn| format!(", up to {lsn}"));
-                // The primary was asked before, and its walsender does not go while the walreceiver streams.
-                if primary.senders.as_ref().is_ok_and(Vec::is_empty) {
-                    let why = "nobody streams from the primary that you gave: this standby gets its WAL from another server";
+                if elsewhere(primary, standby) {
+                    let why = "nobody streams from the primary that you gave, or not by this standby's slot: it gets its WAL from another server (cascading)";
                     return report.note(id, format!("it streams{timeline}{end}, from another server"), why);
                 }
                 report.ok(id, format!("it streams{timeline}{end}"));
@@ -168,20 +191,7 @@ fn receiver(primary: &Server, standby: &Server, report: &mut Report) {
             ),
         },
         Ok(None) => {
-            let restores = standby.value("restore_command").is_some_and(|command| !command.is_empty());
-            let set = configured(standby).as_ref().is_ok_and(Option::is_some);
-            let found = if restores { "no walreceiver runs; it lives from restore_command" } else { "no walreceiver runs" };
-            let why = match set {
-                true => {
-                    "nothing comes from the primary; the standby's log says why: \"could not connect\", \"requested WAL segment has already been removed\", …"
-                }
-                false => "nothing comes from the primary, because the standby does not know where it is",
-            };
-            let mut fix = Vec::new();
-            if !set {
-                fix.push(conninfo_fix(primary, standby));
-            }
-            report.error(id, found, why, fix);
+            no_receiver(primary, standby, report);
             if let Ok(Some(conninfo)) = configured(standby) {
                 way_in(primary, standby, &conninfo, report);
             }
@@ -189,14 +199,74 @@ fn receiver(primary: &Server, standby: &Server, report: &mut Report) {
     }
 }
 
+/// It streams, and from another server than the primary: nobody streams from that, or it has no slot such as the walreceiver uses.
+fn elsewhere(primary: &Server, standby: &Server) -> bool {
+    let Ok(Some(receiver)) = &standby.receiver else { return false };
+    let lacks = |name: &String| primary.slots.as_ref().is_ok_and(|slots| slots.iter().all(|slot| slot.name != *name));
+    // The primary was asked before, and neither its walsender nor the slot goes while the walreceiver streams.
+    streams(standby) == Some(true) && (primary.senders.as_ref().is_ok_and(Vec::is_empty) || receiver.slot.as_ref().is_some_and(lacks))
+}
+
+/// What it means that no walreceiver runs depends on what the standby is to live from.
+fn no_receiver(primary: &Server, standby: &Server, report: &mut Report) {
+    let id = "wal-receiver";
+    let found = "no walreceiver runs";
+    let log = "the standby's log says why: \"could not connect\", \"requested WAL segment has already been removed\", …";
+    match (has_conninfo(standby), restores(standby)) {
+        (Ok(false), Ok(true)) => {
+            let why = "primary_conninfo is empty, so that it is behind by what the primary has not archived yet";
+            report.note(id, format!("{found}; it lives from restore_command"), why);
+        }
+        (Ok(true), Ok(true)) => {
+            let why = format!("nothing comes from the primary but what it archives; {log}");
+            report.warning(id, format!("{found}; it lives from restore_command"), why, vec![]);
+        }
+        (Ok(false), _) => {
+            let why = "nothing comes from the primary, because the standby does not know where it is";
+            report.error(id, found, why, vec![conninfo_fix(primary, standby)]);
+        }
+        (Ok(true), _) => report.error(id, found, format!("nothing comes from the primary; {log}"), vec![]),
+        (Err(_), Ok(false)) => {
+            report.error(id, format!("{found}, and restore_command is empty"), format!("nothing comes from the primary; {log}"), vec![]);
+        }
+        (Err(reason), _) => {
+            report.skipped(id, format!("{found}; whether one should is not known: primary_conninfo: {reason}"), show_settings(standby));
+        }
+    }
+}
+
+/// What lets a role see primary_conninfo; before 12 nothing does.
+fn show_settings(standby: &Server) -> Vec<Fix> {
+    if standby.major < 12 || standby.sql.is_err() {
+        return vec![];
+    }
+    vec![Fix::sql(format!("GRANT pg_read_all_settings TO {};", ident(&standby.user)))]
+}
+
+/// A setting that only standbys have. Not to be seen is not the same as not to be set.
+fn of_standbys<'s>(standby: &'s Server, name: &str) -> Known<&'s str> {
+    let hidden =
+        |reason| if standby.major < 12 { format!("before 12 {name} is in recovery.conf, which SQL does not show") } else { reason };
+    standby.setting(name).map(|setting| setting.value.trim()).map_err(hidden)
+}
+
+/// Whether it has a restore_command.
+fn restores(standby: &Server) -> Known<bool> {
+    of_standbys(standby, "restore_command").map(|command| !command.is_empty())
+}
+
+/// Whether it has a primary_conninfo.
+fn has_conninfo(standby: &Server) -> Known<bool> {
+    of_standbys(standby, "primary_conninfo").map(|conninfo| !conninfo.is_empty())
+}
+
 /// primary_conninfo: from the settings, before 12 from what the walreceiver uses. `Ok(None)`: it is empty.
 fn configured(standby: &Server) -> Known<Option<PrimaryConninfo>> {
-    match standby.setting("primary_conninfo") {
-        Ok(setting) if setting.value.trim().is_empty() => Ok(None),
-        Ok(setting) => PrimaryConninfo::parse(&setting.value).map(Some).ok_or_else(|| "primary_conninfo cannot be read".to_owned()),
+    match of_standbys(standby, "primary_conninfo") {
+        Ok("") => Ok(None),
+        Ok(conninfo) => PrimaryConninfo::parse(conninfo).map(Some).ok_or_else(|| "it cannot be read".to_owned()),
         Err(reason) => match &standby.receiver {
             Ok(Some(receiver)) if receiver.conninfo.is_some() => Ok(receiver.conninfo.clone()),
-            _ if standby.major < 12 => Err("before 12 primary_conninfo is in recovery.conf, which SQL does not show".to_owned()),
             _ => Err(reason),
         },
     }
@@ -244,7 +314,8 @@ fn way_in(primary: &Server, standby: &Server, conninfo: &PrimaryConninfo, report
     let address = if loopback {
         conninfo.host.as_deref().and_then(|host| host.parse().ok()).or(Some(IpAddr::from([127, 0, 0, 1])))
     } else {
-        standby.address
+        // Where we come to the standby by the loopback, the primary does not see it so.
+        standby.address.filter(|address| !address.is_loopback())
     };
     if let Ok(rules) = &primary.hba
         && (is_socket || address.is_some())
@@ -260,17 +331,18 @@ fn conninfo(primary: &Server, standby: &Server, report: &mut Report) {
     let id = "primary-conninfo";
     let conninfo = match configured(standby) {
         Err(reason) => {
-            let fix = if standby.major >= 12 {
-                vec![Fix::sql(format!("GRANT pg_read_all_settings TO {};", ident(&standby.user)))]
-            } else {
-                vec![]
-            };
+            let fix = if has_conninfo(standby).is_err() { show_settings(standby) } else { vec![] };
             return report.skipped(id, format!("primary_conninfo: {reason}"), fix);
         }
         Ok(conninfo) => conninfo,
     };
     let Some(conninfo) = conninfo else {
-        let why = "the standby does not know its primary, and replays only what restore_command brings";
+        if restores(standby) == Ok(true) {
+            let why =
+                "the standby does not know its primary, and replays what restore_command brings: whole segments, once they are archived";
+            return report.note(id, "primary_conninfo is empty", why);
+        }
+        let why = "the standby does not know its primary";
         return report.error(id, "primary_conninfo is empty", why, vec![conninfo_fix(primary, standby)]);
     };
     let host = conninfo.host.as_deref().unwrap_or("the Unix socket");
@@ -290,8 +362,8 @@ fn conninfo(primary: &Server, standby: &Server, report: &mut Report) {
 fn slot(primary: &Server, standby: &Server, report: &mut Report) {
     let id = "primary-slot";
     let used = standby.receiver.as_ref().ok().and_then(|receiver| receiver.as_ref()?.slot.clone());
-    let name = match standby.setting("primary_slot_name") {
-        Ok(setting) => setting.value.clone(),
+    let name = match of_standbys(standby, "primary_slot_name") {
+        Ok(name) => name.to_owned(),
         Err(_) if used.is_some() => used.unwrap_or_default(),
         Err(_) if standby.major < 12 && streams(standby) == Some(true) => String::new(),
         Err(reason) => return report.skipped(id, format!("primary_slot_name: {reason}"), vec![]),
@@ -300,9 +372,17 @@ fn slot(primary: &Server, standby: &Server, report: &mut Report) {
         Err(reason) => return report.skipped(id, format!("slots of the primary: {reason}"), vec![]),
         Ok(slots) => slots,
     };
+    if elsewhere(primary, standby) {
+        // A slot here would be nobody's, and keep WAL until the disk is full.
+        let found = if name.is_empty() { "primary_slot_name is not set".to_owned() } else { format!("primary_slot_name is '{name}'") };
+        return report.note(id, found, "it streams from another server: its slot belongs there, and on this primary nobody would use it");
+    }
     if name.is_empty() {
+        if (has_conninfo(standby), restores(standby)) == (Ok(false), Ok(true)) {
+            return report.note(id, "primary_slot_name is not set", "the standby does not stream, and needs no slot");
+        }
         let keeps = ["wal_keep_size", "wal_keep_segments"].iter().any(|name| primary.number(name).is_some_and(|kept| kept > 0));
-        let restores = standby.value("restore_command").is_some_and(|command| !command.is_empty());
+        let restores = restores(standby) == Ok(true);
         let found = "primary_slot_name is not set";
         let why = "the primary does not know what this standby still needs, and may remove it";
         if keeps || restores {
@@ -320,9 +400,20 @@ fn slot(primary: &Server, standby: &Server, report: &mut Report) {
     }
     match slots.iter().find(|slot| slot.name == name) {
         None => {
+            let found = format!("primary_slot_name is '{name}', and the primary has no such slot");
+            if streams(standby).is_none() {
+                let fix = vec![Fix::sql(format!("GRANT pg_monitor TO {};", ident(&standby.user)))];
+                let fix = if standby.sql.is_ok() { fix } else { vec![] };
+                return report.skipped(
+                    id,
+                    format!("{found}; whether the standby streams, which it then does from another server, is not known"),
+                    fix,
+                );
+            }
             let why = "the primary refuses to stream for a slot that it does not have";
-            let fix = vec![Fix::sql(format!("SELECT pg_create_physical_replication_slot({}, true);", literal(&name)))];
-            report.error(id, format!("primary_slot_name is '{name}', and the primary has no such slot"), why, fix);
+            let line = format!("SELECT pg_create_physical_replication_slot({}, true);", literal(&name));
+            let then = Some("on the primary, if primary_conninfo leads to it");
+            report.error(id, found, why, vec![Fix { place: "SQL".to_owned(), line, then }]);
         }
         Some(slot) if slot.logical => {
             let found = format!("primary_slot_name is '{name}', which is a logical slot");

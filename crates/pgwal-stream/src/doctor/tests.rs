@@ -65,6 +65,7 @@ fn server() -> Server {
             ("password_encryption", "scram-sha-256"),
             ("primary_conninfo", ""),
             ("primary_slot_name", ""),
+            ("restore_command", ""),
         ])),
         roles: Ok([("replicator".to_owned(), role)].into()),
         hba: Ok(vec![rule]),
@@ -89,6 +90,7 @@ fn sender(application_name: &str) -> Sender {
         application_name: Some(application_name.to_owned()),
         address: "10.0.0.7".parse().ok(),
         state: Some("streaming".to_owned()),
+        sync_state: Some("async".to_owned()),
         behind: [Some(0), Some(0), Some(10), Some(20)],
         ..Sender::default()
     }
@@ -132,7 +134,16 @@ fn mistakes_of_the_primary() {
         (|s| set(s, "wal_level", "minimal"), &["error wal-level"]),
         (|s| set(s, "wal_level", "logical"), &[]),
         (|s| set(s, "max_wal_senders", "0"), &["error max-wal-senders"]),
-        (|s| set(s, "max_wal_senders", "1"), &["error max-wal-senders"]),
+        (|s| set(s, "max_wal_senders", "1"), &["warning max-wal-senders"]),
+        // All places are taken, also the one that we would have had.
+        (
+            |s| {
+                set(s, "max_wal_senders", "1");
+                s.replication = Err(Refusal { code: Some("53300".to_owned()), message: "x".to_owned() });
+            },
+            &["warning max-wal-senders", "warning replication-connection"],
+        ),
+        (|s| s.replication = Err(Refusal { code: Some("53300".to_owned()), message: "x".to_owned() }), &["error replication-connection"]),
         (|s| set(s, "max_replication_slots", "0"), &["warning max-replication-slots"]),
         (|s| set(s, "max_replication_slots", "1"), &["warning max-replication-slots"]),
         (|s| s.roles.as_mut().unwrap().get_mut("replicator").unwrap().replication = false, &["error role-replication"]),
@@ -176,6 +187,47 @@ fn mistakes_of_the_primary() {
         (|s| s.slots.as_mut().unwrap()[0].wal_status = Some("unreserved".to_owned()), &["error slot-unreserved"]),
         (|s| s.slots.as_mut().unwrap()[0].wal_status = Some("lost".to_owned()), &["error slot-lost"]),
         (|s| s.slots.as_mut().unwrap()[0].invalidation_reason = Some("wal_removed".to_owned()), &["error slot-lost"]),
+        (
+            |s| {
+                let slot = &mut s.slots.as_mut().unwrap()[0];
+                (slot.invalidation_reason, slot.active) = (Some("idle_timeout".to_owned()), false);
+            },
+            &["warning slot-lost"],
+        ),
+        // A copy of the primary's slot, on a standby; and what was one, on what was a standby.
+        (
+            |s| {
+                s.in_recovery = Ok(true);
+                let copy = Slot { synced: true, logical: true, active: false, pinned: Some(1 << 30), ..slot("copy") };
+                s.slots.as_mut().unwrap().push(copy);
+            },
+            &["note server"],
+        ),
+        (
+            |s| {
+                let copy = Slot { synced: true, logical: true, active: false, pinned: Some(1 << 30), ..slot("copy") };
+                s.slots.as_mut().unwrap().push(copy);
+            },
+            &["warning slot-inactive"],
+        ),
+        // Subscribers only; then a standby besides.
+        (
+            |s| {
+                set(s, "wal_keep_size", "0");
+                set(s, "archive_mode", "off");
+                s.slots = Ok(vec![Slot { logical: true, active_pid: Some(7), ..slot("subscription") }]);
+            },
+            &["note archive"],
+        ),
+        (
+            |s| {
+                set(s, "wal_keep_size", "0");
+                set(s, "archive_mode", "off");
+                s.slots = Ok(vec![Slot { logical: true, active_pid: Some(7), ..slot("subscription") }]);
+                s.senders.as_mut().unwrap().push(Sender { pid: 8, ..sender("walreceiver") });
+            },
+            &["warning wal-keep", "note archive"],
+        ),
         (|s| set(s, "max_slot_wal_keep_size", "-1"), &["note max-slot-wal-keep-size"]),
         (|s| set(s, "wal_keep_size", "0"), &[]),
         (
@@ -212,8 +264,52 @@ fn mistakes_of_the_primary() {
         ),
         (|s| s.archiver.as_mut().unwrap().failed = 3, &[]),
         (|s| s.archiver.as_mut().unwrap().fails = true, &["error archive-failing"]),
-        (|s| set(s, "synchronous_standby_names", "walreceiver"), &[]),
-        (|s| set(s, "synchronous_standby_names", "*"), &[]),
+        (
+            |s| {
+                set(s, "synchronous_standby_names", "walreceiver");
+                s.senders.as_mut().unwrap()[0].sync_state = Some("sync".to_owned());
+            },
+            &[],
+        ),
+        (
+            |s| {
+                set(s, "synchronous_standby_names", "ANY 1 (*)");
+                s.senders.as_mut().unwrap()[0].sync_state = Some("quorum".to_owned());
+            },
+            &[],
+        ),
+        // The name fits, and it does not say what it has flushed.
+        (
+            |s| {
+                set(s, "synchronous_standby_names", "FIRST 1 (walreceiver, x)");
+                s.senders.as_mut().unwrap()[0].behind[2] = None;
+            },
+            &["error synchronous-standbys"],
+        ),
+        (
+            |s| {
+                set(s, "synchronous_standby_names", "*");
+                let sender = &mut s.senders.as_mut().unwrap()[0];
+                (sender.state, sender.sync_state) = (None, None);
+            },
+            &["skipped synchronous-standbys", "skipped standby-lag"],
+        ),
+        (
+            |s| {
+                set(s, "synchronous_standby_names", "a");
+                set(s, "archive_command", "");
+                s.in_recovery = Ok(true);
+            },
+            &["note server", "note archive", "note synchronous-standbys"],
+        ),
+        (
+            |s| {
+                set(s, "archive_command", "");
+                set(s, "archive_mode", "always");
+                s.in_recovery = Ok(true);
+            },
+            &["note server", "error archive"],
+        ),
         (|s| set(s, "synchronous_standby_names", "a, b"), &["error synchronous-standbys"]),
         (|s| set(s, "synchronous_standby_names", "ANY 2 (*)"), &["error synchronous-standbys"]),
         (
@@ -255,7 +351,130 @@ fn mistakes_of_the_standby() {
         (|_, s| s.receiver.as_mut().unwrap().as_mut().unwrap().status = Some("waiting".to_owned()), &["warning wal-receiver"]),
         (|_, s| s.receiver.as_mut().unwrap().as_mut().unwrap().status = None, &["skipped wal-receiver"]),
         (|_, s| s.receiver = Ok(None), &["error wal-receiver"]),
-        (|p, _| p.senders = Ok(vec![]), &["note wal-receiver"]),
+        (|p, _| p.senders = Ok(vec![]), &["note wal-receiver", "note primary-slot"]),
+        // By a slot that the primary does not have: from another server, and nothing is to be made on this one.
+        (
+            |_, s| {
+                s.receiver.as_mut().unwrap().as_mut().unwrap().slot = Some("casc".to_owned());
+                set(s, "primary_slot_name", "casc");
+            },
+            &["note wal-receiver", "note primary-slot"],
+        ),
+        // Perhaps from another server.
+        (
+            |_, s| {
+                s.receiver.as_mut().unwrap().as_mut().unwrap().status = None;
+                set(s, "primary_slot_name", "casc");
+            },
+            &["skipped wal-receiver", "skipped primary-slot"],
+        ),
+        (
+            |p, s| {
+                set(p, "wal_keep_size", "0");
+                p.senders = Ok(vec![]);
+                set(s, "primary_slot_name", "");
+            },
+            &["note wal-receiver", "note primary-slot"],
+        ),
+        // It is late on purpose, by an hour; and later than that; and the other one is late.
+        (
+            |p, s| {
+                set(s, "recovery_min_apply_delay", "3600000");
+                let sender = &mut p.senders.as_mut().unwrap()[0];
+                (sender.lag_ms[2], sender.behind[3]) = (Some(3_700_000), Some(5 << 30));
+            },
+            &[],
+        ),
+        (
+            |p, s| {
+                set(s, "recovery_min_apply_delay", "3600000");
+                p.senders.as_mut().unwrap()[0].lag_ms[2] = Some(7_200_000);
+            },
+            &["warning standby-lag"],
+        ),
+        (
+            |p, s| {
+                set(s, "recovery_min_apply_delay", "3600000");
+                s.receiver.as_mut().unwrap().as_mut().unwrap().slot = Some("s".to_owned());
+                p.slots.as_mut().unwrap()[0].active_pid = Some(8);
+                p.senders.as_mut().unwrap()[0].lag_ms[2] = Some(3_600_000);
+            },
+            &["warning standby-lag"],
+        ),
+        // No place left, and it wants one.
+        (
+            |p, s| {
+                set(p, "max_wal_senders", "1");
+                set(s, "max_wal_senders", "1");
+                s.receiver = Ok(None);
+            },
+            &["error max-wal-senders", "error wal-receiver"],
+        ),
+        // What it lives from: the primary, an archive, or nobody knows.
+        (
+            |_, s| {
+                s.receiver = Ok(None);
+                set(s, "restore_command", "cp");
+            },
+            &["warning wal-receiver"],
+        ),
+        (
+            |p, s| {
+                set(p, "wal_keep_size", "0");
+                s.receiver = Ok(None);
+                set(s, "restore_command", "cp");
+                set(s, "primary_conninfo", "");
+                set(s, "primary_slot_name", "");
+            },
+            &["note wal-receiver", "note primary-conninfo", "note primary-slot"],
+        ),
+        (
+            |_, s| {
+                s.receiver = Ok(None);
+                set(s, "primary_conninfo", "");
+            },
+            &["error wal-receiver", "error primary-conninfo"],
+        ),
+        (
+            |_, s| {
+                s.receiver = Ok(None);
+                s.settings.as_mut().unwrap().remove("primary_conninfo");
+            },
+            &["error wal-receiver", "skipped primary-conninfo"],
+        ),
+        (
+            |_, s| {
+                s.receiver = Ok(None);
+                set(s, "restore_command", "cp");
+                s.settings.as_mut().unwrap().remove("primary_conninfo");
+            },
+            &["skipped wal-receiver", "skipped primary-conninfo"],
+        ),
+        // The checkpoint was before the promotion that it has followed.
+        (
+            |p, s| {
+                p.timeline = Ok(TimelineId(2));
+                s.receiver = Ok(None);
+                s.replication = Ok(Identity { system_identifier: "1".to_owned(), timeline: TimelineId(2) });
+            },
+            &["error wal-receiver"],
+        ),
+        (
+            |p, s| {
+                p.timeline = Ok(TimelineId(2));
+                s.receiver = Ok(None);
+                s.replication = Err(Refusal { code: None, message: "no".to_owned() });
+            },
+            &["skipped timeline", "error wal-receiver"],
+        ),
+        // We come to it by the loopback, and the primary does not see it so.
+        (
+            |_, s| {
+                s.receiver = Ok(None);
+                s.address = "127.0.0.1".parse().ok();
+            },
+            &["error wal-receiver"],
+        ),
         (
             |_, s| {
                 s.receiver = Ok(None);
@@ -292,7 +511,53 @@ fn mistakes_of_the_standby() {
     (silent.standby, silent.passwords_told) = (Some(Err("no route".to_owned())), (true, false));
     assert_eq!(bad(&silent), ["warning password", "error standby-connection"]);
     silent.standby_code = Some("57P03".to_owned());
-    assert_eq!(bad(&silent), ["warning password", "error hot-standby"]);
+    assert_eq!(bad(&silent), ["warning password", "skipped hot-standby"]);
+    silent.primary.senders = Ok(vec![]);
+    assert_eq!(bad(&silent), ["note standby-lag", "warning password", "warning hot-standby"]);
+}
+
+/// Cause and remedy of a lost slot are those of its kind.
+#[test]
+fn lost_slots() {
+    let lost = |logical, reason: Option<&str>| {
+        let mut server = server();
+        let reason = reason.map(str::to_owned);
+        server.slots = Ok(vec![Slot { logical, wal_status: Some("lost".to_owned()), invalidation_reason: reason, ..slot("s") }]);
+        let findings = diagnose(&facts(server, None));
+        let finding = findings.iter().find(|finding| finding.id == "slot-lost").unwrap();
+        assert_eq!(finding.fix[0].line, "SELECT pg_drop_replication_slot('s');");
+        format!("{}; {}; {}", finding.found, finding.why, finding.fix.last().unwrap().line)
+    };
+    assert!(lost(false, None).contains("WAL that it needs has been removed; its standby cannot go on"));
+    for reason in [None, Some("wal_removed")] {
+        let text = lost(true, reason);
+        assert!(text.contains("WAL that it needs has been removed; its consumer") && !text.contains("standby"), "{text}");
+    }
+    for (reason, said) in [
+        ("rows_removed", "hot_standby_feedback = on"),
+        ("wal_level_insufficient", "wal_level = logical"),
+        ("idle_timeout", "idle_replication_slot_timeout = 0"),
+        ("something_new", "pg_drop_replication_slot"),
+    ] {
+        let text = lost(true, Some(reason));
+        assert!(text.contains(reason) && text.contains(said) && !text.contains("WAL that it needs"), "{text}");
+        assert!(!text.contains("base backup"), "{text}");
+    }
+}
+
+/// What is to be made is made on the server that the standby asks.
+#[test]
+fn no_slot_on_the_wrong_server() {
+    let mut standby = standby();
+    set(&mut standby, "primary_slot_name", "casc");
+    standby.receiver.as_mut().unwrap().as_mut().unwrap().slot = Some("casc".to_owned());
+    let findings = diagnose(&facts(server(), Some(standby.clone())));
+    assert!(findings.iter().all(|finding| finding.fix.is_empty()), "{findings:?}");
+    standby.receiver = Ok(None);
+    let findings = diagnose(&facts(server(), Some(standby)));
+    let slot = findings.iter().find(|finding| finding.id == "primary-slot").unwrap();
+    let line = "SQL: SELECT pg_create_physical_replication_slot('casc', true);  (on the primary, if primary_conninfo leads to it)";
+    assert_eq!((slot.severity, slot.fix[0].to_string().as_str()), (Severity::Error, line));
 }
 
 /// A server that tells nothing: points are skipped, and nothing is called right or wrong.
@@ -331,10 +596,20 @@ fn before_12_the_walreceiver_knows() {
     let conninfo = PrimaryConninfo::parse("user=replicator password=******** host=10.0.0.1");
     standby.receiver =
         Ok(Some(Receiver { status: Some("streaming".to_owned()), slot: Some("s".to_owned()), conninfo, ..Receiver::default() }));
+    standby.settings.as_mut().unwrap().remove("restore_command");
     let mut primary = server();
     primary.major = 11;
     set(&mut primary, "wal_keep_segments", "10");
-    assert_eq!(bad(&facts(primary, Some(standby))), ["warning primary-conninfo-password"]);
+    assert_eq!(bad(&facts(primary.clone(), Some(standby.clone()))), ["warning primary-conninfo-password"]);
+    // Without one nobody knows what it should do.
+    standby.receiver = Ok(None);
+    let both = facts(primary.clone(), Some(standby.clone()));
+    assert_eq!(bad(&both), ["skipped wal-receiver", "skipped primary-conninfo", "skipped primary-slot"]);
+    assert!(diagnose(&both).iter().all(|finding| finding.fix.is_empty()));
+    primary.timeline = Ok(TimelineId(2));
+    let findings = diagnose(&facts(primary, Some(standby)));
+    let timeline = findings.iter().find(|finding| finding.id == "timeline").unwrap();
+    assert_eq!(timeline.fix[0].to_string(), "the standby's recovery.conf: recovery_target_timeline = 'latest'  (needs a restart)");
 }
 
 #[test]
