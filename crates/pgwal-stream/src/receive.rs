@@ -99,6 +99,8 @@ pub struct Memory {
     pub is_damaged: bool,
     /// Behind the last byte written, and its timeline: where to go on if the files are taken away.
     pub written: Option<(TimelineId, Lsn)>,
+    /// Where the slot is, for servers before 15, which do not say it over a connection for replication; `None`: not known.
+    pub slot: Option<Lsn>,
 }
 
 /// What happens while WAL is received.
@@ -129,7 +131,7 @@ pub enum Notice<'a> {
     Damage(&'a pgwal::Error),
     /// A segment in the directory is damaged: what is wrong with it.
     DamagedFile(&'a str),
-    /// The server is too old to say where the slot is, and the directory is empty: what the slot keeps from before is not asked for.
+    /// It is not known where the slot is, and the directory is empty: what the slot keeps from before is not asked for.
     SlotUnknown {
         /// The slot.
         slot: &'a str,
@@ -363,7 +365,7 @@ pub fn receive<S: Walsender>(
                     receiver.set_damaged();
                 }
                 let result = stream(server, &mut receiver, options, stop, notice);
-                *memory = Memory { is_damaged: receiver.is_damaged(), written: Some((start.timeline, receiver.written())) };
+                *memory = Memory { is_damaged: receiver.is_damaged(), written: Some((start.timeline, receiver.written())), ..*memory };
                 // Whatever happened, what has been written is to be found again; and that it cannot be put on disk weighs more.
                 let closed = receiver.close();
                 if let Err(error) = closed {
@@ -397,14 +399,14 @@ fn first<S: Walsender>(
 ) -> Result<(Start, Option<Decoder>), ReceiveError<S::Error>> {
     let size = system.fmt.segment_size;
     let at_segment = |timeline, lsn: Lsn| Start { timeline, lsn: Lsn(lsn.0 - lsn.segment_offset(size)), previous: None };
-    // Before 15, a walsender does not say where a slot is.
     let slot = match &options.slot {
         Some(slot) if system.fmt.since(15) => {
             let row = one_row(server, &Command::ReadReplicationSlot(slot))?;
             let value = |at: usize| row.get(at).cloned().flatten();
             value(1).and_then(|lsn| lsn.parse().ok()).zip(value(2).and_then(|tli| tli.parse().ok()).map(TimelineId))
         }
-        _ => None,
+        Some(_) => memory.slot.map(|lsn| (lsn, system.timeline)),
+        None => None,
     };
     if let Some(newest) = Newest::find(&options.dir, size)? {
         let timeline = newest.segment.timeline;
@@ -813,6 +815,25 @@ mod tests {
         assert_eq!(fs::read(dir.path().join("00000002.history")).unwrap(), server.history);
         let name = pgwal::SegmentName::of(TimelineId(2), server.timelines[1].0, server.fmt.segment_size).to_string();
         assert!(fs::read(dir.path().join(name)).unwrap() == server.timelines[1].1);
+    }
+
+    #[test]
+    fn before_15_somebody_else_says_where_the_slot_is() {
+        let mut server = Fake::new();
+        server.fmt.major = 14;
+        let slot = server.timelines[0].0 + 1000;
+        let dir = tempfile::tempdir().unwrap();
+        let options = Options { slot: Some("s".to_owned()), ..options(dir.path()) };
+        let system = System::ask(&mut server).unwrap();
+        let segment = |lsn: Lsn| Lsn(lsn.0 - lsn.segment_offset(system.fmt.segment_size));
+        for (known, expected) in [(Some(slot), segment(slot)), (None, segment(system.flushed))] {
+            let mut unknown = false;
+            let mut notice = |notice: Notice<'_>| unknown |= matches!(notice, Notice::SlotUnknown { slot: "s", .. });
+            let mut memory = Memory { slot: known, ..Memory::default() };
+            let (start, _) = first(&mut server, &options, &system, &mut memory, &AtomicBool::new(false), &mut notice).unwrap();
+            assert_eq!((start.lsn, start.timeline, unknown), (expected, system.timeline, known.is_none()));
+        }
+        assert_ne!(segment(slot), segment(system.flushed));
     }
 
     #[test]

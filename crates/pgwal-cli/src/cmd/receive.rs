@@ -166,6 +166,12 @@ impl Opts {
         }
     }
 
+    /// Where the slot is, by SQL; `None`: the user may not ask, or the slot is nowhere yet.
+    fn slot_position(&self, config: &Config, slot: &str) -> Option<Lsn> {
+        let mut server = self.server.connect_sql(&mut config.clone()).ok()?;
+        slots::list(&mut server).ok()?.into_iter().find(|found| found.name == slot)?.restart_lsn
+    }
+
     /// Connects and receives.
     fn receive(
         &self,
@@ -190,6 +196,9 @@ impl Opts {
                 error => Failure { error: error.into(), is_final: true, is_connection: false },
             })?;
             *slot = SlotState::Settled;
+        }
+        if let (Some(slot), Some(..15)) = (&self.slot, connection.major()) {
+            memory.slot = self.slot_position(config, slot);
         }
         let received = receive::receive(&mut connection, options, memory, stop, &mut |notice| progress.take(notice));
         received.map_err(|error| Failure::new(error, options))
@@ -330,7 +339,7 @@ impl Progress {
             Notice::Damage(error) => self.say(&format!("the WAL that the server sent is damaged: {error}")),
             Notice::DamagedFile(problem) => self.say(&format!("the WAL in the directory is damaged: {problem}")),
             Notice::SlotUnknown { slot, start } => self.say(&format!(
-                "the server does not say where slot \"{slot}\" is, as it would from PostgreSQL 15 on: what the slot keeps from before {start} is not received"
+                "it is not known where slot \"{slot}\" is, as before PostgreSQL 15 that takes a connection for SQL: what the slot keeps from before {start} is not received"
             )),
         }
     }
