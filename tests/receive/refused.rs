@@ -120,6 +120,11 @@ fn row(values: &[&str]) -> Vec<u8> {
 
 /// Answers up to START_REPLICATION, and then says this.
 fn streaming(said: Vec<u8>) -> String {
+    streams(move |client| client.write_all(&said))
+}
+
+/// Answers up to START_REPLICATION, and goes on so.
+fn streams(script: impl Fn(&mut TcpStream) -> std::io::Result<()> + Send + 'static) -> String {
     fake(move |client| {
         client.write_all(&let_in("15.4"))?;
         for values in [&["7000000000000000000", "1", "0/2000028", ""][..], &["16MB"], &["8192"]] {
@@ -128,7 +133,7 @@ fn streaming(said: Vec<u8>) -> String {
         }
         query(client)?;
         client.write_all(&message(b'W', &[0, 0, 0]))?;
-        client.write_all(&said)
+        script(client)
     })
 }
 
@@ -217,19 +222,7 @@ fn a_server_that_stalls_is_given_up_wherever_it_does() {
             }),
             "the server has not answered for 1 s",
         ),
-        (
-            fake(|client| {
-                client.write_all(&let_in("15.4"))?;
-                for values in [&["7000000000000000000", "1", "0/2000028", ""][..], &["16MB"], &["8192"]] {
-                    query(client)?;
-                    client.write_all(&row(values))?;
-                }
-                query(client)?;
-                client.write_all(&message(b'W', &[0, 0, 0]))?;
-                std::io::copy(client, &mut std::io::sink()).map(drop)
-            }),
-            "the server has not answered for 1 s",
-        ),
+        (streams(|client| std::io::copy(client, &mut std::io::sink()).map(drop)), "the server has not answered for 1 s"),
     ];
     for (conninfo, why) in stalls {
         let (status, said) = ended(&conninfo, &["--timeout=1", "--no-loop"]);

@@ -7,7 +7,7 @@ use std::fs::File;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
-use clap::Args;
+use clap::{Args, ValueEnum};
 use pgwal::filter::{Filter, OneOf, RmgrSet, rmgr_by_name};
 use pgwal::names::{Names, RelationName};
 use pgwal::scan::{self, Stop};
@@ -18,6 +18,13 @@ use pgwal::types::{BlockNumber, ForkNumber, Oid, RelFileLocator, TimestampTz, Xi
 use pgwal::{Lsn, RmgrId, SegmentName, TimelineId};
 
 use crate::live;
+
+/// Form of what is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    Text,
+    Json,
+}
 
 /// Which WAL to read.
 #[derive(Args, Debug)]

@@ -3,12 +3,21 @@
 use std::error::Error;
 use std::io::Write;
 
+use clap::ValueEnum;
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, presets};
 use pgwal::Lsn;
 use pgwal::text::{Text, Zone};
 use pgwal::types::TimestampTz;
 use pgwal::{WalFormat, put};
 use serde::ser::{Serialize, SerializeMap, Serializer};
+
+/// Form of a table that is printed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+pub enum Form {
+    Text,
+    Json,
+    Csv,
+}
 
 /// A table.
 pub struct Table {

@@ -3,6 +3,7 @@
 use std::fs;
 use std::path::Path;
 
+use pgwal_testkit::fuzz::changed;
 use pgwal_testkit::read::random_sizes;
 
 #[path = "../../../fuzz/src/stream.rs"]
@@ -24,17 +25,8 @@ fn seeds_changed_or_not_find_nothing() {
         for (number, (name, seed)) in (0..).zip(seeds(target)) {
             body(&seed);
             let mut random = random_sizes(number, 1 << 20);
-            let mut next = |below: usize| random.next().unwrap_or_default() % below.max(1);
             for round in 0..rounds {
-                let mut changed = seed.clone();
-                for _ in 0..=next(3) {
-                    let at = next(changed.len());
-                    let Some(byte) = changed.get_mut(at) else { continue };
-                    *byte = [0, 1, 0xFF, 0x80, next(256) as u8, *byte ^ 1 << next(8)][next(6)];
-                }
-                if next(8) == 0 {
-                    changed.truncate(next(seed.len()));
-                }
+                let changed = changed(&seed, &mut random);
                 if let Err(panic) = std::panic::catch_unwind(|| body(&changed)) {
                     eprintln!("{name}, change {round}");
                     std::panic::resume_unwind(panic);

@@ -26,6 +26,21 @@ pub type Target = (&'static str, fn(&[u8]));
 /// Every target.
 pub const TARGETS: &[Target] = &[("framing", framing), ("chunked", chunked), ("record", record), ("payload", payload), ("source", source)];
 
+/// A seed with a few bytes changed, or cut short: always the same for the same `random`, which has numbers below 2^20.
+pub fn changed(seed: &[u8], random: &mut impl Iterator<Item = usize>) -> Vec<u8> {
+    let mut next = |below: usize| random.next().unwrap_or_default() % below.max(1);
+    let mut changed = seed.to_vec();
+    for _ in 0..=next(3) {
+        let at = next(changed.len());
+        let Some(byte) = changed.get_mut(at) else { continue };
+        *byte = [0, 1, 0xFF, 0x80, next(256) as u8, *byte ^ 1 << next(8)][next(6)];
+    }
+    if next(8) == 0 {
+        changed.truncate(next(seed.len()));
+    }
+    changed
+}
+
 /// Bytes that stand before the WAL in an input of [`framing`] and [`chunked`].
 pub const STREAM_HEAD: usize = 4;
 /// Bytes that stand before the record in an input of [`record`].

@@ -7,7 +7,7 @@ use std::path::Path;
 use pgwal::rmgr::RMGRS;
 use pgwal::scan::Options;
 use pgwal::{Lsn, RawRecord, WalFormat};
-use pgwal_testkit::fuzz::{FILE_NAMES, TARGETS, payload_record};
+use pgwal_testkit::fuzz::{FILE_NAMES, TARGETS, changed, payload_record};
 use pgwal_testkit::read::{random_sizes, scanned};
 
 fn seeds(target: &str) -> Vec<(String, Vec<u8>)> {
@@ -79,17 +79,8 @@ fn seeds_with_changed_bytes_find_nothing() {
     for (target, body) in TARGETS {
         for (number, (name, seed)) in (0..).zip(seeds(target)) {
             let mut random = random_sizes(number, 1 << 20);
-            let mut next = |below: usize| random.next().unwrap_or_default() % below.max(1);
             for round in 0..if seed.len() < 1000 { 40 } else { 4 } {
-                let mut changed = seed.clone();
-                for _ in 0..=next(3) {
-                    let at = next(changed.len());
-                    let Some(byte) = changed.get_mut(at) else { continue };
-                    *byte = [0, 1, 0xFF, 0x80, next(256) as u8, *byte ^ 1 << next(8)][next(6)];
-                }
-                if next(8) == 0 {
-                    changed.truncate(next(seed.len()));
-                }
+                let changed = changed(&seed, &mut random);
                 run(*body, &changed, &format!("{target}/{name}, change {round}"));
             }
         }

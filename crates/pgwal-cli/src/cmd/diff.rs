@@ -10,7 +10,7 @@ use pgwal::diff::{self, Json, Kind, Options, Side, Sides, Unified};
 use pgwal::text::Zone;
 use pgwal::{Lsn, TimelineId};
 
-use crate::args::timeline;
+use crate::args::{Form, timeline};
 
 /// Compare two copies of WAL, or two timelines: where they part, and what each has from there on
 #[derive(clap::Args, Debug)]
@@ -62,12 +62,6 @@ pub struct Opts {
     /// Form of the output
     #[arg(long, value_name = "FORM", default_value = "text")]
     format: Form,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Form {
-    Text,
-    Json,
 }
 
 /// Kinds of differences where the meaning is the same.

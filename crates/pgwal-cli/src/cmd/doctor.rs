@@ -6,12 +6,13 @@ use std::io::{self, Write};
 use std::process::ExitCode;
 use std::time::Duration;
 
-use clap::{Args, ValueEnum};
+use clap::Args;
 use pgwal_stream::connection::{ConnectError, Mode};
 use pgwal_stream::conninfo::Settings;
 use pgwal_stream::doctor::facts::{Facts, Server};
 use pgwal_stream::doctor::{self, Finding, Severity, Side};
 
+use crate::args::Form;
 use crate::server::ServerArgs;
 
 /// Look at a replication setup for what people get wrong, and name the line to change
@@ -35,12 +36,6 @@ pub struct Opts {
     /// Print errors and warnings only
     #[arg(short, long)]
     quiet: bool,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Form {
-    Text,
-    Json,
 }
 
 impl Opts {

@@ -25,7 +25,7 @@ use pgwal_stream::conninfo::{Config, Environment};
 use pgwal_stream::live::{self, Live};
 use pgwal_stream::receive::Outcome;
 
-use crate::args::{FilterArgs, RmgrArg, SegmentArgs, ThreadsArg, TimeArgs};
+use crate::args::{FilterArgs, Form, RmgrArg, SegmentArgs, ThreadsArg, TimeArgs};
 use crate::fullpage::{FullPageError, FullPages};
 
 /// Print records: as that major's own pg_waldump does, or as JSON Lines
@@ -76,12 +76,6 @@ pub struct Opts {
 enum StatsBy {
     Rmgr,
     Record,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Form {
-    Text,
-    Json,
 }
 
 impl Opts {

@@ -4,14 +4,14 @@ use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
 
-use clap::{Args, Subcommand, ValueEnum};
+use clap::{Args, Subcommand};
 use pgwal::text::Zone;
 use pgwal_stream::connection::Mode;
 use pgwal_stream::conninfo::Config;
 use pgwal_stream::slots::{self, Slot, SlotError};
 
 use crate::server::ServerArgs;
-use crate::table::{Cell, Table, column};
+use crate::table::{Cell, Form, Table, column};
 
 /// List, create and drop the replication slots of a server
 #[derive(Args, Debug)]
@@ -59,13 +59,6 @@ enum What {
         #[arg(long)]
         if_exists: bool,
     },
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Form {
-    Text,
-    Json,
-    Csv,
 }
 
 impl Opts {

@@ -35,7 +35,7 @@ use pgwal::{Lsn, WalFormat};
 
 use super::dump::conclude;
 use crate::args::{InputArgs, NamesArg, ThreadsArg, TimeArgs, WrongOption};
-use crate::table::{Cell, Column, Table, column, grouped, percent, pretty_size};
+use crate::table::{Cell, Column, Form, Table, column, grouped, percent, pretty_size};
 
 /// Say what fills the WAL: by relation, transaction, time and more
 #[derive(clap::Args, Debug)]
@@ -92,13 +92,6 @@ enum By {
     Segment,
     Checkpoint,
     Image,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
-enum Form {
-    Text,
-    Json,
-    Csv,
 }
 
 /// A place in the WAL, by position or by time.
