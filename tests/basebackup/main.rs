@@ -311,6 +311,38 @@ fn a_tablespace_in_the_data_directory_stays_there() {
     streams(&postgres, &server, &backup);
 }
 
+#[test]
+fn a_standby_is_backed_up_and_so_is_the_primary_that_it_becomes() {
+    let Some((postgres, primary)) = server("basebackup, from a standby", &[]) else { return };
+    let path = |name: &str| primary.dir().join(name);
+    let moved = |from: &str, to: &str| format!("-T{}={}", path(from).display(), path(to).display());
+    taken(&primary, &path("first"), ["-R", &mapped(&primary, &path("space"))]);
+    give(&path("space")).unwrap();
+    let standby = postgres.start_on(&path("first"), "").unwrap();
+    std::thread::scope(|scope| {
+        // A standby writes no WAL of its own: its backup ends where the primary's has come to.
+        let load = scope.spawn(|| {
+            for _ in 0..40 {
+                primary.sql("INSERT INTO t SELECT i, 'while it is backed up' FROM generate_series(1, 2000) i").unwrap();
+            }
+        });
+        let said = taken(&standby, &path("second"), [&moved("space", "second_space")]);
+        assert!(said.contains(" on timeline 1 ") && said.contains("its WAL has "), "{said}");
+        load.join().unwrap();
+    });
+    pg_verifybackup(&postgres, &path("second"), &[]);
+    standby.sql("SELECT pg_promote()").unwrap();
+    wait_until("the promotion", || standby.sql("SELECT pg_is_in_recovery()").unwrap() == "f");
+    let said = taken(&standby, &path("third"), ["-R", &moved("space", "third_space")]);
+    assert!(said.contains(" on timeline 2 "), "{said}");
+    pg_verifybackup(&postgres, &path("third"), &[]);
+    for name in ["pg_wal/00000002.history", "pg_wal/archive_status/00000002.history.done"] {
+        assert!(path("third").join(name).exists(), "{name}");
+    }
+    give(&path("third_space")).unwrap();
+    streams(&postgres, &standby, &path("third"));
+}
+
 /// With [`Postgres::all`]: those of `PGWAL_TEST_SERVERS`, too.
 #[test]
 fn servers_of_every_major_are_backed_up() {
