@@ -8,6 +8,7 @@ use std::sync::atomic::AtomicBool;
 use clap::Args;
 use pgwal_stream::connection::{AuthError, ConnectError, Connection, Error as ConnectionError, Mode};
 use pgwal_stream::conninfo::{Config, ConnInfoError, Environment, Secret, Settings};
+use pgwal_stream::slots::{self, Slot};
 
 /// Which server, and how to get in.
 #[derive(Args, Debug)]
@@ -68,6 +69,12 @@ impl ServerArgs {
             }
             result => result,
         }
+    }
+
+    /// The slot of that name, by SQL; `None`: there is none, or the user may not ask.
+    pub fn slot(&self, config: &Config, name: &str) -> Option<Slot> {
+        let mut server = self.connect_sql(&mut config.clone()).ok()?;
+        slots::list(&mut server).ok()?.into_iter().find(|slot| slot.name == name)
     }
 }
 

@@ -166,12 +166,6 @@ impl Opts {
         }
     }
 
-    /// Where the slot is, by SQL; `None`: the user may not ask, or the slot is nowhere yet.
-    fn slot_position(&self, config: &Config, slot: &str) -> Option<Lsn> {
-        let mut server = self.server.connect_sql(&mut config.clone()).ok()?;
-        slots::list(&mut server).ok()?.into_iter().find(|found| found.name == slot)?.restart_lsn
-    }
-
     /// Connects and receives.
     fn receive(
         &self,
@@ -198,7 +192,8 @@ impl Opts {
             *slot = SlotState::Settled;
         }
         if let (Some(slot), Some(..15)) = (&self.slot, connection.major()) {
-            memory.slot = self.slot_position(config, slot);
+            // Over this connection they do not say where it is.
+            memory.slot = self.server.slot(config, slot).and_then(|slot| slot.restart_lsn);
         }
         let received = receive::receive(&mut connection, options, memory, stop, &mut |notice| progress.take(notice));
         received.map_err(|error| Failure::new(error, options))

@@ -7,7 +7,6 @@ use std::process::ExitCode;
 use clap::{Args, Subcommand};
 use pgwal::text::Zone;
 use pgwal_stream::connection::Mode;
-use pgwal_stream::conninfo::Config;
 use pgwal_stream::slots::{self, Slot, SlotError};
 
 use crate::server::ServerArgs;
@@ -80,7 +79,7 @@ impl Opts {
                 let mut config = server.config()?;
                 let mut created = slots::create(&mut server.connect(&mut config, Mode::Replication)?, &name, if_not_exists)?;
                 if created.restart_lsn.is_none() {
-                    created.restart_lsn = find(&server, &mut config, &name).and_then(|slot| slot.restart_lsn);
+                    created.restart_lsn = server.slot(&config, &name).and_then(|slot| slot.restart_lsn);
                 }
                 let what = if created.existed { "is there already" } else { "created" };
                 let from = created.restart_lsn.map_or_else(String::new, |lsn| format!(": WAL is kept from {lsn} on"));
@@ -99,12 +98,6 @@ impl Opts {
         }
         Ok(ExitCode::SUCCESS)
     }
-}
-
-/// The slot of that name, where SQL is possible.
-fn find(server: &ServerArgs, config: &mut Config, name: &str) -> Option<Slot> {
-    let slots = slots::list(&mut server.connect_sql(config).ok()?).ok()?;
-    slots.into_iter().find(|slot| slot.name == name)
 }
 
 fn table(slots: &[Slot]) -> Table {
