@@ -5,6 +5,7 @@
 
 mod args;
 mod cmd;
+mod dropin;
 mod fullpage;
 mod live;
 mod report;
@@ -13,6 +14,7 @@ mod server;
 mod shrunk;
 mod signals;
 mod table;
+mod verifybackup;
 mod waldump;
 
 use std::ffi::OsString;
@@ -46,8 +48,8 @@ enum Command {
 fn main() -> ExitCode {
     shrunk::watch();
     let args: Vec<OsString> = std::env::args_os().collect();
-    if args.first().is_some_and(|program| waldump::is_called(program)) {
-        return waldump::main(args);
+    if let Some(program) = args.first().and_then(|name| dropin::find(name)) {
+        return program.main(&args);
     }
     let name = args.get(1).and_then(|name| name.to_str()).map(str::to_owned);
     let cli = Cli::parse();

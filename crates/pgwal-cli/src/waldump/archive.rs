@@ -12,8 +12,9 @@ use pgwal::{Lsn, SegmentName, TimelineId, WalFormat, WalMagic};
 use tempfile::TempDir;
 
 use super::files::{self, Segments};
-use super::wording::{Colors, Level, Wording};
+use super::wording::Wording;
 use super::{Failure, PageSource, fatal};
+use crate::dropin::log::{Colors, Level};
 use crate::fullpage::Errno;
 
 /// The first major whose pg_waldump reads archives.

@@ -1,14 +1,13 @@
-//! The drop-in for pg_waldump: under that name the program takes its options, prints what the pg_waldump of the WAL's own
-//! major prints, with the same messages and the same exit status.
+//! The drop-in for pg_waldump: under that name the program takes its options and prints what the pg_waldump of the WAL's own major prints,
+//! with the same messages and the same exit status.
 //!
-//! Where no WAL tells the major, messages are those of 18. Where the first page of a damaged segment does not tell it, the
-//! segment's other pages do, or else the other segments of the directory, or the WAL that would be found without arguments. Options that a major lacked work on its WAL too.
-//! What is different: the text of `--version` and `--help`; a failure to write to standard output is reported.
+//! Where no WAL tells the major, messages are those of 18. Where the first page of a damaged segment does not tell it, the segment's other
+//! pages do, or else the other segments of the directory, or the WAL that would be found without arguments. Options that a major lacked
+//! work on its WAL too. What is different: the text of `--version` and `--help`; a failure to write to standard output is reported.
 
 mod archive;
 mod cscan;
 mod files;
-mod getopt;
 mod options;
 mod reader;
 mod wording;
@@ -30,36 +29,30 @@ use self::archive::Archive;
 use self::files::{DEFAULT_MAJOR, Segments};
 use self::options::{Options, Parsed, Wrong};
 use self::reader::{Reader, Stop};
-use self::wording::{Colors, Level, Wording};
+use self::wording::Wording;
+use crate::dropin::Program;
+use crate::dropin::log::{Colors, Level};
 use crate::fullpage::{FullPageError, FullPages};
 
 /// Output is collected up to this size before it is written.
 const OUTPUT_SIZE: usize = 1 << 16;
 
-/// Whether the program was called by the name `pg_waldump`.
-pub fn is_called(program: &OsStr) -> bool {
-    Path::new(program).file_stem() == Some(OsStr::new("pg_waldump"))
-}
+/// This drop-in.
+pub const PROGRAM: Program = Program { name: "pg_waldump", help: HELP, run };
 
 /// Runs the program. `args` begin with the name that it was called by.
-pub fn main(args: Vec<OsString>) -> ExitCode {
-    let words = args.get(1..).unwrap_or_default();
+fn run(args: &[OsString]) -> ExitCode {
     let mut console = Console::new();
-    let result = match words.first().and_then(|word| word.to_str()) {
-        Some("--help" | "-?") => console.print(HELP.as_bytes()),
-        Some("--version" | "-V") => console.print(concat!("pg_waldump (pgwal) ", env!("CARGO_PKG_VERSION"), "\n").as_bytes()),
-        _ => console.run(words),
-    };
-    let program = args.first().map(|program| program.to_string_lossy()).unwrap_or_default();
-    let result = result.and_then(|()| console.flush());
+    let result = console.run(args.get(1..).unwrap_or_default()).and_then(|()| console.flush());
     match result {
         Ok(()) => ExitCode::SUCCESS,
-        Err(failure) => console.fail(failure, &program),
+        Err(failure) => console.fail(failure, &args.first().map(|program| program.to_string_lossy()).unwrap_or_default()),
     }
 }
 
 const HELP: &str = "\
-pg_waldump (pgwal) shows PostgreSQL's write-ahead log, of any major from 10 to 19, as that major's own pg_waldump does.
+pg_waldump (pgwal) shows PostgreSQL's write-ahead log, of any major from 10 to 19,
+as that major's own pg_waldump does.
 
 Usage:
   pg_waldump [OPTION]... [STARTSEG [ENDSEG]]

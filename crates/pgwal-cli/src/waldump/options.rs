@@ -8,8 +8,8 @@ use pgwal::types::{BlockNumber, ForkNumber, Oid, RelFileLocator, Xid};
 use pgwal::{Lsn, TimelineId};
 
 use super::cscan::{Scan, strtoul};
-use super::getopt::{self, Argument, Opt, Word};
 use super::wording::Wording;
+use crate::dropin::getopt::{self, Argument, Opt, Word};
 
 /// What the command line asks for.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -102,7 +102,7 @@ const fn opt(long: &'static str, id: char, argument: Argument, since: u8) -> Opt
 /// Looks for the WAL that the command line names, whatever else is wrong with it: its major words the messages.
 pub fn peek(words: &[OsString]) -> (Option<OsString>, Option<OsString>) {
     let (mut path, mut first) = (None, None);
-    for word in getopt::split(words, OPTIONS, u8::MAX, posix()) {
+    for word in getopt::split(words, OPTIONS, u8::MAX, getopt::posix()) {
         match word {
             Word::Option('p', value) => path = value,
             Word::Operand(operand) if first.is_none() => first = Some(operand),
@@ -112,15 +112,10 @@ pub fn peek(words: &[OsString]) -> (Option<OsString>, Option<OsString>) {
     (path, first)
 }
 
-/// Whether the environment asks for options before operands only.
-fn posix() -> bool {
-    std::env::var_os("POSIXLY_CORRECT").is_some()
-}
-
 /// Takes the words in their order; the first that is wrong ends it.
 pub fn parse(words: &[OsString], wording: Wording) -> Parsed {
     let mut options = Options::default();
-    for word in getopt::split(words, OPTIONS, wording.major, posix()) {
+    for word in getopt::split(words, OPTIONS, wording.major, getopt::posix()) {
         let wrong = match word {
             Word::Operand(operand) => {
                 options.operands.push(operand);

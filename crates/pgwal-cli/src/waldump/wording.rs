@@ -2,28 +2,13 @@
 
 use pgwal::{Error, ErrorKind, Lsn, SegmentName, TimelineId, WalFormat};
 
+use crate::dropin::log::{self, Colors, Level};
+
 /// Wording of one major.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Wording {
     /// The major.
     pub major: u8,
-}
-
-/// How bad a message is.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub enum Level {
-    /// The program ends because of it.
-    Fatal,
-    /// Wrong arguments.
-    Error,
-    /// More about the message before.
-    Detail,
-    /// What to do.
-    Hint,
-    /// Something that need not be wrong.
-    Warning,
-    /// Just so.
-    Info,
 }
 
 impl Wording {
@@ -33,20 +18,7 @@ impl Wording {
 
     /// A line for standard error.
     pub fn line(self, level: Level, text: &str, colors: &Colors) -> String {
-        // Before 12 the program wrote its messages without the common logging functions.
-        let (sgr, word) = match level {
-            Level::Fatal if !self.since(12) => ("", "FATAL:  "),
-            Level::Fatal if !self.since(15) => (colors.error.as_str(), "fatal: "),
-            Level::Error if !self.since(12) => ("", ""),
-            Level::Fatal | Level::Error => (colors.error.as_str(), "error: "),
-            Level::Hint if !self.since(15) => return format!("{text}\n"),
-            Level::Hint => (colors.note.as_str(), "hint: "),
-            Level::Detail => (colors.note.as_str(), "detail: "),
-            Level::Warning => (colors.warning.as_str(), "warning: "),
-            Level::Info => ("", ""),
-        };
-        let program = paint(&colors.locus, "pg_waldump: ");
-        format!("{program}{}{text}\n", paint(sgr, word))
+        log::line("pg_waldump", self.major, level, text, colors)
     }
 
     /// An LSN in a message.
@@ -209,70 +181,11 @@ fn other_system(what: &str) -> String {
     format!("WAL file is from different database system: {what}")
 }
 
-/// Colors of messages, as terminal attributes; empty: none. C: common/logging.c.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
-pub struct Colors {
-    error: String,
-    warning: String,
-    note: String,
-    locus: String,
-}
-
-impl Colors {
-    /// From the environment: `PG_COLOR` says whether, `PG_COLORS` which.
-    pub fn from_env(is_terminal: bool) -> Colors {
-        let wanted = match std::env::var("PG_COLOR").as_deref() {
-            Ok("always") => true,
-            Ok("auto") => is_terminal,
-            _ => false,
-        };
-        match std::env::var("PG_COLORS") {
-            _ if !wanted => Colors::default(),
-            Ok(list) => Colors::parse(&list),
-            Err(_) => Colors::parse("error=01;31:warning=01;35:note=01;36:locus=01"),
-        }
-    }
-
-    fn parse(list: &str) -> Colors {
-        let mut colors = Colors::default();
-        for (name, value) in list.split(':').filter_map(|item| item.split_once('=')) {
-            let place = match name {
-                "error" => &mut colors.error,
-                "warning" => &mut colors.warning,
-                "note" => &mut colors.note,
-                "locus" => &mut colors.locus,
-                _ => continue,
-            };
-            value.clone_into(place);
-        }
-        colors
-    }
-}
-
-fn paint(sgr: &str, text: &str) -> String {
-    if sgr.is_empty() { text.to_owned() } else { format!("\x1b[{sgr}m{text}\x1b[0m") }
-}
-
 #[cfg(test)]
 mod tests {
     use pgwal::Location;
 
     use super::*;
-
-    #[test]
-    fn lines_by_major() {
-        let line = |major, level| Wording { major }.line(level, "x", &Colors::default());
-        assert_eq!(line(18, Level::Fatal), "pg_waldump: error: x\n");
-        assert_eq!(line(14, Level::Fatal), "pg_waldump: fatal: x\n");
-        assert_eq!(line(14, Level::Error), "pg_waldump: error: x\n");
-        assert_eq!(line(11, Level::Fatal), "pg_waldump: FATAL:  x\n");
-        assert_eq!(line(11, Level::Error), "pg_waldump: x\n");
-        assert_eq!(line(14, Level::Hint), "x\n");
-        assert_eq!(line(15, Level::Hint), "pg_waldump: hint: x\n");
-        assert_eq!(line(18, Level::Info), "pg_waldump: x\n");
-        let colors = Colors::parse("error=31:locus=1:nonsense:other=7");
-        assert_eq!(Wording { major: 18 }.line(Level::Error, "x", &colors), "\x1b[1mpg_waldump: \x1b[0m\x1b[31merror: \x1b[0mx\n");
-    }
 
     #[test]
     fn read_errors_by_major() {

@@ -1,5 +1,5 @@
-//! Options as glibc's `getopt_long` takes them: short ones bundled, long ones abbreviated, arguments in between, and its
-//! messages where one is wrong.
+//! Options as glibc's `getopt_long` takes them: short options bundled, long ones abbreviated, operands in between, and its messages for
+//! what is wrong.
 
 use std::ffi::OsString;
 
@@ -10,7 +10,7 @@ pub enum Argument {
     No,
     /// One, in the same word or the next.
     Required,
-    /// One in the same word, behind `=`, or none. The short form never has one.
+    /// None, or one in the same word after `=`. The short form never has one.
     Optional,
 }
 
@@ -19,12 +19,19 @@ pub enum Argument {
 pub struct Opt {
     /// Name without the dashes.
     pub long: &'static str,
-    /// Short name, where it has one, or a number that stands for it.
+    /// Short name, or a control character that identifies an option without one.
     pub id: char,
     /// Its argument.
     pub argument: Argument,
-    /// First major whose pg_waldump has it.
+    /// First major whose program has it.
     pub since: u8,
+}
+
+impl Opt {
+    /// An option that is there whatever the major.
+    pub const fn new(long: &'static str, id: char, argument: Argument) -> Opt {
+        Opt { long, id, argument, since: 0 }
+    }
 }
 
 /// What comes next on the command line.
@@ -34,15 +41,25 @@ pub enum Word {
     Option(char, Option<OsString>),
     /// A word that is no option.
     Operand(OsString),
-    /// Something is wrong, with getopt's message but for the program's name. `None`: an option that may stand only at the
-    /// front, which getopt lets pass and pg_waldump then refuses without a word.
+    /// Something is wrong, with getopt's message except for the program's name. `None`: `--help` or `--version` in a place other than the
+    /// first, which getopt accepts and the programs then refuse without a message.
     Wrong(Option<String>),
+}
+
+/// Splits `words` as [`split`] does, with all options and the order that the environment asks for.
+pub fn split_all(words: &[OsString], options: &[Opt]) -> Vec<Word> {
+    split(words, options, u8::MAX, posix())
+}
+
+/// Whether the environment asks for options before operands only.
+pub fn posix() -> bool {
+    std::env::var_os("POSIXLY_CORRECT").is_some()
 }
 
 /// Splits `words` (without the program's name) in their order.
 ///
-/// With `posix`, the first operand ends the options, as `POSIXLY_CORRECT` asks for. `options` are all there are. An abbreviation means one of those that `major` has, if any fits, so that it does not get
-/// ambiguous by an option that came later.
+/// With `posix`, the first operand ends the options, as `POSIXLY_CORRECT` asks for. `options` are all there are. An abbreviation means an
+/// option that `major` has, if one fits, so that options of later majors do not make it ambiguous.
 pub fn split(words: &[OsString], options: &[Opt], major: u8, posix: bool) -> Vec<Word> {
     let mut found = Vec::new();
     let mut words = words.iter();

@@ -1,0 +1,118 @@
+//! pgwal under the names of PostgreSQL's programs: what all of them have in common.
+#![cfg(unix)]
+
+use std::fs;
+use std::os::unix::fs::{PermissionsExt, symlink};
+use std::path::{Path, PathBuf};
+use std::process::{Command, Output};
+
+use pgwal_testkit::server::Postgres;
+
+/// Programs that pgwal stands in for.
+const PROGRAMS: &[&str] = &["pg_verifybackup", "pg_waldump"];
+
+/// A directory with pgwal under all of its names.
+fn bin() -> tempfile::TempDir {
+    let dir = tempfile::tempdir().unwrap();
+    fs::set_permissions(dir.path(), fs::Permissions::from_mode(0o755)).unwrap();
+    PROGRAMS.iter().for_each(|name| symlink(env!("CARGO_BIN_EXE_pgwal"), dir.path().join(name)).unwrap());
+    dir
+}
+
+fn run(program: &Path, args: &[&str]) -> Output {
+    let mut command = Command::new(program);
+    command.args(args).env_remove("PGWAL_POSTGRES_VERSION").env_remove("PG_COLOR");
+    command.output().unwrap()
+}
+
+fn script(path: PathBuf, text: &str) {
+    fs::write(&path, text).unwrap();
+    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+}
+
+#[test]
+fn help_fits_and_versions_have_the_form_that_programs_look_for() {
+    let bin = bin();
+    for name in PROGRAMS {
+        for option in ["--help", "-?"] {
+            let output = run(&bin.path().join(name), &[option]);
+            let text = String::from_utf8(output.stdout).unwrap();
+            assert!(output.status.success() && output.stderr.is_empty(), "{name} {option}");
+            assert!(text.starts_with(&format!("{name} (pgwal) ")), "{text}");
+            assert_eq!(text.lines().find(|line| line.len() > 95), None, "{name}: longer than PostgreSQL's own tests allow");
+        }
+        let own = env!("CARGO_PKG_VERSION");
+        let version = |output: Output| String::from_utf8(output.stdout).unwrap();
+        let expected = |release: &str| format!("{name} (PostgreSQL) {release}\npgwal {own}, standing in for it\n");
+        assert_eq!(version(run(&bin.path().join(name), &["--version"])), expected("18"));
+        let set = Command::new(bin.path().join(name)).arg("-V").env("PGWAL_POSTGRES_VERSION", "16.9").output().unwrap();
+        assert_eq!(version(set), expected("16.9"));
+        let nonsense = Command::new(bin.path().join(name)).arg("-V").env("PGWAL_POSTGRES_VERSION", "x\ny").output().unwrap();
+        assert_eq!(version(nonsense), expected("18"));
+
+        // The release of the programs beside it, also where only PATH says where it is.
+        script(bin.path().join("psql"), "#!/bin/sh\necho 'psql (PostgreSQL) 14.3 (Debian 14.3-1)'\necho more\n");
+        assert_eq!(version(run(&bin.path().join(name), &["-V"])), expected("14.3 (Debian 14.3-1)"));
+        let path = std::env::join_paths([bin.path(), Path::new("/usr/bin"), Path::new("/bin")]).unwrap();
+        let found = Command::new("sh").args(["-c", &format!("{name} -V")]).env("PATH", path).output().unwrap();
+        assert_eq!(version(found), expected("14.3 (Debian 14.3-1)"));
+
+        // A script that runs us in turn is asked once.
+        script(bin.path().join("psql"), &format!("#!/bin/sh\nexec '{}' \"$@\"\n", bin.path().join(name).display()));
+        assert_eq!(version(run(&bin.path().join(name), &["-V"])), expected("18"));
+        fs::remove_file(bin.path().join("psql")).unwrap();
+    }
+}
+
+#[test]
+fn wrong_options_are_answered_as_by_getopt() {
+    let bin = bin();
+    for name in PROGRAMS {
+        let program = bin.path().join(name);
+        let output = run(&program, &["--not-a-valid-option"]);
+        let expected = format!(
+            "{}: unrecognized option '--not-a-valid-option'\n{name}: hint: Try \"{name} --help\" for more information.\n",
+            program.display()
+        );
+        assert_eq!((String::from_utf8(output.stderr).unwrap(), output.status.code()), (expected, Some(1)));
+    }
+}
+
+#[test]
+fn output_that_cannot_be_written_is_no_success() {
+    let bin = bin();
+    for name in PROGRAMS {
+        for option in ["--help", "--version"] {
+            let full = fs::File::options().write(true).open("/dev/full").unwrap();
+            let output = Command::new(bin.path().join(name)).arg(option).stdout(full).output().unwrap();
+            let expected = format!("{name}: error: could not write to standard output: No space left on device\n");
+            assert_eq!((String::from_utf8(output.stderr).unwrap(), output.status.code()), (expected, Some(1)));
+            let both = "exec >/dev/full 2>&1; exec \"$0\" \"$1\"";
+            let status = Command::new("sh").args(["-c", both]).arg(bin.path().join(name)).arg(option).status().unwrap();
+            assert_eq!(status.code(), Some(1), "{name} {option}");
+        }
+    }
+}
+
+/// The real pg_verifybackup looks for a pg_waldump of its own release beside it, and takes ours.
+#[test]
+fn the_real_pg_verifybackup_runs_our_pg_waldump() {
+    let Some(postgres) = Postgres::find_or_skip(None, "the_real_pg_verifybackup_runs_our_pg_waldump") else { return };
+    let server = postgres.start(&[], "max_wal_senders = 4\nwal_level = replica").unwrap();
+    let backup = server.dir().join("backup");
+    server.client("pg_basebackup", ["-D", backup.to_str().unwrap(), "-c", "fast", "--no-sync"]).unwrap();
+    let bin = bin();
+    // A copy: it looks where it really is.
+    let verifybackup = bin.path().join("real_verifybackup");
+    fs::copy(postgres.program("pg_verifybackup"), &verifybackup).unwrap();
+    symlink(postgres.program("pg_controldata"), bin.path().join("pg_controldata")).unwrap();
+    let output = run(&verifybackup, &[backup.to_str().unwrap()]);
+    assert_eq!(String::from_utf8_lossy(&output.stderr), "");
+    assert_eq!((String::from_utf8_lossy(&output.stdout).as_ref(), output.status.code()), ("backup successfully verified\n", Some(0)));
+    let segment = fs::read_dir(backup.join("pg_wal")).unwrap().flatten().find(|entry| entry.file_name().len() == 24).unwrap().path();
+    let bytes = fs::read(&segment).unwrap();
+    fs::write(&segment, vec![b'w'; bytes.len()]).unwrap();
+    let output = run(&verifybackup, &[backup.to_str().unwrap()]);
+    assert!(String::from_utf8_lossy(&output.stderr).contains("error: WAL parsing failed for timeline 1\n"), "{output:?}");
+    assert_eq!(output.status.code(), Some(1));
+}
