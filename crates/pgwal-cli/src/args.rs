@@ -258,7 +258,7 @@ impl NamesArg {
                 let file = File::open(path).map_err(|e| format!("{}: {e}", path.display()))?;
                 Ok(Names::read(file).map_err(|e| format!("{}: {e}", path.display()))?)
             }
-            (None, Some(conninfo)) => live::names(conninfo, |warning| eprintln!("pgwal: {warning}")),
+            (None, Some(conninfo)) => live::names(conninfo, |warning| note!("{warning}")),
             (None, None) => Ok(Names::default()),
         }
     }
@@ -269,7 +269,7 @@ impl NamesArg {
             && theirs != own
         {
             let source = self.source().unwrap_or_default();
-            eprintln!("pgwal: {source}: the names are those of system {theirs}, but the WAL is that of system {own}");
+            note!("{source}: the names are those of system {theirs}, but the WAL is that of system {own}");
         }
     }
 

@@ -2,6 +2,11 @@
 
 // What comes in is hostile: nothing that it says may stop the program.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable, clippy::todo))]
+// They panic where nobody listens: see `console`.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
+
+#[macro_use]
+mod console;
 
 mod args;
 mod cmd;
@@ -18,11 +23,13 @@ mod verifybackup;
 mod waldump;
 
 use std::ffi::OsString;
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 use clap::error::ErrorKind;
 use clap::{CommandFactory, Parser, Subcommand};
+use pgwal::printable::printable_lines;
+
+use self::console::{COULD_NOT_RUN, CouldNotRun, Output};
 
 /// Look into PostgreSQL's write-ahead log: every segment of PostgreSQL 10 to 19.
 #[derive(Parser, Debug)]
@@ -51,9 +58,11 @@ fn main() -> ExitCode {
     if let Some(program) = args.first().and_then(|name| dropin::find(name)) {
         return program.main(&args);
     }
-    let name = args.get(1).and_then(|name| name.to_str()).map(str::to_owned);
-    let cli = Cli::parse();
-    let mut out = io::stdout().lock();
+    let cli = match console::parse(&args, Cli::try_parse_from) {
+        Ok(cli) => cli,
+        Err(answer) => return console::answer(&answer),
+    };
+    let mut out = Output::new();
     let result = match cli.command {
         Command::Basebackup(opts) => opts.run(&mut out),
         Command::Diff(opts) => opts.run(&mut out),
@@ -65,23 +74,24 @@ fn main() -> ExitCode {
         Command::Stats(opts) => opts.run(&mut out),
         Command::Verify(opts) => opts.run(&mut out),
     };
-    match result.and_then(|code| out.flush().map(|()| code).map_err(Into::into)) {
+    // Where the output failed, the command's own error is that, too.
+    if let Some(code) = out.finish() {
+        return code;
+    }
+    match result {
         Ok(code) => code,
-        Err(error) => {
-            if let Some(wrong) = error.downcast_ref::<args::WrongOption>() {
+        Err(error) => match error.downcast_ref::<args::WrongOption>() {
+            Some(wrong) => {
                 let mut cli = Cli::command();
                 cli.build();
+                let name = args.get(1).and_then(|name| name.to_str());
                 let mut command = name.and_then(|name| cli.find_subcommand_mut(name).cloned()).unwrap_or(cli);
-                command.error(ErrorKind::ValueValidation, wrong).exit();
+                console::answer(&command.error(ErrorKind::ValueValidation, printable_lines(wrong)))
             }
-            match error.downcast_ref::<io::Error>() {
-                // Whoever read the output has seen enough.
-                Some(e) if e.kind() == io::ErrorKind::BrokenPipe => ExitCode::SUCCESS,
-                _ => {
-                    eprintln!("pgwal: {error}");
-                    ExitCode::FAILURE
-                }
+            None => {
+                note!("{error}");
+                if error.is::<CouldNotRun>() { COULD_NOT_RUN.into() } else { ExitCode::FAILURE }
             }
-        }
+        },
     }
 }

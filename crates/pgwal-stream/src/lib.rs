@@ -11,6 +11,8 @@
 //! - [`message`] has what walsender and walreceiver say to each other, without sockets, for either side.
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable, clippy::todo))]
+// A library prints nothing.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 pub mod backup;
 pub mod command;

@@ -16,6 +16,8 @@
 #![deny(missing_docs)]
 // What comes in is hostile: nothing that it says may stop the program.
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable, clippy::todo))]
+// A library prints nothing.
+#![cfg_attr(not(test), deny(clippy::print_stdout, clippy::print_stderr))]
 
 #[macro_use]
 pub mod wire;
@@ -39,6 +41,7 @@ mod machine;
 pub mod names;
 mod ordered;
 pub mod page;
+pub mod printable;
 pub mod reach;
 pub mod record;
 pub mod rmgr;

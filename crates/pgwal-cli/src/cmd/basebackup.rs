@@ -241,7 +241,7 @@ impl Opts {
             let stop = signals::stop()?;
             let verified = backup::verify(&self.directory, wal, &stop)?;
             if !self.quiet {
-                eprintln!("pgwal: {}", verified_text(&verified));
+                note!("{}", verified_text(&verified));
             }
             return Ok(ExitCode::SUCCESS);
         }
@@ -253,11 +253,11 @@ impl Opts {
         let summary = backup::take(&mut connection, &config, &options, &stop, &mut |notice| shown.take(notice));
         shown.bar.finish_and_clear();
         for notice in connection.take_notices() {
-            eprintln!("pgwal: {notice}");
+            note!("{notice}");
         }
         let summary = summary?;
         if !self.quiet {
-            eprintln!("pgwal: {}", conclusion(&summary));
+            note!("{}", conclusion(&summary));
         }
         Ok(ExitCode::SUCCESS)
     }
@@ -358,7 +358,7 @@ impl Shown {
 
     fn say(&self, line: &str) {
         if !self.quiet {
-            self.bar.suspend(|| eprintln!("pgwal: {line}"));
+            self.bar.suspend(|| note!("{line}"));
         }
     }
 

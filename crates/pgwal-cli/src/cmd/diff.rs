@@ -11,6 +11,7 @@ use pgwal::text::Zone;
 use pgwal::{Lsn, TimelineId};
 
 use crate::args::{Form, timeline};
+use crate::console::{COULD_NOT_RUN, CouldNotRun};
 
 /// Compare two copies of WAL, or two timelines: where they part, and what each has from there on
 #[derive(clap::Args, Debug)]
@@ -19,7 +20,8 @@ Example: pgwal diff --timelines 1,2 fixtures/v15/timeline2
 
 What is the same byte for byte is not looked into: damage that both sides have is found with --check, or by pgwal verify.
 
-Exit status: 0 the same; 1 different; 2 trouble: nothing could be compared, or --check found damage that both have.")]
+Exit status: 0 the same; 1 different; 2 trouble: nothing could be compared, --check found damage that both have, or standard output cannot \
+be written.")]
 pub struct Opts {
     /// First copy: a segment, a directory, a data directory, a tar archive, each also compressed; `-` for standard input
     a: PathBuf,
@@ -89,12 +91,8 @@ impl Opts {
         match self.compare(out) {
             Ok(code) => Ok(code),
             Err(error) => match error.downcast::<diff::Error>() {
-                // Whoever reads the output may have seen enough, which is no trouble of the comparison's.
-                Ok(error) => match *error {
-                    diff::Error::Sink(error) => Err(error.into()),
-                    error => Ok(trouble(&error)),
-                },
-                Err(error) if error.is::<pgwal::source::SourceError>() => Ok(trouble(&*error)),
+                Ok(error) => Err(CouldNotRun(error).into()),
+                Err(error) if error.is::<pgwal::source::SourceError>() => Err(CouldNotRun(error).into()),
                 Err(error) => Err(error),
             },
         }
@@ -133,7 +131,7 @@ impl Opts {
             Form::Json => diff::write_json(&comparison, out)?,
         }
         Ok(if !comparison.has_compared() || (self.check && comparison.damage_in_common > 0) {
-            TROUBLE.into()
+            COULD_NOT_RUN.into() // as of diff(1)
         } else if comparison.is_same(&self.ignored(), self.overlap) {
             ExitCode::SUCCESS
         } else {
@@ -158,12 +156,4 @@ impl Opts {
 fn two_timelines(text: &str) -> Result<(TimelineId, TimelineId), String> {
     let (a, b) = text.split_once(',').ok_or("expected two timelines, like 1,2")?;
     Ok((timeline(a)?, timeline(b)?))
-}
-
-/// Exit status where the two cannot be compared, as of diff(1).
-const TROUBLE: u8 = 2;
-
-fn trouble(error: &dyn Error) -> ExitCode {
-    eprintln!("pgwal: {error}");
-    TROUBLE.into()
 }

@@ -13,6 +13,7 @@ use pgwal_stream::doctor::facts::{Facts, Server};
 use pgwal_stream::doctor::{self, Finding, Severity, Side};
 
 use crate::args::Form;
+use crate::console::CouldNotRun;
 use crate::server::ServerArgs;
 
 /// Look at a replication setup for what people get wrong, and name the line to change
@@ -23,7 +24,7 @@ Example: pgwal doctor -d \"host=db.example.org user=replicator\" --standby \"hos
 Use the role, and the way, by which the standby connects: whether it gets in is tried. A member of pg_monitor sees most points, a superuser
 all of them, pg_hba.conf among them. Nothing is changed on the servers.
 
-Exit status: 0 nothing wrong; 1 errors or warnings; 2 no connection, or wrong options.")]
+Exit status: 0 nothing wrong; 1 errors or warnings; 2 no connection, wrong options, or standard output cannot be written.")]
 pub struct Opts {
     #[command(flatten)]
     server: ServerArgs,
@@ -41,13 +42,7 @@ pub struct Opts {
 impl Opts {
     /// Runs the command.
     pub fn run(self, out: &mut impl Write) -> Result<ExitCode, Box<dyn Error>> {
-        let facts = match self.facts() {
-            Ok(facts) => facts,
-            Err(error) => {
-                eprintln!("pgwal: {error}");
-                return Ok(ExitCode::from(2));
-            }
-        };
+        let facts = self.facts().map_err(CouldNotRun)?;
         let mut findings = doctor::diagnose(&facts);
         let counts = findings.iter().fold(BTreeMap::new(), |mut counts: BTreeMap<Severity, usize>, finding| {
             *counts.entry(finding.severity).or_default() += 1;

@@ -35,7 +35,8 @@ use crate::fullpage::{FullPageError, FullPages};
     after_help = "\
 Example: pgwal dump --rmgr Heap --limit 3 fixtures/v17/pgbench/00000001000000000000000B
 
-Exit status: 0 the WAL was read to its end, or to the end asked for; 1 damage, or an input that cannot be read; 2 wrong options."
+Exit status: 0 the WAL was read to its end, or to the end asked for; 1 damage, or an input that cannot be read; 2 wrong options, or standard output cannot be \
+written."
 )]
 pub struct Opts {
     #[command(flatten)]
@@ -206,12 +207,12 @@ impl Opts {
         totals.take(&part, out)?;
         failed?;
         if let Some(error) = work.failed.get() {
-            eprintln!("pgwal: {error}");
+            note!("{error}");
             return Ok(ExitCode::FAILURE);
         }
         self.show_statistics(work, &totals, out)?;
         match result {
-            Ok(Outcome::Ended) => eprintln!("pgwal: the server ended the stream"),
+            Ok(Outcome::Ended) => note!("the server ended the stream"),
             Ok(_) => {}
             Err(_) if stop.load(Ordering::Relaxed) => {}
             Err(error) => return Err(error.into()),
@@ -258,21 +259,21 @@ fn resume_at(summary: &Summary) -> Option<Lsn> {
 /// Says on standard error why the reading stopped, where that is worth saying.
 pub(super) fn conclude(summary: &Summary, wal: &Wal, partial: bool, bad_payloads: u64) -> ExitCode {
     // An archive that is damaged may have had more.
-    let is_broken = || wal.broken().inspect(|error| eprintln!("pgwal: {error}")).count() > 0;
+    let is_broken = || wal.broken().inspect(|error| note!("{error}")).count() > 0;
     let good = match &summary.stop {
         // The segments asked for were read; their last record may go on in the next one.
         Stop::End(end) if partial && matches!(end.reason, EndReason::NoMoreInput | EndReason::Unfinished { .. }) => true,
         Stop::End(end) => {
-            eprintln!("pgwal: {end}");
+            note!("{end}");
             // A segment that is kept for later use is no WAL yet.
             !is_broken() && (summary.first.is_some() || !matches!(end.reason, EndReason::Recycled { .. } | EndReason::ZeroPage))
         }
         Stop::Damage(error) => {
-            eprintln!("pgwal: {error}");
+            note!("{error}");
             false
         }
         Stop::Source(error) => {
-            eprintln!("pgwal: {error}");
+            note!("{error}");
             if !matches!(error.problem, SourceProblem::Unpack(_)) {
                 is_broken();
             }
@@ -427,7 +428,7 @@ impl Totals {
         self.stats.merge(&part.stats);
         for error in &part.bad {
             self.bad_payloads += 1;
-            eprintln!("pgwal: {error}");
+            note!("{error}");
         }
         Ok(())
     }
@@ -445,7 +446,7 @@ impl Totals {
             put!(&mut text, "first record is after ", asked, ", at ", first, ", skipping over ", count, " ", bytes, "\n");
             return out.write_all(text.as_bytes());
         }
-        eprintln!("pgwal: the first record after {asked} is at {first}, {count} {bytes} further");
+        note!("the first record after {asked} is at {first}, {count} {bytes} further");
         Ok(())
     }
 }

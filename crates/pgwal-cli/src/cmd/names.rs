@@ -21,7 +21,8 @@ Example: pgwal names --data-dir fixtures/names/data
 
 With a server: pgwal names --dbname \"host=/var/run/postgresql user=postgres\" -o names.json
 
-Exit status: 0 everything was read; 1 something could not be read, what could is written; 2 wrong options."
+Exit status: 0 everything was read; 1 something could not be read, what could is written; 2 wrong options, or standard output \
+cannot be written."
 )]
 pub struct Opts {
     /// Read the files of this data directory, of PostgreSQL 10 to 19; what a running server has not written yet is missing
@@ -44,7 +45,7 @@ impl Opts {
             (Some(dir), _) => offline(dir, &mut complete)?,
             (None, Some(conninfo)) => live::names(conninfo, |warning| {
                 complete = false;
-                eprintln!("pgwal: {warning}");
+                note!("{warning}");
             })?,
             (None, None) => return Err("expected --data-dir or --dbname".into()), // clap asks for one
         };
@@ -63,11 +64,11 @@ impl Opts {
 fn offline(dir: &Path, complete: &mut bool) -> Result<Names, Box<dyn Error>> {
     let mut warn = |warning| {
         *complete = false;
-        eprintln!("pgwal: {warning}");
+        note!("{warning}");
     };
     let dir = DataDir::open(dir, &mut warn)?;
     if dir.is_live() {
-        eprintln!("pgwal: the server is running, or was not shut down: what it has not written since its last checkpoint may be missing");
+        note!("the server is running, or was not shut down: what it has not written since its last checkpoint may be missing");
     }
     Ok(dir.names(&mut warn)?)
 }

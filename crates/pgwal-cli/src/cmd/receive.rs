@@ -19,6 +19,7 @@ use pgwal_stream::receiver::OnDamage;
 use pgwal_stream::slots::{self, SlotError};
 use signal_hook::consts::SIGXFSZ;
 
+use crate::console;
 use crate::server::ServerArgs;
 use crate::signals;
 
@@ -296,8 +297,8 @@ impl Progress {
     /// Prints a line, beside the progress.
     fn say(&self, line: &str) {
         match &self.bar {
-            Some(bar) => bar.println(format!("pgwal: {line}")),
-            None => eprintln!("pgwal: {line}"),
+            Some(bar) => bar.println(console::note_text(line)),
+            None => note!("{line}"),
         }
     }
 

@@ -19,7 +19,7 @@ Example: pgwal slot list -d \"host=db.example.org user=replicator\"
 
 A slot makes the server keep the WAL that its consumer does not have yet. One that nobody uses any more fills the disk: drop it.
 
-Exit status: 0 done; 1 not done; 2 wrong options.")]
+Exit status: 0 done; 1 not done; 2 wrong options, or standard output cannot be written.")]
 pub struct Opts {
     #[command(subcommand)]
     what: What,

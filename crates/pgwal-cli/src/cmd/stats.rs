@@ -53,7 +53,7 @@ Without --by: a page with the largest of everything. Tables:
 Example: pgwal stats --by relation --top 3 fixtures/v17/pgbench
 
 Exit status: 0 the WAL was read to its end, or to the end asked for; 1 damage, or an input that cannot be read (what was read before \
-is shown); 2 wrong options.")]
+is shown); 2 wrong options, or standard output cannot be written.")]
 pub struct Opts {
     #[command(flatten)]
     input: InputArgs,
@@ -182,9 +182,9 @@ impl Opts {
         }
         out.flush()?;
         let (bad_payloads, errors) = usage.bad_payloads();
-        errors.iter().for_each(|error| eprintln!("pgwal: {error}"));
+        errors.iter().for_each(|error| note!("{error}"));
         if bad_payloads > errors.len() as u64 {
-            eprintln!("pgwal: {bad_payloads} payloads do not parse, of which these are the first");
+            note!("{bad_payloads} payloads do not parse, of which these are the first");
         }
         Ok(conclude(&summary, &wal, self.input.is_part(), bad_payloads))
     }

@@ -21,6 +21,7 @@ use pgwal::{Lsn, TimelineId};
 use serde::Serialize;
 
 use crate::args::{self, ThreadsArg};
+use crate::console::CouldNotRun;
 use crate::report;
 use crate::restore::{self, RestoreArgs};
 
@@ -33,7 +34,7 @@ Example: pgwal verify fixtures/v17/timeline2
 
 It does not stop at damage: it goes on where records start again, and reports each damaged range once.
 
-Exit status: 0 nothing found, 1 findings, or a restore that does not come to its place, 2 could not run."
+Exit status: 0 nothing found, 1 findings, or recovery cannot reach the target, 2 could not run, or standard output cannot be written."
 )]
 pub struct Opts {
     /// Segments, directories of segments, data directories, tar archives, `-` for standard input; two segments of one directory mean
@@ -108,11 +109,7 @@ impl Opts {
                 let is_good = summary.findings == 0 && restore.is_none_or(|answer| answer.is_yes());
                 Ok(ExitCode::from(u8::from(!is_good)))
             }
-            Err(error) if error.downcast_ref::<io::Error>().is_some_and(|e| e.kind() == io::ErrorKind::BrokenPipe) => Err(error),
-            Err(error) => {
-                eprintln!("pgwal: {error}");
-                Ok(ExitCode::from(2))
-            }
+            Err(error) => Err(CouldNotRun(error).into()),
         }
     }
 
@@ -221,7 +218,7 @@ impl Opts {
             Form::Sarif => report::sarif(kept.by_input(), out)?,
         }
         if let (Form::Junit | Form::Sarif, Some(answer)) = (self.format, restore) {
-            eprintln!("pgwal: {answer}");
+            note!("{answer}");
         }
         Ok(())
     }
@@ -373,7 +370,7 @@ fn load_state(path: &Path) -> Result<State, Box<dyn Error>> {
     let (state, unusable) = State::load(path).map_err(|e| format!("{}: {e}", path.display()))?;
     match unusable {
         None | Some(Unusable::Missing) => {}
-        Some(why) => eprintln!("pgwal: {}: {why}: everything is read", path.display()),
+        Some(why) => note!("{}: {why}: everything is read", path.display()),
     }
     Ok(state)
 }

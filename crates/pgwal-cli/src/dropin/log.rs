@@ -50,16 +50,28 @@ impl Log {
         Log { program, colors: Colors::from_env(io::stderr().is_terminal()) }
     }
 
-    /// Writes a message. Where standard error is closed there is nowhere to report that.
+    /// Writes a message.
     pub fn say(&self, level: Level, text: &str) {
-        let line = line(self.program, MAJOR, level, text, &self.colors);
-        let _ = io::stderr().write_all(line.as_bytes());
+        to_stderr(&line(self.program, MAJOR, level, text, &self.colors));
     }
 
     /// The hint that follows a wrong command line.
     pub fn try_help(&self) {
         self.say(Level::Hint, &format!("Try \"{} --help\" for more information.", self.program));
     }
+}
+
+/// Writes to standard error. Where that cannot be written, there is nowhere to say so; a closed pipe ends the program as it ends one in C.
+pub fn to_stderr(text: &str) {
+    if io::stderr().write_all(text.as_bytes()).is_err_and(|e| e.kind() == io::ErrorKind::BrokenPipe) {
+        end_by_closed_pipe();
+    }
+}
+
+/// Ends the program by SIGPIPE, as writing into a closed pipe ends a program in C. Should it return, the exit status has to do.
+pub fn end_by_closed_pipe() {
+    #[cfg(unix)]
+    let _ = signal_hook::low_level::emulate_default_handler(signal_hook::consts::SIGPIPE);
 }
 
 /// Major whose form messages have where nothing asks for another one.

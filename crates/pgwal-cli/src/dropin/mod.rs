@@ -51,23 +51,18 @@ impl Program {
     }
 
     fn print(&self, text: &str) -> ExitCode {
-        match print(&Log::new(self.name), text) {
-            true => ExitCode::SUCCESS,
-            false => ExitCode::FAILURE,
-        }
+        print(&Log::new(self.name), text);
+        ExitCode::SUCCESS
     }
 }
 
-/// Writes to standard output, whether that works. A closed pipe ends the program as it ends one in C.
-pub fn print(log: &Log, text: &str) -> bool {
+/// Writes to standard output. A closed pipe ends the program as it ends one in C. On a full disk the real programs do not notice, and
+/// their exit status is the same: so it is here, with a warning.
+pub fn print(log: &Log, text: &str) {
     let mut out = io::stdout().lock();
-    let Err(e) = out.write_all(text.as_bytes()).and_then(|()| out.flush()) else { return true };
-    if e.kind() == io::ErrorKind::BrokenPipe {
-        #[cfg(unix)]
-        // Should it fail, the exit status has to do.
-        let _ = signal_hook::low_level::emulate_default_handler(signal_hook::consts::SIGPIPE);
-    } else {
-        log.say(Level::Error, &format!("could not write to standard output: {}", Errno(&e)));
+    match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
+        Ok(()) => {}
+        Err(e) if e.kind() == io::ErrorKind::BrokenPipe => log::end_by_closed_pipe(),
+        Err(e) => log.say(Level::Warning, &format!("could not write to standard output: {}", Errno(&e))),
     }
-    false
 }

@@ -5,13 +5,12 @@
 mod options;
 
 use std::ffi::OsString;
-use std::io::{self, Write};
 use std::process::ExitCode;
 
 use pgwal_stream::backup::{self, WalCheck};
 
 use self::options::{Options, Wrong};
-use crate::dropin::log::{Level, Log};
+use crate::dropin::log::{Level, Log, to_stderr};
 use crate::dropin::{Program, print};
 use crate::signals;
 
@@ -50,7 +49,7 @@ fn run(args: &[OsString]) -> ExitCode {
             match wrong {
                 Wrong::Getopt(text) => {
                     let program = args.first().map(|program| program.to_string_lossy()).unwrap_or_default();
-                    let _ = io::stderr().write_all(format!("{program}: {text}\n").as_bytes()); // as in Log::say
+                    to_stderr(&format!("{program}: {text}\n"));
                 }
                 Wrong::Usage(text) | Wrong::Value(text) => log.say(Level::Error, &text),
                 Wrong::Silent => {}
@@ -71,7 +70,12 @@ fn verify(options: &Options, log: &Log) -> bool {
         backup::verify(&options.directory, wal, &stop).map_err(|e| e.to_string())
     });
     match result {
-        Ok(_) => options.quiet || print(log, "backup successfully verified\n"),
+        Ok(_) => {
+            if !options.quiet {
+                print(log, "backup successfully verified\n");
+            }
+            true
+        }
         Err(error) => {
             log.say(Level::Error, &error);
             false

@@ -14,7 +14,7 @@ use tempfile::TempDir;
 use super::files::{self, Segments};
 use super::wording::Wording;
 use super::{Failure, PageSource, fatal};
-use crate::dropin::log::{Colors, Level};
+use crate::dropin::log::{Colors, Level, to_stderr};
 use crate::fullpage::Errno;
 
 /// The first major whose pg_waldump reads archives.
@@ -130,7 +130,7 @@ impl Archive {
         };
         if spilled.has(name) {
             let text = format!("ignoring duplicate WAL \"{name}\" found in archive \"{}\"", self.name);
-            eprint!("{}", self.wording.line(Level::Warning, &text, &Colors::default()));
+            to_stderr(&self.wording.line(Level::Warning, &text, &Colors::default()));
             return Ok(());
         }
         let path = spilled.dir.path().join(name.to_string());

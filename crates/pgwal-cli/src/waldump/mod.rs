@@ -3,7 +3,8 @@
 //!
 //! Where no WAL tells the major, messages are those of 18. Where the first page of a damaged segment does not tell it, the segment's other
 //! pages do, or else the other segments of the directory, or the WAL that would be found without arguments. Options that a major lacked
-//! work on its WAL too. What is different: the text of `--version` and `--help`; a failure to write to standard output is reported.
+//! work on its WAL too. What is different: the text of `--version` and `--help`; and a warning where standard output cannot be written, as
+//! on a full disk. The real program does not notice, and the exit status is the same.
 
 mod archive;
 mod cscan;
@@ -31,7 +32,7 @@ use self::options::{Options, Parsed, Wrong};
 use self::reader::{Reader, Stop};
 use self::wording::Wording;
 use crate::dropin::Program;
-use crate::dropin::log::{Colors, Level};
+use crate::dropin::log::{Colors, Level, end_by_closed_pipe, to_stderr};
 use crate::fullpage::{FullPageError, FullPages};
 
 /// Output is collected up to this size before it is written.
@@ -43,7 +44,7 @@ pub const PROGRAM: Program = Program { name: "pg_waldump", help: HELP, run };
 /// Runs the program. `args` begin with the name that it was called by.
 fn run(args: &[OsString]) -> ExitCode {
     let mut console = Console::new();
-    let result = console.run(args.get(1..).unwrap_or_default()).and_then(|()| console.flush());
+    let result = console.run(args.get(1..).unwrap_or_default()).and_then(|()| console.tell_lost());
     match result {
         Ok(()) => ExitCode::SUCCESS,
         Err(failure) => console.fail(failure, &args.first().map(|program| program.to_string_lossy()).unwrap_or_default()),
@@ -117,6 +118,8 @@ trait PageSource {
 struct Console {
     out: Text,
     stdout: io::StdoutLock<'static>,
+    /// Why standard output could not be written. Then the rest is lost, and the work goes on.
+    lost: Option<io::Error>,
     colors: Colors,
     wording: Wording,
 }
@@ -126,6 +129,7 @@ impl Console {
         Console {
             out: Text::new(WalFormat::new(DEFAULT_MAJOR), Zone::local()),
             stdout: io::stdout().lock(),
+            lost: None,
             colors: Colors::from_env(io::stderr().is_terminal()),
             wording: Wording { major: DEFAULT_MAJOR },
         }
@@ -137,33 +141,45 @@ impl Console {
     }
 
     fn flush(&mut self) -> Result<(), Failure> {
-        let result = self.stdout.write_all(self.out.as_bytes()).and_then(|()| self.stdout.flush());
+        let result = match self.lost {
+            Some(_) => Ok(()),
+            None => self.stdout.write_all(self.out.as_bytes()).and_then(|()| self.stdout.flush()),
+        };
         self.out.clear();
         match result {
             Ok(()) => Ok(()),
             Err(e) if e.kind() == io::ErrorKind::BrokenPipe => Err(Failure::ClosedPipe),
-            Err(e) => Err(fatal(format!("could not write to standard output: {}", crate::fullpage::Errno(&e)))),
+            Err(e) => {
+                self.lost = Some(e);
+                Ok(())
+            }
         }
+    }
+
+    /// Writes what is left, and says so where not all could be written.
+    fn tell_lost(&mut self) -> Result<(), Failure> {
+        self.flush()?;
+        let Some(e) = self.lost.take() else { return Ok(()) };
+        self.say(Level::Warning, &format!("could not write to standard output: {}", crate::fullpage::Errno(&e)))
     }
 
     /// A line on standard error, after everything on standard output.
     fn say(&mut self, level: Level, text: &str) -> Result<(), Failure> {
         self.flush()?;
-        // There is nowhere to report that standard error is closed.
-        let _ = io::stderr().write_all(self.wording.line(level, text, &self.colors).as_bytes());
+        to_stderr(&self.wording.line(level, text, &self.colors));
         Ok(())
     }
 
     /// Reports `failure`. `program` is the name that the program was called by.
     fn fail(&mut self, failure: Failure, program: &str) -> ExitCode {
-        let said = match failure {
+        let said = self.tell_lost().and_then(|()| match failure {
             Failure::ClosedPipe => Err(Failure::ClosedPipe),
             Failure::Fatal(text, detail) => {
                 self.say(Level::Fatal, &text).and_then(|()| detail.map_or(Ok(()), |detail| self.say(Level::Detail, detail)))
             }
             Failure::Usage(wrong) => match wrong {
                 Wrong::Getopt(text) => {
-                    let _ = io::stderr().write_all(format!("{program}: {text}\n").as_bytes()); // as in say
+                    to_stderr(&format!("{program}: {text}\n"));
                     Ok(())
                 }
                 Wrong::Message(text, None) => self.say(Level::Error, &text),
@@ -171,13 +187,11 @@ impl Console {
                 Wrong::Silent => Ok(()),
             }
             .and_then(|()| self.say(Level::Hint, "Try \"pg_waldump --help\" for more information.")),
-        };
-        #[cfg(unix)]
+        });
         if let Err(Failure::ClosedPipe) = said {
-            // Like a C program that writes into a closed pipe. Should it fail, the exit status below has to do.
-            let _ = signal_hook::low_level::emulate_default_handler(signal_hook::consts::SIGPIPE);
+            end_by_closed_pipe();
         }
-        let _ = said; // standard output has failed: what was to be said has been said, or cannot be
+        let _ = said; // nobody reads what was to be said
         ExitCode::FAILURE
     }
 
