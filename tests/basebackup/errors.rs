@@ -7,7 +7,7 @@ use std::process::{Command, Stdio};
 use super::{basebackup, conninfo, mapped, server, temporary, wait_until};
 
 /// Directories that a backup that failed must not leave: not there, or empty.
-fn is_clean(path: &std::path::Path) -> bool {
+pub fn is_clean(path: &std::path::Path) -> bool {
     fs::read_dir(path).map_or(true, |mut entries| entries.next().is_none())
 }
 

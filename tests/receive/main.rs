@@ -2,12 +2,15 @@
 #![cfg(target_os = "linux")]
 
 mod damage;
+mod durable;
 mod files;
 mod load;
+mod locks;
 mod majors;
 mod network;
 mod proxy;
 mod refused;
+mod stalls;
 
 use std::ffi::OsStr;
 use std::fs;

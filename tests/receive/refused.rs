@@ -78,7 +78,7 @@ fn a_server_without_walsenders() {
 }
 
 /// What a server says that lets everybody in, and then `script`; as often as it is asked.
-fn fake(script: impl Fn(&mut TcpStream) -> std::io::Result<()> + Send + 'static) -> String {
+pub fn fake(script: impl Fn(&mut TcpStream) -> std::io::Result<()> + Send + 'static) -> String {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
@@ -89,28 +89,28 @@ fn fake(script: impl Fn(&mut TcpStream) -> std::io::Result<()> + Send + 'static)
     format!("host=127.0.0.1 port={port} user=me sslmode=disable")
 }
 
-fn startup(client: &mut TcpStream) -> std::io::Result<()> {
+pub fn startup(client: &mut TcpStream) -> std::io::Result<()> {
     let mut len = [0; 4];
     client.read_exact(&mut len)?;
     client.read_exact(&mut vec![0; u32::from_be_bytes(len) as usize - 4])
 }
 
-fn query(client: &mut TcpStream) -> std::io::Result<()> {
+pub fn query(client: &mut TcpStream) -> std::io::Result<()> {
     client.read_exact(&mut [0; 1])?;
     startup(client)
 }
 
-fn message(tag: u8, body: &[u8]) -> Vec<u8> {
+pub fn message(tag: u8, body: &[u8]) -> Vec<u8> {
     [&[tag], &(body.len() as u32 + 4).to_be_bytes()[..], body].concat()
 }
 
-fn let_in(version: &str) -> Vec<u8> {
+pub fn let_in(version: &str) -> Vec<u8> {
     let version = format!("server_version\0{version}\0");
     [message(b'R', &[0; 4]), message(b'S', version.as_bytes()), message(b'Z', b"I")].concat()
 }
 
 /// An answer of one row.
-fn row(values: &[&str]) -> Vec<u8> {
+pub fn row(values: &[&str]) -> Vec<u8> {
     let column = |name: &str| [name.as_bytes(), &[0; 19]].concat();
     let count = (values.len() as u16).to_be_bytes();
     let columns = [count.to_vec(), values.iter().flat_map(|_| column("c")).collect()].concat();
@@ -124,7 +124,7 @@ fn streaming(said: Vec<u8>) -> String {
 }
 
 /// Answers up to START_REPLICATION, and goes on so.
-fn streams(script: impl Fn(&mut TcpStream) -> std::io::Result<()> + Send + 'static) -> String {
+pub fn streams(script: impl Fn(&mut TcpStream) -> std::io::Result<()> + Send + 'static) -> String {
     fake(move |client| {
         client.write_all(&let_in("15.4"))?;
         for values in [&["7000000000000000000", "1", "0/2000028", ""][..], &["16MB"], &["8192"]] {

@@ -4,11 +4,14 @@ use std::error::Error;
 use std::io::{self, IsTerminal};
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
 use clap::Args;
 use pgwal_stream::connection::{AuthError, ConnectError, Connection, Error as ConnectionError, Mode};
 use pgwal_stream::conninfo::{Config, ConnInfoError, Environment, Secret, Settings};
 use pgwal_stream::slots::{self, Slot};
+
+use crate::signals;
 
 /// Which server, and how to get in.
 #[derive(Args, Debug)]
@@ -62,18 +65,25 @@ impl ServerArgs {
     /// Connects for SQL about the server as a whole, which any database will do for. Where none is named, and there is none by the user's
     /// name, it is `postgres`.
     pub fn connect_sql(&self, config: &mut Config) -> Result<Connection, ConnectError> {
-        match self.connect(config, Mode::Ordinary) {
+        self.connect_sql_until(config, &Arc::default())
+    }
+
+    /// As [`ServerArgs::connect_sql`], until `stop` is set; the connection keeps looking at it.
+    fn connect_sql_until(&self, config: &mut Config, stop: &Arc<AtomicBool>) -> Result<Connection, ConnectError> {
+        match self.connect_until(config, Mode::Ordinary, stop) {
             Err(error) if config.dbname == config.user && lacks_database(&error) => {
                 config.dbname = "postgres".to_owned();
-                self.connect(config, Mode::Ordinary)
+                self.connect_until(config, Mode::Ordinary, stop)
             }
             result => result,
         }
     }
 
-    /// The slot of that name, by SQL; `None`: there is none, or the user may not ask.
-    pub fn slot(&self, config: &Config, name: &str) -> Option<Slot> {
-        let mut server = self.connect_sql(&mut config.clone()).ok()?;
+    /// The slot of that name, by SQL; `None`: there is none, or the user may not ask, or the server does not answer within `limit` or until
+    /// `stop` is set.
+    pub fn slot(&self, config: &Config, name: &str, limit: Option<Duration>, stop: &Arc<AtomicBool>) -> Option<Slot> {
+        let mut server = self.connect_sql_until(&mut config.clone(), stop).ok()?;
+        server.set_limit(limit);
         slots::list(&mut server).ok()?.into_iter().find(|slot| slot.name == name)
     }
 }
@@ -90,7 +100,7 @@ fn wants_password(error: &ConnectError) -> bool {
 
 /// Asks the user, on the terminal, without showing the answer.
 fn ask() -> io::Result<Secret> {
-    rpassword::prompt_password("Password: ").map(Secret::new)
+    signals::while_asking(|| rpassword::prompt_password("Password: ")).map(Secret::new)
 }
 
 /// Reads a connection string as psql does: what is none is the name of a database.

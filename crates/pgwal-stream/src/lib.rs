@@ -8,6 +8,7 @@
 //! - [`backup`] takes base backups.
 //! - [`slots`] has the replication slots of a server.
 //! - [`live`] has records as the server writes them.
+//! - [`lock`] keeps a second receiver out of a directory.
 //! - [`message`] has what walsender and walreceiver say to each other, without sockets, for either side.
 
 #![cfg_attr(not(test), deny(clippy::unwrap_used, clippy::expect_used, clippy::panic, clippy::unreachable, clippy::todo))]
@@ -21,6 +22,7 @@ pub mod connection;
 pub mod conninfo;
 pub mod doctor;
 pub mod live;
+pub mod lock;
 pub mod message;
 pub mod receive;
 pub mod receiver;

@@ -8,7 +8,7 @@ use pgwal::{Decoder, Lsn, RawRecord};
 
 use crate::command::Command;
 use crate::message::{FromWalSender, StandbyStatus};
-use crate::receive::{Event, Outcome, ReceiveError, System, Walsender, now, send_status};
+use crate::receive::{Event, Outcome, ReceiveError, System, Walsender, descends, follows, history, now, send_status};
 use crate::receiver::TakeError;
 
 /// What comes of live WAL.
@@ -49,18 +49,22 @@ pub fn records<S: Walsender>(
         // Records are found from the start of a page on.
         let page = Lsn(from.0 - from.0 % u64::from(system.fmt.wal_page_size));
         let command = Command::StartReplication { slot: Some(slot), start: page, timeline };
+        let (mut stopped, mut whole) = (page, page);
         let next = match server.start(&command).map_err(ReceiveError::Server)? {
             Some(next) => Some(next),
             None => {
-                let mut stream = Stream { decoder: Decoder::strict_at(page, system.fmt), position: page, from };
+                let mut stream = Stream { decoder: Decoder::strict_at(page, system.fmt), position: page, whole: page, from };
                 if stream.run(server, stop, each)?.is_break() {
                     server.end().map_err(ReceiveError::Server)?;
                     return Ok(Outcome::Stopped);
                 }
+                (stopped, whole) = (stream.position, stream.whole.min(stream.position));
                 server.end().map_err(ReceiveError::Server)?
             }
         };
         let Some(next) = next else { return Ok(Outcome::Ended) };
+        follows(timeline, stopped, whole, next)?;
+        descends(next.timeline, &history(server, next.timeline)?, (timeline, next.start))?;
         (timeline, from) = (next.timeline, next.start);
     }
 }
@@ -70,6 +74,8 @@ struct Stream {
     decoder: Decoder,
     /// Behind what has come.
     position: Lsn,
+    /// Where the last whole record ends.
+    whole: Lsn,
     /// What starts before this is not wanted.
     from: Lsn,
 }
@@ -97,6 +103,7 @@ impl Stream {
                         self.position = self.position + wal.data.len() as u64;
                         self.decoder.feed(wal.data);
                         while let Some(raw) = self.decoder.next_record().map_err(TakeError::Damage)? {
+                            self.whole = raw.end;
                             if raw.lsn >= self.from && each(Live::Record(&raw)).is_break() {
                                 return Ok(ControlFlow::Break(()));
                             }

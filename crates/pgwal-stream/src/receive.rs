@@ -1,17 +1,18 @@
 //! Receiving WAL from a walsender, timeline after timeline. C: bin/pg_basebackup/receivelog.c, pg_receivewal.c.
 
 use std::fmt;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use pgwal::format::WalMagic;
-use pgwal::history::History;
+use pgwal::history::{History, HistoryError};
 use pgwal::types::TimestampTz;
 use pgwal::{Decoder, Lsn, TimelineId, WalFormat};
 
 use crate::command::Command;
 use crate::compress::Compression;
+use crate::lock::{DirectoryLock, LockError};
 use crate::message::{FromWalReceiver, FromWalSender, MessageError, NextTimeline, StandbyStatus};
 use crate::receiver::{OnDamage, Receiver, Start, TakeError};
 use crate::segments::{FileError, Newest, Segments};
@@ -93,7 +94,7 @@ pub struct Options {
 }
 
 /// What one connection leaves to the next one.
-#[derive(Clone, Copy, Debug, Default)]
+#[derive(Debug, Default)]
 pub struct Memory {
     /// Damage has been written: nothing more is acknowledged as flushed.
     pub is_damaged: bool,
@@ -101,6 +102,25 @@ pub struct Memory {
     pub written: Option<(TimelineId, Lsn)>,
     /// Where the slot is, for servers before 15, which do not say it over a connection for replication; `None`: not known.
     pub slot: Option<Lsn>,
+    /// Keeps other receivers out of the directory.
+    pub lock: Option<DirectoryLock>,
+    /// What other processes left in the directory has been written anew and put on disk by this one, and no fsync has failed since.
+    pub is_on_disk: bool,
+}
+
+impl Memory {
+    /// Locks `dir`, unless it is locked already.
+    ///
+    /// # Errors
+    /// Another receiver has locked it, or it cannot be opened.
+    pub fn hold(&mut self, dir: &Path) -> Result<(), LockError> {
+        if self.lock.as_ref().is_none_or(|lock| !lock.is_of(dir)) {
+            // Before the new one is taken: where it is the same directory after all, it is ours.
+            self.lock = None;
+            self.lock = Some(DirectoryLock::take(dir)?);
+        }
+        Ok(())
+    }
 }
 
 /// What happens while WAL is received.
@@ -169,8 +189,47 @@ pub enum ReceiveError<E> {
     },
     /// A file.
     File(FileError),
+    /// Another receiver writes into the directory.
+    Locked(LockError),
     /// The WAL that came.
     Wal(TakeError),
+    /// The server names a next timeline that cannot follow the one that ended.
+    NextTimeline {
+        /// The timeline that ended.
+        timeline: TimelineId,
+        /// The one that is to follow.
+        next: TimelineId,
+    },
+    /// The next timeline begins behind what has been streamed of the one that ended: the WAL in between would be missing.
+    NextStart {
+        /// The timeline that ended.
+        timeline: TimelineId,
+        /// Where streaming stopped.
+        stopped: Lsn,
+        /// The timeline that is to follow, and where.
+        next: NextTimeline,
+    },
+    /// The history file of a timeline cannot be read.
+    History {
+        /// The timeline.
+        timeline: TimelineId,
+        /// What is wrong with the file.
+        error: HistoryError,
+    },
+    /// The history file of the next timeline says something else than the server did.
+    Ancestor {
+        /// The timeline that ended.
+        timeline: TimelineId,
+        /// The timeline that is to follow, and where.
+        next: NextTimeline,
+        /// The timeline that the file has as the one before, and where it was left.
+        found: Option<(TimelineId, Lsn)>,
+    },
+    /// The history file in the directory is another one than the server's.
+    OtherHistory {
+        /// Its timeline.
+        timeline: TimelineId,
+    },
     /// The WAL in the directory is of another cluster.
     System {
         /// That of the WAL in the directory.
@@ -216,7 +275,32 @@ impl<E: fmt::Display> fmt::Display for ReceiveError<E> {
                 write!(f, "the server answered {command} with {found}: expected {expected}")
             }
             ReceiveError::File(error) => error.fmt(f),
+            ReceiveError::Locked(error) => error.fmt(f),
             ReceiveError::Wal(error) => error.fmt(f),
+            ReceiveError::NextTimeline { timeline, next } => {
+                write!(f, "server reported unexpected next timeline {next}, following timeline {timeline}")
+            }
+            ReceiveError::NextStart { timeline, stopped, next: NextTimeline { timeline: next, start } } => write!(
+                f,
+                "server stopped streaming timeline {timeline} at {stopped}, but reported next timeline {next} to begin at {start}"
+            ),
+            ReceiveError::History { timeline, error } => {
+                write!(f, "the server's history file of timeline {timeline} cannot be used: {error}")
+            }
+            ReceiveError::Ancestor { timeline, next: NextTimeline { timeline: next, start }, found } => {
+                write!(
+                    f,
+                    "server reported that timeline {next} follows timeline {timeline} at {start}, but its history file of timeline {next} says "
+                )?;
+                match found {
+                    Some((timeline, switch)) => write!(f, "that it follows timeline {timeline} at {switch}"),
+                    None => f.write_str("that it follows none"),
+                }
+            }
+            ReceiveError::OtherHistory { timeline } => write!(
+                f,
+                "the history file of timeline {timeline} in the directory differs from the server's: these are two timelines of that number"
+            ),
             ReceiveError::System { expected, found } => {
                 write!(f, "the WAL in the directory is of a cluster with system identifier {expected}, and the server's is {found}")
             }
@@ -246,6 +330,15 @@ impl<E: std::error::Error + 'static> std::error::Error for ReceiveError<E> {}
 impl<E> From<FileError> for ReceiveError<E> {
     fn from(error: FileError) -> Self {
         ReceiveError::File(error)
+    }
+}
+
+impl<E> From<LockError> for ReceiveError<E> {
+    fn from(error: LockError) -> Self {
+        match error {
+            LockError::File(error) => ReceiveError::File(error),
+            error @ LockError::Held { .. } => ReceiveError::Locked(error),
+        }
     }
 }
 
@@ -343,17 +436,36 @@ pub fn receive<S: Walsender>(
     stop: &AtomicBool,
     notice: &mut dyn FnMut(Notice<'_>),
 ) -> Result<Outcome, ReceiveError<S::Error>> {
+    memory.hold(&options.dir)?;
+    receive_timelines(server, options, memory, stop, notice).inspect_err(|error| {
+        if matches!(error, ReceiveError::File(error) if error.is_sync()) {
+            memory.is_on_disk = false;
+        }
+    })
+}
+
+fn receive_timelines<S: Walsender>(
+    server: &mut S,
+    options: &Options,
+    memory: &mut Memory,
+    stop: &AtomicBool,
+    notice: &mut dyn FnMut(Notice<'_>),
+) -> Result<Outcome, ReceiveError<S::Error>> {
     let system = System::ask(server)?;
     let (mut start, mut decoder) = first(server, options, &system, memory, stop, notice)?;
     // What is in the directory may not have been looked at then, and nothing of it is acknowledged.
     if stop.load(Ordering::Relaxed) {
         return Ok(Outcome::Stopped);
     }
+    // Where the timeline before said that it ended.
+    let mut ended = None;
     loop {
         let segments = Segments::new(&options.dir, system.fmt.segment_size, options.compression);
-        keep_history(server, &segments, start.timeline)?;
+        keep_history(server, &segments, start.timeline, ended)?;
         let command = Command::StartReplication { slot: options.slot.as_deref(), start: start.lsn, timeline: start.timeline };
         notice(Notice::Starting { lsn: start.lsn, timeline: start.timeline });
+        // How far the timeline came, and where its last whole record ends.
+        let (mut stopped, mut whole) = (start.lsn, start.lsn);
         let next = match server.start(&command).map_err(ReceiveError::Server)? {
             Some(next) => Some(next),
             None => {
@@ -365,7 +477,8 @@ pub fn receive<S: Walsender>(
                     receiver.set_damaged();
                 }
                 let result = stream(server, &mut receiver, options, stop, notice);
-                *memory = Memory { is_damaged: receiver.is_damaged(), written: Some((start.timeline, receiver.written())), ..*memory };
+                (stopped, whole) = (receiver.written(), receiver.whole());
+                (memory.is_damaged, memory.written) = (receiver.is_damaged(), Some((start.timeline, stopped)));
                 // Whatever happened, what has been written is to be found again; and that it cannot be put on disk weighs more.
                 let closed = receiver.close();
                 if let Err(error) = closed {
@@ -380,11 +493,40 @@ pub fn receive<S: Walsender>(
             }
         };
         let Some(next) = next else { return Ok(Outcome::Ended) };
+        follows(start.timeline, stopped, whole, next)?;
         notice(Notice::Switched { from: start.timeline, to: next });
+        ended = Some((start.timeline, next.start));
         // The segment of the new timeline has what the old one had before the switch.
         let lsn = Lsn(next.start.0 - next.start.segment_offset(system.fmt.segment_size));
         start = Start { timeline: next.timeline, lsn, previous: None };
     }
+}
+
+/// Whether `next` can follow `timeline`, which was streamed up to `stopped` and whose last whole record ends at `whole`. C:
+/// `ReceiveXlogStream`, receivelog.c.
+///
+/// It begins where streaming stopped, or before a record of which only a part has come: a standby that is promoted then goes on without it.
+pub(crate) fn follows<E>(timeline: TimelineId, stopped: Lsn, whole: Lsn, next: NextTimeline) -> Result<(), ReceiveError<E>> {
+    if next.timeline <= timeline {
+        return Err(ReceiveError::NextTimeline { timeline, next: next.timeline });
+    }
+    if next.start > stopped {
+        return Err(ReceiveError::NextStart { timeline, stopped, next });
+    }
+    if next.start < whole {
+        return Err(ReceiveError::Diverged { timeline, directory: whole, server: next.timeline, switch: Some(next.start) });
+    }
+    Ok(())
+}
+
+/// Whether the history file of `timeline`, which follows `ended`, says so, too.
+pub(crate) fn descends<E>(timeline: TimelineId, content: &[u8], ended: (TimelineId, Lsn)) -> Result<(), ReceiveError<E>> {
+    let history = History::parse(timeline, content).map_err(|error| ReceiveError::History { timeline, error })?;
+    let found = history.parent().map(|parent| (parent.timeline, parent.switch));
+    if found == Some(ended) {
+        return Ok(());
+    }
+    Err(ReceiveError::Ancestor { timeline: ended.0, next: NextTimeline { timeline, start: ended.1 }, found })
 }
 
 /// Where to start: behind the WAL in the directory; else where the slot is; else where the server is, from the start of that segment.
@@ -408,7 +550,7 @@ fn first<S: Walsender>(
         Some(_) => memory.slot.map(|lsn| (lsn, system.timeline)),
         None => None,
     };
-    if let Some(newest) = Newest::find(&options.dir, size)? {
+    if let Some(mut newest) = Newest::find(&options.dir, size)? {
         let timeline = newest.segment.timeline;
         if timeline > system.timeline {
             return Err(ReceiveError::Timeline { directory: timeline, server: system.timeline });
@@ -418,29 +560,37 @@ fn first<S: Walsender>(
         {
             return Err(ReceiveError::System { expected, found: system.identifier });
         }
+        // It is acknowledged only if it is on disk, which it may not be even though it can be read: see `Newest::rewrite`.
+        if !memory.is_on_disk {
+            newest.rewrite(&options.dir, size, slot.map(|(lsn, _)| lsn), stop)?;
+            memory.is_on_disk = !stop.load(Ordering::Relaxed);
+            // What counts is what has been written now.
+            newest = Newest::find(&options.dir, size)?.unwrap_or(newest);
+        }
         let start = match options.compression {
             Compression::None => Start { timeline, lsn: newest.next, previous: newest.previous },
             // What is compressed is written from the start of a segment only.
             _ => at_segment(timeline, newest.next),
         };
-        if timeline < system.timeline {
-            check_history(server, system, &start)?;
-        }
         // Whatever has not been acknowledged as flushed yet is going to be, so it is looked at.
         let checked = newest.check(&options.dir, system.fmt, slot.map(|(lsn, _)| lsn), stop);
+        if timeline < system.timeline {
+            // A record that begins in the last segment and does not end there need not be one.
+            let whole = checked.decoder.as_ref().filter(|_| checked.next == start.lsn).map_or(start.lsn, |decoder| decoder.finish().lsn);
+            check_history(server, system, timeline, whole)?;
+        }
         if let Some(problem) = checked.damage {
-            if options.on_damage == OnDamage::Stop {
+            if options.on_damage == OnDamage::Stop || checked.is_too_long {
                 return Err(ReceiveError::DamagedFile(problem));
             }
             if !std::mem::replace(&mut memory.is_damaged, true) {
                 notice(Notice::DamagedFile(&problem));
             }
         }
-        // And it has been acknowledged only if it is on disk, which a process that was killed may have left to be done.
-        newest.sync(&options.dir)?;
         let decoder = checked.decoder.filter(|_| checked.next == start.lsn && start.previous.is_none());
         return Ok((start, decoder));
     }
+    memory.is_on_disk = true;
     // The files have been taken away, and what follows them is wanted.
     if let Some((timeline, written)) = memory.written {
         return Ok((at_segment(timeline, written), None));
@@ -455,29 +605,57 @@ fn first<S: Walsender>(
     Ok((start, None))
 }
 
-/// The WAL in the directory, on a timeline before the server's, must be what the server's goes on behind.
-fn check_history<S: Walsender>(server: &mut S, system: &System, start: &Start) -> Result<(), ReceiveError<S::Error>> {
+/// The WAL in the directory, on a timeline before the server's, must be what the server's goes on behind: up to `whole`, at least.
+fn check_history<S: Walsender>(server: &mut S, system: &System, timeline: TimelineId, whole: Lsn) -> Result<(), ReceiveError<S::Error>> {
     let content = history(server, system.timeline)?;
     // One that cannot be read is the server's to refuse.
     let Ok(history) = History::parse(system.timeline, &content) else { return Ok(()) };
-    let switch = history.switch_point(start.timeline);
-    if switch.is_some_and(|switch| start.lsn <= switch) {
+    let switch = history.switch_point(timeline);
+    if switch.is_some_and(|switch| whole <= switch) {
         return Ok(());
     }
-    Err(ReceiveError::Diverged { timeline: start.timeline, directory: start.lsn, server: system.timeline, switch })
+    Err(ReceiveError::Diverged { timeline, directory: whole, server: system.timeline, switch })
 }
 
-/// Has the history file of `timeline` in the directory; the first one has none.
-fn keep_history<S: Walsender>(server: &mut S, segments: &Segments, timeline: TimelineId) -> Result<(), ReceiveError<S::Error>> {
-    if timeline.0 <= 1 || segments.has_history(timeline) {
+/// Has the history file of `timeline` in the directory; the first one has none. It must be that of the timeline that follows `ended`.
+fn keep_history<S: Walsender>(
+    server: &mut S,
+    segments: &Segments,
+    timeline: TimelineId,
+    ended: Option<(TimelineId, Lsn)>,
+) -> Result<(), ReceiveError<S::Error>> {
+    if timeline.0 <= 1 {
         return Ok(());
     }
-    let content = history(server, timeline)?;
-    Ok(segments.write_history(timeline, &content)?)
+    let kept = segments.history(timeline)?;
+    let content = match (history(server, timeline), &kept) {
+        // The server may have removed it; what is here will do.
+        (Err(ReceiveError::Server(_)), Some(kept)) => kept.clone(),
+        (content, _) => content?,
+    };
+    if let Some(ended) = ended {
+        descends(timeline, &content, ended)?;
+    }
+    match kept {
+        None => Ok(segments.write_history(timeline, &content)?),
+        Some(kept) if same_history(timeline, &kept, &content) => Ok(segments.rewrite_history(timeline)?),
+        // Such as one that was cut short when it was copied.
+        Some(kept) if content.starts_with(&kept) => Ok(segments.write_history(timeline, &content)?),
+        Some(_) => Err(ReceiveError::OtherHistory { timeline }),
+    }
+}
+
+/// Whether two history files say the same of the timelines before; what they say of the reasons does not count.
+fn same_history(timeline: TimelineId, one: &[u8], other: &[u8]) -> bool {
+    let read = |content| {
+        let history = History::parse(timeline, content).ok()?;
+        Some(history.ancestors.iter().map(|ancestor| (ancestor.timeline, ancestor.switch)).collect::<Vec<_>>())
+    };
+    one == other || read(one).is_some_and(|one| read(other) == Some(one))
 }
 
 /// The content of the history file of `timeline`.
-fn history<S: Walsender>(server: &mut S, timeline: TimelineId) -> Result<Vec<u8>, ReceiveError<S::Error>> {
+pub(crate) fn history<S: Walsender>(server: &mut S, timeline: TimelineId) -> Result<Vec<u8>, ReceiveError<S::Error>> {
     let command = Command::TimelineHistory(timeline);
     let rows = server.rows(&command).map_err(ReceiveError::Server)?;
     rows.into_iter().next().and_then(|row| row.into_iter().nth(1).flatten()).ok_or_else(|| ReceiveError::Answer {
@@ -512,13 +690,16 @@ fn stream<S: Walsender>(
         if stop.load(Ordering::Relaxed) {
             receiver.sync()?;
             report(server, receiver, reports_flush, false)?;
-            return end(server, Ended::Stopped);
+            // What the server is to know has been said; that it does not answer is no failure.
+            let _ = server.end();
+            return Ok(Ended::Stopped);
         }
         // An end that lies before the start has been reached, whether anything comes or not.
         if options.end.is_some_and(|end| receiver.written() > end) {
             receiver.sync()?;
             report(server, receiver, reports_flush, false)?;
-            return end(server, Ended::Reached(receiver.written()));
+            let _ = server.end();
+            return Ok(Ended::Reached(receiver.written()));
         }
         let (mut wants_report, mut is_all) = (false, false);
         let event = server.next(silence.until().map_or(due, |until| until.min(due))).map_err(ReceiveError::Server)?;
@@ -603,12 +784,6 @@ impl Silence {
     }
 }
 
-/// Ends the stream from this side.
-fn end<S: Walsender>(server: &mut S, ended: Ended) -> Result<Ended, ReceiveError<S::Error>> {
-    server.end().map_err(ReceiveError::Server)?;
-    Ok(ended)
-}
-
 /// Tells the server how far this is.
 fn report<S: Walsender>(server: &mut S, receiver: &Receiver, reports_flush: bool, wants_reply: bool) -> Result<(), ReceiveError<S::Error>> {
     let status = receiver.status(now(), wants_reply);
@@ -654,6 +829,12 @@ mod tests {
         slot: Option<Lsn>,
         /// Messages to come, in front of the WAL.
         queue: VecDeque<Vec<u8>>,
+        /// What it says that follows timeline 1, where that is not the truth.
+        lie: Option<NextTimeline>,
+        /// The timeline that it says that it is on.
+        timeline: u32,
+        /// It says so at once instead of streaming timeline 1.
+        at_once: bool,
         streamed: Option<(usize, Lsn)>,
         message: Vec<u8>,
         commands: Vec<String>,
@@ -689,6 +870,9 @@ mod tests {
                 switch,
                 slot: None,
                 queue: VecDeque::new(),
+                lie: None,
+                timeline: 2,
+                at_once: false,
                 streamed: None,
                 message: Vec::new(),
                 commands: Vec::new(),
@@ -697,7 +881,7 @@ mod tests {
         }
 
         fn next_timeline(&self) -> NextTimeline {
-            NextTimeline { timeline: TimelineId(2), start: self.switch }
+            self.lie.unwrap_or(NextTimeline { timeline: TimelineId(2), start: self.switch })
         }
     }
 
@@ -715,9 +899,12 @@ mod tests {
         fn rows(&mut self, command: &Command<'_>) -> Result<Vec<Row>, Unknown> {
             self.commands.push(command.to_string());
             Ok(match command {
-                Command::IdentifySystem => {
-                    row(&[&self.system_identifier.to_string(), "2", &(self.timelines[1].0 + 900_000).to_string(), ""])
-                }
+                Command::IdentifySystem => row(&[
+                    &self.system_identifier.to_string(),
+                    &self.timeline.to_string(),
+                    &(self.timelines[1].0 + 900_000).to_string(),
+                    "",
+                ]),
                 Command::Show("wal_segment_size") => row(&[&format!("{}MB", self.fmt.segment_size >> 20)]),
                 Command::Show(_) => row(&["8192"]),
                 Command::TimelineHistory(_) => vec![vec![Some(b"00000002.history".to_vec()), Some(self.history.clone())]],
@@ -725,6 +912,7 @@ mod tests {
                     Some(lsn) => row(&["physical", &lsn.to_string(), "1"]),
                     None => vec![vec![None, None, None]],
                 },
+                Command::CreateReplicationSlot { .. } => Vec::new(),
                 _ => return Err(Unknown),
             })
         }
@@ -733,7 +921,7 @@ mod tests {
             self.commands.push(command.to_string());
             let Command::StartReplication { start, timeline, .. } = *command else { return Err(Unknown) };
             self.streamed = Some((timeline.0 as usize - 1, start));
-            Ok((timeline.0 == 1 && start >= self.switch).then(|| self.next_timeline()))
+            Ok((timeline.0 == 1 && (start >= self.switch || self.at_once)).then(|| self.next_timeline()))
         }
 
         fn next(&mut self, _: Instant) -> Result<Event<'_>, Unknown> {
@@ -815,6 +1003,132 @@ mod tests {
         assert_eq!(fs::read(dir.path().join("00000002.history")).unwrap(), server.history);
         let name = pgwal::SegmentName::of(TimelineId(2), server.timelines[1].0, server.fmt.segment_size).to_string();
         assert!(fs::read(dir.path().join(name)).unwrap() == server.timelines[1].1);
+    }
+
+    /// What a server says of the next timeline that cannot be, and why.
+    fn lies(server: &Fake) -> Vec<(TimelineId, Lsn, String)> {
+        let (switch, size) = (server.switch, u64::from(server.fmt.segment_size));
+        let gap = |next: u32, start: Lsn| {
+            format!("server stopped streaming timeline 1 at {switch}, but reported next timeline {next} to begin at {start}")
+        };
+        let diverged = |start: Lsn| {
+            format!(
+                "the WAL in the directory goes to {switch} on timeline 1, and the server, which is on timeline 2, has left that at {start}"
+            )
+        };
+        vec![
+            (TimelineId(1), switch, "server reported unexpected next timeline 1, following timeline 1".to_owned()),
+            (TimelineId(0), switch, "server reported unexpected next timeline 0, following timeline 1".to_owned()),
+            (TimelineId(2), switch + 8, gap(2, switch + 8)),
+            (TimelineId(2), switch + size, gap(2, switch + size)),
+            (TimelineId(3), Lsn(u64::MAX), gap(3, Lsn(u64::MAX))),
+            (TimelineId(2), switch, String::new()),
+            (TimelineId(2), Lsn(switch.0 - 8), diverged(Lsn(switch.0 - 8))),
+            (TimelineId(2), Lsn(0), diverged(Lsn(0))),
+        ]
+    }
+
+    #[test]
+    fn a_next_timeline_that_cannot_follow_is_refused_and_nothing_of_it_acknowledged() {
+        for (timeline, start, expected) in lies(&Fake::new()) {
+            let mut server = Fake::new();
+            server.slot = Some(server.timelines[0].0 + 1000);
+            server.lie = Some(NextTimeline { timeline, start });
+            let dir = tempfile::tempdir().unwrap();
+            let result = run(&mut server, &Options { slot: Some("s".to_owned()), ..options(dir.path()) });
+            let streamed: Vec<&String> = server.commands.iter().filter(|command| command.starts_with("START_REPLICATION")).collect();
+            if expected.is_empty() {
+                assert!(result.is_ok() && streamed.len() == 2, "{result:?}");
+                continue;
+            }
+            assert_eq!((result.unwrap_err().to_string(), streamed.len()), (expected.clone(), 1));
+            assert!(server.statuses.iter().all(|status| status.flush <= server.switch));
+            // Live records, too: from a server that is on timeline 1 when it is asked, and promoted then.
+            server.timeline = 1;
+            let mut records = 0;
+            let first = server.timelines[0].0;
+            let live = crate::live::records(&mut server, Some(first), "s", &AtomicBool::new(false), &mut |live| {
+                records += u32::from(matches!(live, crate::live::Live::Record(_)));
+                std::ops::ControlFlow::Continue(())
+            });
+            assert_eq!(live.unwrap_err().to_string(), expected);
+            assert!(records > 0);
+        }
+        // Without streaming anything first: it starts at the slot, in the first segment.
+        for (start, is_gap) in [(100_000, true), (0, false)] {
+            let mut server = Fake::new();
+            let first = server.timelines[0].0;
+            server.slot = Some(first + 1000);
+            (server.at_once, server.lie) = (true, Some(NextTimeline { timeline: TimelineId(2), start: first + start }));
+            let dir = tempfile::tempdir().unwrap();
+            let error = run(&mut server, &Options { slot: Some("s".to_owned()), ..options(dir.path()) }).unwrap_err();
+            // Where it begins in time, its history file still says something else.
+            assert_eq!(matches!(error, ReceiveError::NextStart { .. }), is_gap, "{error}");
+            assert_eq!(matches!(error, ReceiveError::Ancestor { .. }), !is_gap, "{error}");
+            assert!(server.statuses.is_empty());
+        }
+    }
+
+    #[test]
+    fn a_history_file_that_contradicts_the_server_or_the_directory_is_refused() {
+        let whole = Fake::new();
+        let switch = whole.switch;
+        let other = |lsn: Lsn| format!("1\t{lsn}\tno recovery target specified\n").into_bytes();
+        for (history, expected) in [
+            (other(switch + 8), format!("but its history file of timeline 2 says that it follows timeline 1 at {}", switch + 8)),
+            (b"1 what\n".to_vec(), "the server's history file of timeline 2 cannot be used: ".to_owned()),
+            (Vec::new(), "the server's history file of timeline 2 cannot be used: ".to_owned()),
+        ] {
+            let mut server = Fake::new();
+            server.slot = Some(server.timelines[0].0 + 1000);
+            server.history = history;
+            let dir = tempfile::tempdir().unwrap();
+            let error = run(&mut server, &Options { slot: Some("s".to_owned()), ..options(dir.path()) }).unwrap_err().to_string();
+            assert!(error.contains(&expected), "{error}");
+            assert!(!dir.path().join("00000002.history").exists());
+        }
+        // One in the directory that was cut short is completed, one with another reason stays, and another one is another timeline.
+        let kept = |content: &[u8]| {
+            let mut server = Fake::new();
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join("00000002.history"), content).unwrap();
+            let result = run(&mut server, &options(dir.path())).map_err(|error| error.to_string());
+            (result, fs::read(dir.path().join("00000002.history")).unwrap())
+        };
+        let reason = format!("1\t{switch}\tanother reason\n").into_bytes();
+        for (before, after) in [(whole.history.clone(), &whole.history), (Vec::new(), &whole.history), (reason.clone(), &reason)] {
+            assert_eq!(kept(&before), (Ok(Outcome::Ended), after.clone()));
+        }
+        let (result, after) = kept(&other(switch + 8));
+        let problem = "the history file of timeline 2 in the directory differs from the server's: these are two timelines of that number";
+        assert_eq!((result, after), (Err(problem.to_owned()), other(switch + 8)));
+    }
+
+    /// A standby that is promoted within a record goes on before it.
+    #[test]
+    fn a_record_that_came_in_part_before_the_switch_is_no_contradiction() {
+        let mut server = Fake::new();
+        server.slot = Some(server.timelines[0].0 + 1000);
+        let switch = server.switch;
+        // The last record before the switch loses its end.
+        let dir = tempfile::tempdir().unwrap();
+        let cut = Lsn(switch.0 - 16);
+        for whole in [switch, cut] {
+            let next = NextTimeline { timeline: TimelineId(2), start: whole };
+            follows::<Unknown>(TimelineId(1), switch, cut, next).unwrap();
+        }
+        assert!(follows::<Unknown>(TimelineId(1), switch, cut, NextTimeline { timeline: TimelineId(2), start: Lsn(cut.0 - 1) }).is_err());
+        // And what has been received says where the last whole record ends.
+        let (start, bytes) = (server.timelines[0].0, &server.timelines[0].1);
+        let mut taken = Receiver::new(
+            Segments::new(dir.path(), server.fmt.segment_size, Compression::None),
+            server.fmt,
+            Start { timeline: TimelineId(1), lsn: start, previous: None },
+            OnDamage::Stop,
+        );
+        let data = &bytes[..(cut - start) as usize];
+        taken.take(&XLogData { start, server_end: cut, time: TimestampTz(0), data }).unwrap();
+        assert!(taken.whole() < cut && taken.whole() >= Lsn(cut.0 - 8192), "{} {cut}", taken.whole());
     }
 
     #[test]

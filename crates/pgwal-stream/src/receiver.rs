@@ -91,6 +91,8 @@ pub struct Receiver {
     verified: Lsn,
     /// The same of what is on disk.
     flushed: Lsn,
+    /// End of the last whole record, whether there has been damage before it or not.
+    whole: Lsn,
     /// Damage that has been written.
     damage: Vec<pgwal::Error>,
     /// There has been damage: nothing behind it is acknowledged as flushed.
@@ -104,14 +106,15 @@ impl Receiver {
             Some(previous) => Decoder::strict_behind(previous, start.lsn, fmt),
             None => Decoder::strict_at(start.lsn, fmt),
         };
-        let (written, synced, verified, flushed) = (start.lsn, start.lsn, start.lsn, start.lsn);
+        let (written, synced, verified, flushed, whole) = (start.lsn, start.lsn, start.lsn, start.lsn, start.lsn);
         let timeline = start.timeline;
         let (decoder, damage) = (Some(decoder), Vec::new());
-        Receiver { segments, fmt, timeline, on_damage, decoder, written, synced, verified, flushed, damage, is_damaged: false }
+        Receiver { segments, fmt, timeline, on_damage, decoder, written, synced, verified, flushed, whole, damage, is_damaged: false }
     }
 
     /// Goes on with a decoder that has seen the WAL before: so a record that begins there is verified, too.
     pub fn continue_from(&mut self, decoder: Decoder) {
+        self.whole = decoder.finish().lsn;
         self.decoder = Some(decoder);
     }
 
@@ -172,6 +175,7 @@ impl Receiver {
                     if let Err(error) = raw.decode() {
                         break Err(error);
                     }
+                    self.whole = raw.end;
                     if !self.is_damaged {
                         self.verified = raw.end;
                     }
@@ -217,6 +221,11 @@ impl Receiver {
     /// Behind the last byte that has been written.
     pub fn written(&self) -> Lsn {
         self.written
+    }
+
+    /// Where the last whole record ends; at most [`Receiver::written`].
+    pub fn whole(&self) -> Lsn {
+        self.whole.min(self.written)
     }
 
     /// What can be acknowledged as flushed: it is on disk, undamaged, and ends with a whole record.

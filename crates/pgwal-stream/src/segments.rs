@@ -166,6 +166,12 @@ impl Segments {
         let Some(open) = self.open.take() else { return Ok(()) };
         let path = open.place.path;
         let file = open.sink.finish().map_err(failed("write", &path))?;
+        if self.compression == Compression::None {
+            let len = file.metadata().map_err(failed("look at", &path))?.len();
+            if len != u64::from(self.segment_size) {
+                return Err(wrong_size(&path, len, self.segment_size));
+            }
+        }
         file.sync_all().map_err(failed("sync", &path))?;
         let whole = self.dir.join(format!("{}{}", open.name, self.compression.suffix()));
         fs::rename(&path, &whole).map_err(failed("rename", &path))?;
@@ -182,23 +188,43 @@ impl Segments {
         sync_directory(&self.dir)
     }
 
-    /// Whether the history file of `timeline` is there.
-    pub fn has_history(&self, timeline: TimelineId) -> bool {
-        self.dir.join(history::file_name(timeline)).exists()
+    /// The history file of `timeline` in the directory; `None`: it is not there.
+    ///
+    /// # Errors
+    /// It is there and cannot be read.
+    pub fn history(&self, timeline: TimelineId) -> Result<Option<Vec<u8>>, FileError> {
+        let path = self.dir.join(history::file_name(timeline));
+        // The server's own limit is far below.
+        let read = |file: File| {
+            let mut content = Vec::new();
+            file.take(MAX_HISTORY).read_to_end(&mut content).map(|_| content)
+        };
+        match File::open(&path).and_then(read) {
+            Ok(content) => Ok(Some(content)),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(failed("read", &path)(error)),
+        }
     }
 
-    /// Writes the history file of `timeline`, which is there whole or not at all. One that is there stays.
+    /// Writes the history file of `timeline` that is there anew, and puts it on disk: as [`Newest::rewrite`] does with segments.
+    ///
+    /// # Errors
+    /// The system cannot.
+    pub fn rewrite_history(&self, timeline: TimelineId) -> Result<(), FileError> {
+        rewrite(&self.dir.join(history::file_name(timeline)), &AtomicBool::new(false))?;
+        sync_directory(&self.dir)
+    }
+
+    /// Writes the history file of `timeline`, which is there whole or not at all; one that is there is replaced.
     ///
     /// # Errors
     /// It cannot be written.
     pub fn write_history(&self, timeline: TimelineId, content: &[u8]) -> Result<(), FileError> {
-        if self.has_history(timeline) {
-            return Ok(());
-        }
         let path = self.dir.join(history::file_name(timeline));
         let temporary = self.dir.join(format!("{}.tmp", history::file_name(timeline)));
-        let write = |mut file: File| file.write_all(content).and_then(|()| file.sync_all());
-        create().truncate(true).open(&temporary).and_then(write).map_err(failed("write", &temporary))?;
+        let mut file = create().truncate(true).open(&temporary).map_err(failed("open", &temporary))?;
+        file.write_all(content).map_err(failed("write", &temporary))?;
+        file.sync_all().map_err(failed("sync", &temporary))?;
         fs::rename(&temporary, &path).map_err(failed("rename", &temporary))?;
         sync_directory(&self.dir)
     }
@@ -216,7 +242,7 @@ impl Open {
         }
         let mut earlier = None;
         if packed && let Ok(file) = File::open(&path) {
-            let until = lsn + unpacked_len(file, compression);
+            let until = lsn + unpacked_len(file, compression, u64::from(segment_size));
             if until > lsn {
                 let again = dir.join(format!("{name}{}{PARTIAL}{AGAIN}", compression.suffix()));
                 earlier = Some((std::mem::replace(&mut path, again), until));
@@ -224,6 +250,10 @@ impl Open {
         }
         let mut file = create().truncate(packed).open(&path).map_err(failed("open", &path))?;
         if !packed {
+            let len = file.metadata().map_err(failed("look at", &path))?.len();
+            if len > u64::from(segment_size) {
+                return Err(wrong_size(&path, len, segment_size));
+            }
             // The room is taken before there is WAL to lose; what is behind its end reads as zeroes, as in the server's own files.
             reserve(&file, u64::from(segment_size)).map_err(failed("reserve room for", &path))?;
             file.seek(SeekFrom::Start(at)).map_err(failed("seek in", &path))?;
@@ -245,15 +275,69 @@ impl Place {
     }
 }
 
-/// Bytes that a compressed file has, up to where it was left.
-fn unpacked_len(packed: File, compression: Compression) -> u64 {
+/// Bytes that a compressed file has, up to where it was left; at most `limit`, as no segment has more.
+fn unpacked_len(packed: File, compression: Compression, limit: u64) -> u64 {
     let Ok(mut reader) = compression.reader(packed) else { return 0 };
-    let mut chunk = vec![0; 1 << 17];
+    let mut chunk = vec![0; CHUNK];
     let mut found = 0;
-    while let Ok(len @ 1..) = reader.read(&mut chunk) {
+    while let (Ok(len @ 1..), true) = (reader.read(&mut chunk), found < limit) {
         found += len as u64;
     }
-    found
+    found.min(limit)
+}
+
+/// Writes a file anew, under its own name and for the same owner, and puts it on disk; one that is not there is passed over.
+///
+/// Another fsync does not do: after one that failed, Linux takes the pages in memory for written, and the next one succeeds without them.
+fn rewrite(path: &Path, stop: &AtomicBool) -> Result<(), FileError> {
+    let mut from = match File::open(path) {
+        Ok(file) => file,
+        Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
+        Err(error) => return Err(failed("open", path)(error)),
+    };
+    let old = from.metadata().map_err(failed("look at", path))?;
+    let mut again = path.as_os_str().to_owned();
+    again.push(AGAIN);
+    let again = PathBuf::from(again);
+    let mut to = create().truncate(true).open(&again).map_err(failed("open", &again))?;
+    reserve(&to, old.len()).map_err(failed("reserve room for", &again))?;
+    let mut chunk = vec![0; CHUNK];
+    loop {
+        if stop.load(Ordering::Relaxed) {
+            let _ = fs::remove_file(&again);
+            return Ok(());
+        }
+        match from.read(&mut chunk) {
+            Ok(0) => break,
+            Ok(len) => to.write_all(chunk.get(..len).unwrap_or_default()).map_err(failed("write", &again))?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(failed("read", path)(error)),
+        }
+    }
+    #[cfg(unix)]
+    {
+        use std::os::unix::fs::{MetadataExt, fchown};
+        let own = to.metadata().map_err(failed("look at", &again))?;
+        // Who may not give files away keeps them.
+        if (own.uid(), own.gid()) != (old.uid(), old.gid()) {
+            let _ = fchown(&to, Some(old.uid()), Some(old.gid()));
+        }
+        to.set_permissions(old.permissions()).map_err(failed("set permissions of", &again))?;
+    }
+    to.sync_all().map_err(failed("sync", &again))?;
+    fs::rename(&again, path).map_err(failed("rename", &again))
+}
+
+/// Bytes that are read at once.
+const CHUNK: usize = 1 << 17;
+
+/// What no history file has.
+const MAX_HISTORY: u64 = 16 << 20;
+
+/// A file whose length is none of a segment.
+fn wrong_size(path: &Path, found: u64, expected: u32) -> FileError {
+    let error = io::Error::new(io::ErrorKind::InvalidData, format!("{found} bytes: expected {expected}"));
+    FileError { path: path.to_owned(), doing: "use", error }
 }
 
 /// How files are opened: to be written, and read by nobody else, as WAL has what the tables have. C: `pg_file_create_mode`.
@@ -306,6 +390,8 @@ pub struct Checked {
     pub next: Lsn,
     /// The first damage.
     pub damage: Option<String>,
+    /// The damage is that the newest segment, which is not whole, is longer than a segment: nothing can be written into it.
+    pub is_too_long: bool,
 }
 
 impl Newest {
@@ -337,20 +423,26 @@ impl Newest {
         Ok(Some(Newest { segment, next, previous, system_identifier, is_whole }))
     }
 
-    /// Puts on disk what another process may have left off doing: the newest segment, and the names in `dir`.
+    /// Writes anew what another process may have left in memory only, and puts it on disk: the newest segment, those before it from the one
+    /// with `from` on. What is compressed and not whole is left out, as it begins again anyway.
+    ///
+    /// All other segments are on disk: nobody begins a segment before the one before it is there. It ends early when `stop` is set.
     ///
     /// # Errors
     /// The system cannot.
-    pub fn sync(&self, dir: &Path) -> Result<(), FileError> {
-        for suffix in Compression::SUFFIXES {
-            for partial in ["", PARTIAL] {
-                let path = dir.join(format!("{}{suffix}{partial}", self.segment));
-                match File::open(&path) {
-                    Ok(file) => file.sync_all().map_err(failed("sync", &path))?,
-                    Err(error) if error.kind() == io::ErrorKind::NotFound => {}
-                    Err(error) => return Err(FileError { path, doing: "open", error }),
-                }
+    pub fn rewrite(&self, dir: &Path, segment_size: u32, from: Option<Lsn>, stop: &AtomicBool) -> Result<(), FileError> {
+        let newest = self.segment.number(segment_size);
+        let first = from.map_or(newest, |lsn| lsn.segment_number(segment_size)).min(newest);
+        for number in first..=newest {
+            let name = SegmentName::new(self.segment.timeline, number, segment_size);
+            for suffix in Compression::SUFFIXES {
+                rewrite(&dir.join(format!("{name}{suffix}")), stop)?;
             }
+        }
+        let partial = dir.join(format!("{}{PARTIAL}", self.segment));
+        // One that is too long is never used: see `Newest::check`.
+        if !self.is_whole && fs::metadata(&partial).is_ok_and(|found| found.len() <= u64::from(segment_size)) {
+            rewrite(&partial, stop)?;
         }
         sync_directory(dir)
     }
@@ -363,7 +455,15 @@ impl Newest {
         // And the one before, which may have the start of a record.
         let first = from.map_or(u64::MAX, |lsn| lsn.segment_number(size)).min(end.saturating_sub(1)).saturating_sub(1);
         let next = SegmentName::new(self.segment.timeline, end, size).start(size);
-        let mut checked = Checked { decoder: None, next, damage: None };
+        let mut checked = Checked { decoder: None, next, damage: None, is_too_long: false };
+        let partial = dir.join(format!("{}{PARTIAL}", self.segment));
+        if let (false, Ok(found)) = (self.is_whole, fs::metadata(&partial))
+            && found.len() > u64::from(size)
+        {
+            checked.damage = Some(format!("{}: {} bytes: a segment has {size}", partial.display(), found.len()));
+            checked.is_too_long = true;
+            return checked;
+        }
         for number in (first..end).take_while(|_| !stop.load(Ordering::Relaxed)) {
             let name = SegmentName::new(self.segment.timeline, number, size);
             let files = Compression::SUFFIXES.map(|suffix| dir.join(format!("{name}{suffix}")));
@@ -372,7 +472,7 @@ impl Newest {
                 continue;
             };
             let start = Decoder::strict_at(name.start(size), fmt);
-            match decode(path, fmt, checked.decoder.take().unwrap_or(start)) {
+            match decode(path, fmt, checked.decoder.take().unwrap_or(start), stop) {
                 Ok(decoder) => checked.decoder = Some(decoder),
                 Err(problem) => checked.damage = checked.damage.or(Some(problem)),
             }
@@ -382,12 +482,12 @@ impl Newest {
 }
 
 /// Decodes a whole segment; what is wrong with it.
-fn decode(path: &Path, fmt: WalFormat, mut decoder: Decoder) -> Result<Decoder, String> {
+fn decode(path: &Path, fmt: WalFormat, mut decoder: Decoder, stop: &AtomicBool) -> Result<Decoder, String> {
     let segment = Segment::open(path).map_err(|error| error.to_string())?;
     if segment.bytes().len() as u64 != u64::from(fmt.segment_size) {
         return Err(format!("{}: {} bytes: expected {}", path.display(), segment.bytes().len(), fmt.segment_size));
     }
-    for mut chunk in segment.bytes().chunks(1 << 17) {
+    for mut chunk in segment.bytes().chunks(CHUNK).take_while(|_| !stop.load(Ordering::Relaxed)) {
         loop {
             match decoder.next_in(&mut chunk).and_then(|raw| raw.map(|raw| raw.decode().map(drop)).transpose()) {
                 Ok(Some(())) => {}
@@ -480,7 +580,7 @@ mod tests {
         for compression in [Compression::Gzip(5), Compression::Lz4, Compression::Zstd(3)] {
             let dir = tempfile::tempdir().unwrap();
             let partial = dir.path().join(format!("{name}{}{PARTIAL}", compression.suffix()));
-            let kept = || unpacked_len(File::open(&partial).unwrap(), compression);
+            let kept = || unpacked_len(File::open(&partial).unwrap(), compression, u64::MAX);
             let mut out = Segments::new(dir.path(), size, compression);
             out.write(timeline, start, &wal[..500_000]).unwrap();
             out.sync().unwrap();
@@ -540,13 +640,70 @@ mod tests {
     }
 
     #[test]
-    fn a_history_file_is_written_once() {
+    fn a_history_file_is_there_whole_or_not_at_all() {
         let dir = tempfile::tempdir().unwrap();
         let out = Segments::new(dir.path(), 1 << 20, Compression::None);
-        out.write_history(TimelineId(2), b"1\t0/3000148\tno recovery target specified\n").unwrap();
-        out.write_history(TimelineId(2), b"something else").unwrap();
+        assert_eq!(out.history(TimelineId(2)).unwrap(), None);
+        let content = b"1\t0/3000148\tno recovery target specified\n";
+        out.write_history(TimelineId(2), content).unwrap();
         assert_eq!(names(dir.path()), ["00000002.history"]);
-        assert!(fs::read(dir.path().join("00000002.history")).unwrap().starts_with(b"1\t0/3000148"));
+        assert_eq!(out.history(TimelineId(2)).unwrap().as_deref(), Some(&content[..]));
+    }
+
+    #[test]
+    fn what_was_left_is_written_anew_with_its_owner_and_permissions() {
+        use std::os::unix::fs::{MetadataExt, PermissionsExt};
+        let (timeline, segments, name) = pair();
+        let size = segments[0].len() as u32;
+        let dir = tempfile::tempdir().unwrap();
+        let mut out = Segments::new(dir.path(), size, Compression::None);
+        out.write(timeline, name.start(size), &[&segments[0][..], &segments[0][..500_000]].concat()).unwrap();
+        out.close().unwrap();
+        out.write_history(timeline, b"history").unwrap();
+        let before = names(dir.path());
+        let look = || -> Vec<(u64, u32, Vec<u8>)> {
+            let path = |name: &String| dir.path().join(name);
+            let one = |path: PathBuf| (path.metadata().unwrap().ino(), path.metadata().unwrap().mode(), fs::read(&path).unwrap());
+            before.iter().map(path).map(one).collect()
+        };
+        fs::set_permissions(dir.path().join(&before[0]), fs::Permissions::from_mode(0o640)).unwrap();
+        let old = look();
+        let newest = Newest::find(dir.path(), size).unwrap().unwrap();
+        newest.rewrite(dir.path(), size, None, &AtomicBool::new(true)).unwrap();
+        assert!(look() == old, "told to stop, it does nothing");
+        newest.rewrite(dir.path(), size, None, &AtomicBool::new(false)).unwrap();
+        let new = look();
+        let is_new: Vec<bool> = old.iter().zip(&new).map(|(old, new)| old.0 != new.0).collect();
+        assert_eq!((is_new.as_slice(), before.len()), (&[false, false, true][..], 3), "{before:?}");
+        out.rewrite_history(timeline).unwrap();
+        assert_ne!(look()[0].0, old[0].0);
+        newest.rewrite(dir.path(), size, Some(name.start(size) + 5), &AtomicBool::new(false)).unwrap();
+        assert_ne!(look()[1].0, old[1].0, "from the slot's position on");
+        assert!(look().iter().zip(&old).all(|(new, old)| (new.1, &new.2) == (old.1, &old.2)));
+        assert_eq!(names(dir.path()), before);
+    }
+
+    #[test]
+    fn what_is_longer_than_a_segment_never_becomes_one() {
+        let (timeline, segments, name) = pair();
+        let size = segments[0].len() as u32;
+        let dir = tempfile::tempdir().unwrap();
+        let partial = dir.path().join(format!("{name}{PARTIAL}"));
+        let long = [&segments[0][..], b"more"].concat();
+        fs::write(&partial, &long).unwrap();
+        let newest = Newest::find(dir.path(), size).unwrap().unwrap();
+        let fmt = WalFormat { segment_size: size, ..WalFormat::new(15) };
+        let checked = newest.check(dir.path(), fmt, None, &AtomicBool::new(false));
+        assert!(checked.is_too_long && checked.damage.unwrap().ends_with(&format!(" bytes: a segment has {size}")));
+        let mut out = Segments::new(dir.path(), size, Compression::None);
+        let error = out.write(timeline, name.start(size), &segments[0]).unwrap_err().to_string();
+        assert!(error.starts_with("could not use \"") && error.contains(&format!("expected {size}")), "{error}");
+        // It has grown since it was opened.
+        fs::write(&partial, &segments[0][..1000]).unwrap();
+        out.write(timeline, name.start(size), &segments[0][..2000]).unwrap();
+        fs::write(&partial, &long).unwrap();
+        out.write(timeline, name.start(size) + 2000, &segments[0][2000..]).unwrap_err();
+        assert_eq!(names(dir.path()), [format!("{name}{PARTIAL}")]);
     }
 
     #[test]

@@ -26,7 +26,7 @@ impl Walsender for Connection {
     fn start(&mut self, command: &Command<'_>) -> Result<Option<NextTimeline>, Error> {
         match self.copy_both(&command.to_string())? {
             CopyStart::Started(_) => Ok(None),
-            CopyStart::Finished(sets) => match next_timeline(&sets) {
+            CopyStart::Finished(sets) => match next_timeline(&sets)? {
                 Some(next) => Ok(Some(next)),
                 None => Err(Error::Message { message: "the answer to START_REPLICATION", field: "next_tli" }),
             },
@@ -46,12 +46,18 @@ impl Walsender for Connection {
     }
 
     fn end(&mut self) -> Result<Option<NextTimeline>, Error> {
-        Ok(next_timeline(&self.finish_copy(Some(GOODBYE))?))
+        next_timeline(&self.finish_copy(Some(GOODBYE))?)
     }
 }
 
-/// The next timeline, where the server says one: `next_tli` and `next_tli_startpos`.
-fn next_timeline(sets: &[ResultSet]) -> Option<NextTimeline> {
-    let set = sets.iter().find(|set| set.rows.len() == 1 && set.columns.len() == 2)?;
-    Some(NextTimeline { timeline: TimelineId(set.text(0, 0)?.parse().ok()?), start: set.text(0, 1)?.parse().ok()? })
+/// The next timeline, where the server says one: `next_tli` and `next_tli_startpos`. C: `ReadEndOfStreamingResult`, receivelog.c.
+fn next_timeline(sets: &[ResultSet]) -> Result<Option<NextTimeline>, Error> {
+    let wrong = |field| Error::Message { message: "the result set at the end of streaming", field };
+    let Some(set) = sets.iter().find(|set| !set.columns.is_empty()) else { return Ok(None) };
+    if set.rows.len() != 1 || set.columns.len() < 2 {
+        return Err(wrong("row of two columns"));
+    }
+    let timeline = set.text(0, 0).and_then(|text| text.parse().ok()).ok_or(wrong("next_tli"))?;
+    let start = set.text(0, 1).and_then(|text| text.parse().ok()).ok_or(wrong("next_tli_startpos"))?;
+    Ok(Some(NextTimeline { timeline: TimelineId(timeline), start }))
 }

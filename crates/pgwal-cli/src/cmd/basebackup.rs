@@ -394,6 +394,9 @@ impl Shown {
             Notice::Sync => self.bar.set_message("putting everything on disk"),
             Notice::Verify => self.bar.set_message("verifying"),
             Notice::SlotLeft { slot, problem } => self.say(&format!("slot \"{slot}\" was created and could not be dropped: {problem}")),
+            Notice::SlotUnknown { slot } => self.say(&format!(
+                "the server did not say whether it has created slot \"{slot}\"; if it has, drop it, as it makes the server keep WAL"
+            )),
         }
     }
 }

@@ -14,10 +14,10 @@ use pgwal::Lsn;
 use pgwal_stream::compress::Compression;
 use pgwal_stream::connection::{self, Connection, Mode};
 use pgwal_stream::conninfo::Config;
+use pgwal_stream::lock::LockError;
 use pgwal_stream::receive::{self, Memory, Notice, Options, Outcome, ReceiveError};
 use pgwal_stream::receiver::OnDamage;
 use pgwal_stream::slots::{self, SlotError};
-use signal_hook::consts::SIGXFSZ;
 
 use crate::console;
 use crate::server::ServerArgs;
@@ -108,8 +108,6 @@ impl Opts {
             return Err(format!("{}: not a directory", dir.display()).into());
         }
         let stop = signals::stop()?;
-        // A limit on the size of files is an error like a full disk, and no reason to die.
-        signal_hook::flag::register(SIGXFSZ, Arc::default())?;
         let options = Options {
             dir,
             compression: self.compress,
@@ -127,6 +125,10 @@ impl Opts {
             timeout,
         };
         let mut memory = Memory::default();
+        // Before anything else is done; what else is wrong with the directory is found when there is something to write.
+        if let Err(error @ LockError::Held { .. }) = memory.hold(&options.dir) {
+            return Err(error.into());
+        }
         let mut slot = if self.create_slot { SlotState::Wanted } else { SlotState::Settled };
         let mut progress = Progress::new(self.quiet);
         let mut wait = WAIT.0;
@@ -194,7 +196,7 @@ impl Opts {
         }
         if let (Some(slot), Some(..15)) = (&self.slot, connection.major()) {
             // Over this connection they do not say where it is.
-            memory.slot = self.server.slot(config, slot).and_then(|slot| slot.restart_lsn);
+            memory.slot = self.server.slot(config, slot, options.timeout, stop).and_then(|slot| slot.restart_lsn);
         }
         let received = receive::receive(&mut connection, options, memory, stop, &mut |notice| progress.take(notice));
         received.map_err(|error| Failure::new(error, options))

@@ -3,6 +3,7 @@
 use std::error::Error;
 use std::io::Write;
 use std::process::ExitCode;
+use std::sync::Arc;
 
 use clap::{Args, Subcommand};
 use pgwal::text::Zone;
@@ -79,7 +80,7 @@ impl Opts {
                 let mut config = server.config()?;
                 let mut created = slots::create(&mut server.connect(&mut config, Mode::Replication)?, &name, if_not_exists)?;
                 if created.restart_lsn.is_none() {
-                    created.restart_lsn = server.slot(&config, &name).and_then(|slot| slot.restart_lsn);
+                    created.restart_lsn = server.slot(&config, &name, None, &Arc::default()).and_then(|slot| slot.restart_lsn);
                 }
                 let what = if created.existed { "is there already" } else { "created" };
                 let from = created.restart_lsn.map_or_else(String::new, |lsn| format!(": WAL is kept from {lsn} on"));

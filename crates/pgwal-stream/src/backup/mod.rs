@@ -21,6 +21,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Duration;
 
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
@@ -182,6 +183,11 @@ pub enum Notice<'a> {
         /// Why not.
         problem: String,
     },
+    /// The backup has failed, and the server did not say whether it has created the slot.
+    SlotUnknown {
+        /// The slot.
+        slot: &'a str,
+    },
 }
 
 /// What was taken.
@@ -227,6 +233,8 @@ pub enum BackupError {
     Wal(String),
     /// It is given up, because of another error.
     GivenUp,
+    /// It was to stop while it was compared with its manifest: the backup is complete, and stays.
+    NotVerified,
     /// There is no manifest to tell what the backup should be.
     NoManifest(PathBuf),
     /// The manifest cannot be used.
@@ -249,6 +257,9 @@ impl fmt::Display for BackupError {
             BackupError::Archive { archive, problem } => write!(f, "archive \"{archive}\": {problem}"),
             BackupError::Wal(problem) => write!(f, "the WAL that the backup needs did not come: {problem}"),
             BackupError::GivenUp => f.write_str("given up"),
+            BackupError::NotVerified => {
+                f.write_str("interrupted while it was verified: the backup is complete, but may not be as its manifest says")
+            }
             BackupError::NoManifest(path) => write!(f, "\"{}\" is not there to say what should be in the backup", path.display()),
             BackupError::Manifest(error) => error.fmt(f),
             BackupError::Different(differences) => {
@@ -330,17 +341,33 @@ pub fn take(
     let system = System::ask(connection)?;
     let mode = directory_mode(connection, major)?;
     let job = Job { config, options, system: &system, major, mode, stop };
-    let mut made = Made { paths: Vec::new(), slot: None, keep: options.keep_failed };
+    let mut made = Made { paths: Vec::new(), slot: MadeSlot::None, keep: options.keep_failed };
     let result = job.take(connection, &mut made, notice);
-    if let (Err(_), Some(slot), false) = (&result, &made.slot, made.keep) {
-        // The connections that used it may still be ending.
-        let dropped = Connection::connect(config, Mode::Replication).map_err(|e| e.to_string());
-        if let Err(problem) = dropped.and_then(|mut server| slots::drop(&mut server, slot, true, true).map_err(|e| e.to_string())) {
-            notice(Notice::SlotLeft { slot, problem });
+    if result.is_err() && !made.keep {
+        made.remove();
+        match &made.slot {
+            MadeSlot::None => {}
+            MadeSlot::Created(slot) => {
+                if let Err(problem) = drop_slot(config, slot) {
+                    notice(Notice::SlotLeft { slot, problem });
+                }
+            }
+            MadeSlot::Unknown(slot) => notice(Notice::SlotUnknown { slot }),
         }
     }
     result
 }
+
+/// Drops the slot of a backup that failed. The connections that used it may still be ending, and the server may be what failed.
+fn drop_slot(config: &Config, slot: &str) -> Result<(), String> {
+    let config = Config { connect_timeout: Some(config.connect_timeout.map_or(FAREWELL, |limit| limit.min(FAREWELL))), ..config.clone() };
+    let mut server = Connection::connect(&config, Mode::Replication).map_err(|e| e.to_string())?;
+    server.set_limit(Some(FAREWELL));
+    slots::drop(&mut server, slot, true, true).map(drop).map_err(|e| e.to_string())
+}
+
+/// A server gets so long to drop a slot.
+const FAREWELL: Duration = Duration::from_secs(5);
 
 /// SQLSTATE of a backup whose pages have wrong checksums.
 const DATA_CORRUPTED: &str = "XX001";
@@ -426,7 +453,11 @@ impl Job<'_> {
         let verified = if options.verify {
             notice(Notice::Verify);
             let wal = if options.wal == WalMethod::None { WalCheck::None } else { WalCheck::Between(start, end) };
-            Some(verify(&options.dir, wal, stop)?)
+            let verified = verify(&options.dir, wal, stop).map_err(|error| match error {
+                BackupError::Server(connection::Error::Interrupted) => BackupError::NotVerified,
+                error => error,
+            });
+            Some(verified?)
         } else {
             None
         };
@@ -571,56 +602,84 @@ const BUFFER: usize = 256 << 10;
 /// What the backup has made, or filled.
 struct Made {
     paths: Vec<MadePath>,
-    /// A slot that was created for it, and is to stay if it succeeds.
-    slot: Option<String>,
+    slot: MadeSlot,
     /// They stay.
     keep: bool,
 }
 
+/// A slot that was created for a backup, and is to stay if it succeeds.
+enum MadeSlot {
+    None,
+    Created(String),
+    /// The server was asked to create it and did not answer.
+    Unknown(String),
+}
+
 struct MadePath {
     path: PathBuf,
-    /// The directory was there, and empty.
-    was_there: bool,
+    /// Directories above that were made for it, the lowest first.
+    above: Vec<PathBuf>,
+    /// The directory was there, and empty: its permissions.
+    was_there: Option<Permissions>,
 }
 
 impl Made {
     /// Makes a directory, with those above it, or takes one that is empty.
     fn directory(&mut self, path: &Path, mode: u32) -> Result<(), BackupError> {
-        let was_there = match fs::read_dir(path) {
+        match fs::read_dir(path) {
             Ok(mut entries) => {
                 if entries.next().is_some() {
                     return Err(BackupError::NotEmpty(path.to_owned()));
                 }
+                let before = fs::metadata(path).map_err(failed("look at", path))?.permissions();
+                self.paths.push(MadePath { path: path.to_owned(), above: Vec::new(), was_there: Some(before) });
                 // A server does not start in a directory that others can read.
                 fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed("set permissions of", path))?;
-                true
             }
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
-                DirBuilder::new().recursive(true).mode(mode).create(path).map_err(failed("create directory", path))?;
-                false
+                let is_missing = |above: &&Path| !above.as_os_str().is_empty() && !above.exists();
+                let above: Vec<PathBuf> = path.ancestors().skip(1).take_while(is_missing).map(Path::to_owned).collect();
+                let parents = path.parent().map_or(Ok(()), |parent| DirBuilder::new().recursive(true).mode(mode).create(parent));
+                // The directory itself is not taken from anybody who has made it meanwhile.
+                if let Err(e) = parents.and_then(|()| DirBuilder::new().mode(mode).create(path)) {
+                    remove_empty(&above);
+                    return Err(failed("create directory", path)(e).into());
+                }
+                self.paths.push(MadePath { path: path.to_owned(), above, was_there: None });
             }
             Err(e) => return Err(failed("read directory", path)(e).into()),
-        };
-        self.paths.push(MadePath { path: path.to_owned(), was_there });
+        }
         Ok(())
     }
+
+    /// Removes it.
+    fn remove(&mut self) {
+        // There is an error already, which says more than that something could not be removed.
+        for MadePath { path, above, was_there } in self.paths.drain(..).rev() {
+            if let Some(permissions) = was_there {
+                for entry in fs::read_dir(&path).into_iter().flatten().flatten() {
+                    let path = entry.path();
+                    let is_dir = entry.file_type().is_ok_and(|kind| kind.is_dir());
+                    let _ = if is_dir { fs::remove_dir_all(path) } else { fs::remove_file(path) };
+                }
+                let _ = fs::set_permissions(&path, permissions);
+                continue;
+            }
+            let _ = fs::remove_dir_all(&path);
+            remove_empty(&above);
+        }
+    }
+}
+
+/// Removes directories, the lowest first, up to one that is not empty.
+fn remove_empty(directories: &[PathBuf]) {
+    let _ = directories.iter().try_for_each(fs::remove_dir);
 }
 
 impl Drop for Made {
     fn drop(&mut self) {
-        if self.keep {
-            return;
-        }
-        // There is an error already, which says more than that something could not be removed.
-        for MadePath { path, was_there } in self.paths.iter().rev() {
-            if !was_there {
-                let _ = fs::remove_dir_all(path);
-                continue;
-            }
-            for entry in fs::read_dir(path).into_iter().flatten().flatten() {
-                let path = entry.path();
-                let _ = if entry.file_type().is_ok_and(|kind| kind.is_dir()) { fs::remove_dir_all(path) } else { fs::remove_file(path) };
-            }
+        if !self.keep {
+            self.remove();
         }
     }
 }

@@ -11,11 +11,11 @@ use std::time::Duration;
 use pgwal::Lsn;
 
 use super::stream::Place;
-use super::{BackupError, Form, Job, Made, Slot, create};
+use super::{BackupError, Form, Job, Made, MadeSlot, Slot, create};
 use crate::command::Command;
 use crate::compress::Compression;
-use crate::connection::{Connection, Mode};
-use crate::receive::{self, Memory, Notice, Outcome, System, Walsender, receive};
+use crate::connection::{self, Connection, Mode};
+use crate::receive::{self, Memory, Notice, Outcome, ReceiveError, System, Walsender, receive};
 use crate::receiver::OnDamage;
 use crate::segments::{PARTIAL, failed, sync_directory};
 
@@ -23,6 +23,8 @@ use crate::segments::{PARTIAL, failed, sync_directory};
 const TEMPORARY_DIR: &str = "pg_wal.tmp";
 /// How often the server is told how far this is.
 const STATUS_INTERVAL: Duration = Duration::from_secs(10);
+/// A server gets so long to create a slot.
+const ANSWER: Duration = Duration::from_secs(10);
 /// A server that says nothing for so long is given up. C: `wal_receiver_timeout`, as it is unless set.
 const TIMEOUT: Duration = Duration::from_secs(60);
 
@@ -101,10 +103,19 @@ impl<'a> Streamer<'a> {
             Slot::Named { name, create } => (Some(name.clone()), create.then_some(false)),
         };
         if let (Some(slot), Some(temporary)) = (&slot, create) {
-            connection.rows(&Command::CreateReplicationSlot { slot, temporary, reserve_wal: true })?;
+            // Whoever is told to stop in between must know whether there is a slot to drop.
+            connection.set_stop(None);
+            connection.set_limit(Some(ANSWER));
+            let created = connection.rows(&Command::CreateReplicationSlot { slot, temporary, reserve_wal: true });
             if !temporary {
-                made.slot = Some(slot.clone());
+                made.slot = match &created {
+                    Ok(_) => MadeSlot::Created(slot.clone()),
+                    Err(connection::Error::Server(_)) => MadeSlot::None,
+                    Err(_) => MadeSlot::Unknown(slot.clone()),
+                };
             }
+            created?;
+            connection.set_limit(None);
         }
         connection.set_stop(Some(Arc::clone(&stop)));
         let options = receive::Options {
@@ -174,6 +185,11 @@ fn run(
             }
         }
     });
+    let outcome = match outcome {
+        // All that is needed is here; how the connection ends does not matter.
+        Err(ReceiveError::Server(_)) if progress.is_complete() => return Ok(()),
+        outcome => outcome,
+    };
     match outcome.map_err(|e| BackupError::Wal(e.to_string()))? {
         Outcome::Stopped | Outcome::Reached(_) => Ok(()),
         Outcome::Ended => Err(BackupError::Wal("the server ended the stream".to_owned())),

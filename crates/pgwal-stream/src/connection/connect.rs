@@ -8,6 +8,7 @@ use std::os::unix::net::UnixStream;
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::mpsc::{self, RecvTimeoutError};
 use std::time::Instant;
 
 use bytes::BytesMut;
@@ -83,7 +84,7 @@ impl Address {
     pub(super) fn open(&self, wait: Wait<'_>) -> Result<Socket> {
         match self {
             Address::Tcp(address) => Socket::tcp(address, wait),
-            Address::Unix(path) => Socket::unix(path),
+            Address::Unix(path) => Socket::unix(path, wait),
         }
     }
 }
@@ -102,8 +103,9 @@ impl Connector<'_> {
         let mut addresses = match self.addresses() {
             Ok(addresses) => addresses,
             Err(error) => {
+                let next = if matches!(error, Error::Interrupted) { Next::Nothing } else { Next::Host };
                 failed.attempts.push(Attempt { server: self.server(None), error, passfile: None });
-                return Err(Next::Host);
+                return Err(next);
             }
         };
         if self.config.random_order {
@@ -146,8 +148,9 @@ impl Connector<'_> {
             Place::Socket(folder) => Ok(vec![Address::Unix(socket_path(folder, self.host.port))]),
             Place::Address { address, .. } => Ok(vec![Address::Tcp(SocketAddr::new(*address, self.host.port))]),
             Place::Name(name) => {
-                let found = (name.as_str(), self.host.port).to_socket_addrs().map_err(|error| Error::Resolve { error: Some(error) })?;
-                let found: Vec<Address> = found.map(Address::Tcp).collect();
+                let until = self.config.connect_timeout.and_then(|limit| Instant::now().checked_add(limit));
+                let found = resolve(name, self.host.port, Wait::new(until, self.stop.as_deref()))?;
+                let found: Vec<Address> = found.into_iter().map(Address::Tcp).collect();
                 if found.is_empty() { Err(Error::Resolve { error: None }) } else { Ok(found) }
             }
         }
@@ -185,7 +188,7 @@ impl Connector<'_> {
 
     fn attempt(&self, address: &Address, with_tls: bool, password: Option<&str>) -> std::result::Result<Connection, Failed> {
         let until = self.config.connect_timeout.map(|limit| Instant::now() + limit);
-        let wait = Wait { until, stop: self.stop.as_deref() };
+        let wait = Wait::new(until, self.stop.as_deref());
         let further = |error| match error {
             Error::Interrupted => Failed::new(error, Next::Nothing),
             error => Failed::new(error, Next::Address),
@@ -306,6 +309,7 @@ impl Connector<'_> {
         };
         loop {
             let message = connection.message("an authentication request", wait)?.or_error()?;
+            wait.check()?;
             let body = connection.input.body(&message);
             match message.tag {
                 b'R' => {
@@ -324,6 +328,7 @@ impl Connector<'_> {
         connection.input.limit = super::input::MAX_MESSAGE;
         loop {
             let message = connection.message("ReadyForQuery", wait)?.or_error()?;
+            wait.check()?;
             let body = connection.input.body(&message);
             match message.tag {
                 b'Z' => break,
@@ -371,6 +376,26 @@ impl Connector<'_> {
                 }
             }
             Any | TargetSessionAttrs::PreferStandby => Ok(()),
+        }
+    }
+}
+
+/// The addresses of a host. The system's resolver cannot be stopped, so a thread of its own waits for it.
+fn resolve(name: &str, port: u16, wait: Wait<'_>) -> Result<Vec<SocketAddr>> {
+    let (sender, receiver) = mpsc::channel();
+    let wanted = (name.to_owned(), port);
+    let ask = move || {
+        let found = (wanted.0.as_str(), wanted.1).to_socket_addrs().map(Iterator::collect);
+        // Nobody may want it any more.
+        let _ = sender.send(found);
+    };
+    let failed = |error| Error::Resolve { error: Some(error) };
+    std::thread::Builder::new().name("resolve".to_owned()).spawn(ask).map_err(failed)?;
+    loop {
+        match receiver.recv_timeout(wait.slice()) {
+            Ok(found) => return found.map_err(failed),
+            Err(RecvTimeoutError::Timeout) => wait.check()?,
+            Err(RecvTimeoutError::Disconnected) => return Err(Error::Resolve { error: None }),
         }
     }
 }

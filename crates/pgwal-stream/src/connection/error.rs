@@ -50,6 +50,13 @@ pub enum Error {
         /// The field that is missing or wrong.
         field: &'static str,
     },
+    /// The server sends more than anybody wants to keep in memory.
+    TooMuch {
+        /// Of what.
+        what: &'static str,
+        /// The most that is taken, in bytes.
+        limit: usize,
+    },
     /// `connect_timeout` has passed, or another limit.
     Timeout,
     /// The stop flag is set.
@@ -150,6 +157,13 @@ impl ServerError {
         matches!(self.severity.as_str(), "FATAL" | "PANIC")
     }
 
+    /// Bytes of text in it.
+    pub(super) fn size(&self) -> usize {
+        let optional = [&self.detail, &self.hint, &self.context].into_iter().flatten();
+        let all = [&self.severity, &self.code, &self.message].into_iter().chain(optional).chain(self.fields.values());
+        all.map(String::len).sum()
+    }
+
     pub(super) fn parse(body: &[u8]) -> ServerError {
         let mut fields = BTreeMap::new();
         for field in body.split(|&byte| byte == 0) {
@@ -211,6 +225,7 @@ impl fmt::Display for Error {
                 write!(f, "message of type \"{}\" says that its length is {found}, expected 4 to {limit}", tag.escape_ascii())
             }
             Error::Message { message, field } => write!(f, "{message}: {field} missing or wrong"),
+            Error::TooMuch { what, limit } => write!(f, "the server sent more than {limit} bytes of {what}"),
             Error::Timeout => write!(f, "timeout expired"),
             Error::Interrupted => write!(f, "interrupted"),
             Error::State { wanted, state } => write!(f, "cannot {wanted}: {state}"),

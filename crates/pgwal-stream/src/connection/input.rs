@@ -8,8 +8,14 @@ use super::stream::{Stream, Wait, Waited};
 /// What the buffer begins with: two messages of a walsender, each up to 128 kB of WAL (C: `MAX_SEND_SIZE`).
 const CAPACITY: usize = 320 * 1024;
 
-/// The longest message that is taken. A walsender's are far below; a row of TIMELINE_HISTORY could be large.
+/// The longest message that is taken: CopyData. A walsender's are far below.
 pub(super) const MAX_MESSAGE: usize = 64 * 1024 * 1024;
+
+/// The longest DataRow. A history file is by far the longest value that is asked for.
+const MAX_ROW: usize = 16 * 1024 * 1024;
+
+/// The longest of all other messages: errors, notices, parameters, descriptions of columns.
+const MAX_OTHER: usize = 1024 * 1024;
 
 /// The longest message before the server has let us in. libpq: `PQconnectPoll`, 30000.
 pub(super) const MAX_EARLY_MESSAGE: usize = 30_000;
@@ -46,17 +52,22 @@ impl Input {
 
     /// The next message, read from the stream where the buffer does not have all of it.
     pub(super) fn next(&mut self, stream: &mut Stream, expected: &'static str, wait: Wait<'_>) -> Result<Waited<Message>> {
+        let mut has_read = false;
         loop {
             let needed = match self.buffered(expected)? {
                 Ok(message) => return Ok(Waited::Done(message)),
                 Err(needed) => needed,
             };
+            // However little comes at a time. What has come stays for the next call.
+            if has_read && wait.slice().is_zero() {
+                return Ok(Waited::Timeout);
+            }
             self.make_room(needed);
             let room = self.data.get_mut(self.end..).unwrap_or_default();
             match stream.read(room, wait)? {
                 Waited::Done(0) => return Err(Error::Closed { expected, partial: self.end - self.start }),
                 // Never more than the room.
-                Waited::Done(count) => self.end += count,
+                Waited::Done(count) => (self.end, has_read) = (self.end + count, true),
                 Waited::Timeout => return Ok(Waited::Timeout),
                 Waited::Interrupted => return Ok(Waited::Interrupted),
             }
@@ -73,8 +84,13 @@ impl Input {
         }
         let Some((len, rest)) = rest.split_first_chunk::<4>() else { return Ok(Err(HEAD)) };
         let found = u32::from_be_bytes(*len);
-        let body = usize::try_from(found).ok().filter(|&len| (4..=self.limit).contains(&len)).map(|len| len - 4);
-        let body = body.ok_or(Error::Length { tag, limit: self.limit, found })?;
+        let limit = self.limit.min(match tag {
+            b'd' => MAX_MESSAGE,
+            b'D' => MAX_ROW,
+            _ => MAX_OTHER,
+        });
+        let body = usize::try_from(found).ok().filter(|&len| (4..=limit).contains(&len)).map(|len| len - 4);
+        let body = body.ok_or(Error::Length { tag, limit, found })?;
         if rest.len() < body {
             return Ok(Err(HEAD + body));
         }

@@ -11,6 +11,7 @@ mod input;
 mod stream;
 mod tls;
 
+use std::cell::Cell;
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
@@ -44,7 +45,9 @@ pub struct Connection {
     input: Input,
     state: State,
     parameters: BTreeMap<String, String>,
+    parameter_bytes: usize,
     notices: Vec<ServerError>,
+    notice_bytes: usize,
     stop: Option<Arc<AtomicBool>>,
     limit: Option<Duration>,
     address: Address,
@@ -157,7 +160,7 @@ impl Connection {
         connect::connect(config, mode, Some(stop))
     }
 
-    /// Gives the connection a flag that ends its waiting, within 200 ms of being set; all but [`Connection::finish_copy`] look at it.
+    /// Gives the connection a flag that ends its waiting, within 200 ms of being set; within a second in [`Connection::finish_copy`].
     pub fn set_stop(&mut self, stop: Option<Arc<AtomicBool>>) {
         self.stop = stop;
     }
@@ -199,6 +202,7 @@ impl Connection {
 
     /// Takes the notices that have come since the last call.
     pub fn take_notices(&mut self) -> Vec<ServerError> {
+        self.notice_bytes = 0;
         std::mem::take(&mut self.notices)
     }
 
@@ -208,7 +212,7 @@ impl Connection {
     /// [`Error::Server`] where the server refuses; the connection can be used again unless that is fatal.
     pub fn query(&mut self, sql: &str) -> Result<Vec<ResultSet>> {
         let stop = self.stop.clone();
-        self.query_waiting(sql, Wait { until: self.until(), stop: stop.as_deref() })
+        self.query_waiting(sql, Wait::new(self.until(), stop.as_deref()))
     }
 
     fn query_waiting(&mut self, sql: &str, wait: Wait<'_>) -> Result<Vec<ResultSet>> {
@@ -237,7 +241,7 @@ impl Connection {
 
     fn copy(&mut self, command: &str) -> Result<CopyStart> {
         let stop = self.stop.clone();
-        let wait = Wait { until: self.until(), stop: stop.as_deref() };
+        let wait = Wait::new(self.until(), stop.as_deref());
         self.send_query(command, wait)?;
         self.results(wait)
     }
@@ -249,7 +253,7 @@ impl Connection {
     pub fn more_copies(&mut self) -> Result<CopyStart> {
         let stop = self.stop.clone();
         match self.state {
-            State::Copy { both: false, server_done: true, .. } => self.results(Wait { until: None, stop: stop.as_deref() }),
+            State::Copy { both: false, server_done: true, .. } => self.results(Wait::new(None, stop.as_deref())),
             state => Err(Error::State { wanted: "wait for another COPY", state: state.name() }),
         }
     }
@@ -267,7 +271,7 @@ impl Connection {
             return Ok(CopyEvent::Done);
         }
         let stop = self.stop.clone();
-        let message = match self.message("CopyData", Wait { until, stop: stop.as_deref() })? {
+        let message = match self.message("CopyData", Wait::new(until, stop.as_deref()))? {
             Waited::Done(message) => message,
             Waited::Timeout => return Ok(CopyEvent::Timeout),
             Waited::Interrupted => return Ok(CopyEvent::Interrupted),
@@ -300,7 +304,7 @@ impl Connection {
         self.out.extend_from_slice(&len.to_be_bytes());
         self.out.extend_from_slice(data);
         let stop = self.stop.clone();
-        self.send(Wait { until: self.until(), stop: stop.as_deref() })
+        self.send(Wait::new(self.until(), stop.as_deref()))
     }
 
     /// Sends CopyDone: no more data comes from us. The server may still send some, up to its own CopyDone.
@@ -323,12 +327,14 @@ impl Connection {
     }
 
     /// Ends a COPY: sends CopyDone where that is due, passes over data that is still coming, and returns the result sets behind it, such
-    /// as the timeline that comes next. Does not look at the stop flag, since this is what is done when it is set.
+    /// as the timeline that comes next. This is what is done when the stop flag is set, so it goes on for a second after that.
     ///
     /// # Errors
-    /// [`Error::Timeout`] after `limit`; as for [`Connection::query`].
+    /// [`Error::Timeout`] after `limit`, [`Error::Interrupted`]; as for [`Connection::query`].
     pub fn finish_copy(&mut self, limit: Option<Duration>) -> Result<Vec<ResultSet>> {
-        let wait = Wait { until: limit.and_then(|limit| Instant::now().checked_add(limit)), stop: None };
+        let (stop, seen) = (self.stop.clone(), Cell::new(None));
+        let until = limit.and_then(|limit| Instant::now().checked_add(limit));
+        let wait = Wait { grace: Some(&seen), ..Wait::new(until, stop.as_deref()) };
         if let State::Copy { both: true, client_done: false, .. } = self.state {
             self.send_copy_done_waiting(wait)?;
         }
@@ -347,6 +353,7 @@ impl Connection {
                 }
                 continue;
             }
+            wait.check()?;
             let message = self.message("CopyDone", wait)?.or_error()?;
             match message.tag {
                 b'd' => {}
@@ -371,7 +378,9 @@ impl Connection {
             input: Input::new(),
             state: State::Starting,
             parameters: BTreeMap::new(),
+            parameter_bytes: 0,
             notices: Vec::new(),
+            notice_bytes: 0,
             stop,
             limit: None,
             address,
@@ -394,30 +403,48 @@ impl Connection {
                 Err(error) => return Err(self.broken(error)),
             };
             match message.tag {
-                b'S' => {
-                    let mut texts =
-                        self.input.body(&message).split(|&byte| byte == 0).map(|text| String::from_utf8_lossy(text).into_owned());
-                    if let (Some(name), Some(value)) = (texts.next(), texts.next()) {
-                        self.parameters.insert(name, value);
-                    }
-                }
-                b'N' => {
-                    // A server that does nothing but notify must not fill the memory.
-                    if self.notices.len() == MAX_NOTICES {
-                        self.notices.remove(0);
-                    }
-                    self.notices.push(ServerError::parse(self.input.body(&message)));
-                }
+                b'S' => self.set_parameter(&message)?,
+                b'N' => self.keep_notice(&message),
                 b'A' => {}
                 _ => return Ok(Waited::Done(message)),
             }
+            // A server that sends nothing else must neither keep us for ever nor fill the memory.
+            if let Some(ended) = wait.ended() {
+                return Ok(ended);
+            }
+        }
+    }
+
+    fn set_parameter(&mut self, message: &Message) -> Result<()> {
+        let mut texts = self.input.body(message).split(|&byte| byte == 0).map(|text| String::from_utf8_lossy(text).into_owned());
+        let (Some(name), Some(value)) = (texts.next(), texts.next()) else { return Ok(()) };
+        let size = |name: &str, value: &str| name.len() + value.len() + OVERHEAD;
+        let before = self.parameters.get(&name).map_or(0, |value| size(&name, value));
+        let bytes = self.parameter_bytes - before + size(&name, &value);
+        if bytes > MAX_PARAMETERS {
+            return Err(self.broken(Error::TooMuch { what: "parameters", limit: MAX_PARAMETERS }));
+        }
+        self.parameters.insert(name, value);
+        self.parameter_bytes = bytes;
+        Ok(())
+    }
+
+    /// Keeps a notice, and forgets the oldest where there are too many.
+    fn keep_notice(&mut self, message: &Message) {
+        let notice = ServerError::parse(self.input.body(message));
+        self.notice_bytes += notice.size();
+        self.notices.push(notice);
+        while self.notices.len() > 1 && (self.notices.len() > MAX_NOTICES || self.notice_bytes > MAX_NOTICE_BYTES) {
+            self.notice_bytes -= self.notices.remove(0).size();
         }
     }
 
     fn send_query(&mut self, sql: &str, wait: Wait<'_>) -> Result<()> {
         if self.state == State::Draining {
             // The rest of the answer to what failed.
-            while self.message("ReadyForQuery", wait)?.or_error()?.tag != b'Z' {}
+            while self.message("ReadyForQuery", wait)?.or_error()?.tag != b'Z' {
+                wait.check()?;
+            }
             self.state = State::Ready;
         }
         if self.state != State::Ready {
@@ -433,10 +460,21 @@ impl Connection {
     /// Reads result sets up to ReadyForQuery, or to the begin of a COPY.
     fn results(&mut self, wait: Wait<'_>) -> Result<CopyStart> {
         let expected = "the answer to a command";
-        let (mut sets, mut set, mut open) = (Vec::new(), ResultSet::default(), false);
+        let (mut sets, mut set, mut open, mut bytes) = (Vec::new(), ResultSet::default(), false, 0);
         loop {
             let message = self.message(expected, wait)?.or_error()?;
+            wait.check()?;
             let body = self.input.body(&message);
+            // What is kept of it, with the memory that each value takes.
+            let values = body.first_chunk().map_or(0, |count| usize::from(u16::from_be_bytes(*count)));
+            bytes += match message.tag {
+                b'T' | b'D' => body.len() + values * OVERHEAD + OVERHEAD,
+                b'C' => body.len() + OVERHEAD,
+                _ => 0,
+            };
+            if bytes > MAX_RESULTS {
+                return Err(self.broken(Error::TooMuch { what: "rows", limit: MAX_RESULTS }));
+            }
             match message.tag {
                 b'T' => {
                     // walsender answers some commands without a CommandComplete between result sets.
@@ -481,7 +519,7 @@ impl Connection {
                 b'E' => {
                     let error = self.failed(&message);
                     // ReadyForQuery follows at once, unless the error was fatal.
-                    while self.state == State::Draining {
+                    while self.state == State::Draining && wait.ended::<()>().is_none() {
                         match self.message(expected, wait) {
                             Ok(Waited::Done(message)) if message.tag == b'Z' => self.state = State::Ready,
                             Ok(Waited::Done(_)) => {}
@@ -517,7 +555,7 @@ impl Drop for Connection {
     fn drop(&mut self) {
         if !matches!(self.state, State::Broken | State::Starting) {
             // Terminate; a server that does not take it notices that we are gone.
-            let wait = Wait { until: Some(Instant::now() + Duration::from_millis(200)), stop: None };
+            let wait = Wait::only(Duration::from_millis(200));
             let _ = self.stream.write_all(&[b'X', 0, 0, 0, 4], wait);
             self.stream.close();
         }
@@ -546,7 +584,7 @@ impl CancelHandle {
     pub fn cancel(&self) -> Result<()> {
         let mut request = BytesMut::new();
         frontend::cancel_request(self.key.0, self.key.1, &mut request);
-        let wait = Wait { until: Some(Instant::now() + Duration::from_secs(10)), stop: None };
+        let wait = Wait::only(Duration::from_secs(10));
         let mut stream = Stream::new(self.address.open(wait)?)?;
         stream.write_all(&request, wait)?;
         // The server closes the connection when it has done it.
@@ -554,8 +592,18 @@ impl CancelHandle {
     }
 }
 
-/// Notices that are kept, the newest.
+/// Notices that are kept, the newest, and their bytes.
 const MAX_NOTICES: usize = 100;
+const MAX_NOTICE_BYTES: usize = 1 << 20;
+
+/// Bytes of all parameters that a server reports. Servers of today report some fifteen, of a few bytes.
+const MAX_PARAMETERS: usize = 1 << 20;
+
+/// Bytes of the answer to one command.
+const MAX_RESULTS: usize = 96 << 20;
+
+/// Bytes of memory that a value takes besides its own, about.
+const OVERHEAD: usize = 56;
 
 /// The columns of a RowDescription.
 fn columns(body: &[u8]) -> Option<Vec<Column>> {

@@ -1,9 +1,9 @@
 //! Bytes to and from a server, with time limits, plain or in TLS.
 
+use std::cell::Cell;
 use std::io::{self, BufReader, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
-use std::os::linux::net::SocketAddrExt;
 use std::os::unix::net::UnixStream;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
 use rustls::ClientConnection;
-use socket2::{Domain, Type};
+use socket2::{Domain, SockAddr, Type};
 
 use super::error::{Error, Result};
 
@@ -22,6 +22,9 @@ const SLICE: Duration = Duration::from_millis(200);
 /// Ciphertext that is read at once: several TLS records of 16 kB.
 const TLS_BUFFER: usize = 128 * 1024;
 
+/// How long a wait that ends something goes on after the stop flag is set.
+pub(super) const GRACE: Duration = Duration::from_secs(1);
+
 /// How long to wait.
 #[derive(Clone, Copy, Default)]
 pub(super) struct Wait<'a> {
@@ -29,16 +32,49 @@ pub(super) struct Wait<'a> {
     pub(super) until: Option<Instant>,
     /// Until this is set.
     pub(super) stop: Option<&'a AtomicBool>,
+    /// Not until it is set, but for [`GRACE`] longer; has when it was seen to be set.
+    pub(super) grace: Option<&'a Cell<Option<Instant>>>,
 }
 
-impl Wait<'_> {
+impl<'a> Wait<'a> {
+    /// Until then, or until `stop` is set.
+    pub(super) fn new(until: Option<Instant>, stop: Option<&'a AtomicBool>) -> Wait<'a> {
+        Wait { until, stop, grace: None }
+    }
+
+    /// As long as that.
+    pub(super) fn only(limit: Duration) -> Wait<'a> {
+        Wait::new(Instant::now().checked_add(limit), None)
+    }
+
     fn stopped(&self) -> bool {
-        self.stop.is_some_and(|stop| stop.load(Ordering::Relaxed))
+        if !self.stop.is_some_and(|stop| stop.load(Ordering::Relaxed)) {
+            return false;
+        }
+        let Some(seen) = self.grace else { return true };
+        let since = seen.get().unwrap_or_else(Instant::now);
+        seen.set(Some(since));
+        since.elapsed() >= GRACE
     }
 
     /// How long the next system call may take; zero: the time is over.
-    fn slice(&self) -> Duration {
+    pub(super) fn slice(&self) -> Duration {
         self.until.map_or(SLICE, |until| until.saturating_duration_since(Instant::now()).min(SLICE))
+    }
+
+    /// How it has ended; `None`: it goes on. To be asked wherever something comes again and again, as a server that never lets one wait
+    /// must not keep one for ever.
+    pub(super) fn ended<T>(&self) -> Option<Waited<T>> {
+        match () {
+            () if self.stopped() => Some(Waited::Interrupted),
+            () if self.slice().is_zero() => Some(Waited::Timeout),
+            () => None,
+        }
+    }
+
+    /// The same as an error.
+    pub(super) fn check(&self) -> Result<()> {
+        self.ended().map_or(Ok(()), Waited::or_error)
     }
 }
 
@@ -107,7 +143,7 @@ impl Socket {
                     let slice = u16::try_from(wait.slice().as_millis()).unwrap_or(u16::MAX);
                     let mut poll = [PollFd::new(socket.as_fd(), PollFlags::POLLOUT)];
                     match nix::poll::poll(&mut poll, PollTimeout::from(slice)) {
-                        Ok(0) | Err(Errno::EINTR) => over(wait)?,
+                        Ok(0) | Err(Errno::EINTR) => wait.check()?,
                         Ok(_) => break,
                         Err(error) => return Err(failed(error.into())),
                     }
@@ -123,12 +159,29 @@ impl Socket {
     }
 
     /// Connects to a Unix socket; `@` in front of the path is for the abstract namespace.
-    pub(super) fn unix(path: &str) -> Result<Socket> {
-        let connected = match path.strip_prefix('@') {
-            Some(name) => std::os::unix::net::SocketAddr::from_abstract_name(name).and_then(|name| UnixStream::connect_addr(&name)),
-            None => UnixStream::connect(path),
+    pub(super) fn unix(path: &str, wait: Wait<'_>) -> Result<Socket> {
+        let failed = |error| Error::Io { doing: "connect", error };
+        let address = match path.strip_prefix('@') {
+            Some(name) => SockAddr::unix(format!("\0{name}")),
+            None => SockAddr::unix(path),
         };
-        connected.map(Socket::Unix).map_err(|error| Error::Io { doing: "connect", error })
+        let address = address.map_err(failed)?;
+        let socket = socket2::Socket::new(Domain::UNIX, Type::STREAM, None).map_err(failed)?;
+        socket.set_nonblocking(true).map_err(failed)?;
+        loop {
+            match socket.connect(&address) {
+                Ok(()) => break,
+                // The server takes no connections now, and has no room for more that wait; there is nothing to poll.
+                Err(error) if error.kind() == io::ErrorKind::WouldBlock => {
+                    wait.check()?;
+                    std::thread::sleep(wait.slice().min(Duration::from_millis(50)));
+                }
+                Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+                Err(error) => return Err(failed(error)),
+            }
+        }
+        socket.set_nonblocking(false).map_err(failed)?;
+        Ok(Socket::Unix(socket.into()))
     }
 
     fn set_read_timeout(&self, limit: Duration) -> io::Result<()> {
@@ -192,6 +245,7 @@ impl Stream {
             if !tls.session.is_handshaking() {
                 return Ok(stream);
             }
+            wait.check()?;
             let handshake = stream.wait(wait, |stream| match &mut stream.channel {
                 Channel::Tls(tls) => tls.receive(),
                 Channel::Plain(_) => Ok(Ok(0)),
@@ -239,19 +293,16 @@ impl Stream {
     pub(super) fn read(&mut self, buffer: &mut [u8], wait: Wait<'_>) -> Result<Waited<usize>> {
         self.wait(wait, |stream| match &mut stream.channel {
             Channel::Plain(socket) => Ok(socket.read(buffer)),
-            Channel::Tls(tls) => loop {
-                match tls.session.reader().read(buffer) {
-                    Ok(count) => return Ok(Ok(count)),
-                    // Without a farewell; whoever waits for a message knows whether that was the end.
-                    Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => return Ok(Ok(0)),
-                    Err(error) if error.kind() == io::ErrorKind::WouldBlock => {}
-                    Err(error) => return Ok(Err(error)),
+            Channel::Tls(tls) => {
+                if let Some(read) = tls.decrypted(buffer) {
+                    return Ok(read);
                 }
                 match tls.receive()? {
-                    Ok(_) => {}
-                    Err(error) => return Ok(Err(error)),
+                    // A part of a TLS record is nothing to read yet.
+                    Ok(_) => Ok(tls.decrypted(buffer).unwrap_or_else(|| Err(io::ErrorKind::WouldBlock.into()))),
+                    Err(error) => Ok(Err(error)),
                 }
-            },
+            }
         })
     }
 
@@ -287,10 +338,13 @@ impl Stream {
             };
             match written {
                 Ok(count) => rest = rest.get(count..).unwrap_or_default(),
-                Err(error) if again(&error) => over(wait)?,
+                Err(error) if again(&error) => {}
                 Err(error) => return Err(Error::Io { doing: "send data to server", error }),
             }
             self.flush_tls(wait)?;
+            if !rest.is_empty() {
+                wait.check()?;
+            }
         }
         Ok(())
     }
@@ -301,8 +355,11 @@ impl Stream {
         while tls.session.wants_write() {
             match tls.session.write_tls(tls.socket.get_mut()) {
                 Ok(_) => {}
-                Err(error) if again(&error) => over(wait)?,
+                Err(error) if again(&error) => {}
                 Err(error) => return Err(Error::Io { doing: "send data to server", error }),
+            }
+            if tls.session.wants_write() {
+                wait.check()?;
             }
         }
         Ok(())
@@ -313,7 +370,7 @@ impl Stream {
         if let Channel::Tls(tls) = &mut self.channel {
             tls.session.send_close_notify();
         }
-        let _ = self.flush_tls(Wait { until: Some(Instant::now() + SLICE), stop: None });
+        let _ = self.flush_tls(Wait::only(SLICE));
     }
 
     pub(super) fn socket(&self) -> &Socket {
@@ -325,6 +382,16 @@ impl Stream {
 }
 
 impl TlsChannel {
+    /// What has been decrypted; zero: the server has closed the connection; `None`: nothing has.
+    fn decrypted(&mut self, buffer: &mut [u8]) -> Option<io::Result<usize>> {
+        match self.session.reader().read(buffer) {
+            Err(error) if error.kind() == io::ErrorKind::WouldBlock => None,
+            // Without a farewell; whoever waits for a message knows whether that was the end.
+            Err(error) if error.kind() == io::ErrorKind::UnexpectedEof => Some(Ok(0)),
+            read => Some(read),
+        }
+    }
+
     /// Takes ciphertext from the socket and answers it; the count is that of its bytes, zero at the end.
     fn receive(&mut self) -> Result<io::Result<usize>> {
         let count = match self.session.read_tls(&mut self.socket) {
@@ -343,11 +410,4 @@ impl TlsChannel {
 /// Whether a call only ran out of its slice of time.
 fn again(error: &io::Error) -> bool {
     matches!(error.kind(), io::ErrorKind::WouldBlock | io::ErrorKind::TimedOut | io::ErrorKind::Interrupted)
-}
-
-fn over(wait: Wait<'_>) -> Result<()> {
-    if wait.stopped() {
-        return Err(Error::Interrupted);
-    }
-    if wait.slice().is_zero() { Err(Error::Timeout) } else { Ok(()) }
 }

@@ -1,0 +1,72 @@
+//! One receiver at a time in a directory, and what else may be there.
+
+use std::os::unix::fs::MetadataExt;
+
+use super::*;
+
+#[test]
+fn a_second_receiver_is_kept_out_and_told_who_is_there() {
+    let Some((postgres, server)) = server("receive, locks", "") else { return };
+    server.sql("CREATE TABLE t (i int, x text)").unwrap();
+    let dir = TempDir::new().unwrap();
+    let first = Running::start(receive(&server, dir.path(), ["-Z", "gzip"]));
+    wait_until("the receiver", || caught_up(&server));
+    let holder = first.child.id();
+    // Whatever the second one compresses, wherever it receives from, and by whatever name it knows the directory.
+    let link = TempDir::new().unwrap().path().join("link");
+    fs::create_dir_all(link.parent().unwrap()).unwrap();
+    std::os::unix::fs::symlink(dir.path(), &link).unwrap();
+    for (conninfo, path, args) in [
+        (conninfo(&server), dir.path(), &["-Z", "gzip"][..]),
+        (conninfo(&server), link.as_path(), &["-Z", "none"]),
+        ("host=/nowhere".to_owned(), dir.path(), &["--no-loop"]),
+    ] {
+        let (status, said) = Running::start(receive_from(&conninfo, path, args)).end();
+        let expected = format!("pgwal: another receiver is writing into \"{}\": process {holder} on host \"", path.display());
+        assert_eq!((status, said.starts_with(&expected), said.lines().count()), (Some(1), true, 1), "{said}");
+    }
+    // Killed, it leaves a file that says nothing any more.
+    signal(&first.child, "-KILL");
+    assert_eq!(first.end().0, None);
+    assert!(dir.path().join(".pgwal-receive.lock").exists());
+    work(&server, 8000);
+    // pg_receivewal, whose files are the same, and `verify` pass over it.
+    let end = server.sql("SELECT pg_walfile_name(pg_switch_wal())").unwrap();
+    let at = server.sql("SELECT pg_current_wal_lsn() - 8").unwrap();
+    let mut command = Command::new(postgres.program("pg_receivewal"));
+    command.arg("-D").arg(dir.path()).args(["-Z", "1", "-E", &at, "--no-loop", "-U", "postgres", "-h"]).arg(server.socket());
+    let (status, said) = Running::start(command).end();
+    assert_eq!(status, Some(0), "{said}");
+    assert!(dir.path().join(format!("{end}.gz")).exists(), "{said}");
+    verified(dir.path());
+    let next = Running::start(receive(&server, dir.path(), ["-Z", "gzip"]));
+    wait_until("the next receiver", || caught_up(&server));
+    let (status, said) = next.stop_by("-INT");
+    assert_eq!(status, Some(0), "{said}");
+    assert!(!dir.path().join(".pgwal-receive.lock").exists());
+    assert!(same_as_the_server(&server, dir.path()) > 1);
+    verified(dir.path());
+}
+
+#[test]
+fn what_is_longer_than_a_segment_is_left_alone() {
+    let Some((_, server)) = server("receive, a long segment", "") else { return };
+    server.sql("CREATE TABLE t (i int, x text)").unwrap();
+    work(&server, 8000);
+    let newest = server.sql("SELECT pg_walfile_name(pg_switch_wal())").unwrap();
+    let long = [fs::read(server.wal().join(&newest)).unwrap(), b"more".to_vec()].concat();
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join(format!("{newest}.partial"));
+    fs::write(&path, &long).unwrap();
+    let inode = path.metadata().unwrap().ino();
+    for on_damage in ["stop", "warn"] {
+        let (status, said) = Running::start(receive(&server, dir.path(), ["--on-damage", on_damage])).end();
+        assert_eq!(status, Some(1), "{said}");
+        assert!(
+            said.contains("the WAL in the directory is damaged: ") && said.contains(": 1048580 bytes: a segment has 1048576"),
+            "{said}"
+        );
+        assert!(fs::read(&path).unwrap() == long && path.metadata().unwrap().ino() == inode);
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
+    }
+}

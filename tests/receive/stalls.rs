@@ -1,0 +1,329 @@
+//! Servers that keep one waiting, or busy: a signal and a time limit hold whatever they do, and the memory is bounded.
+
+use std::io::Write;
+use std::net::{TcpListener, TcpStream};
+use std::os::unix::net::UnixListener;
+
+use socket2::{Domain, SockAddr, SockRef, Socket, Type};
+
+use super::refused::{fake, let_in, message, query, row, startup, streams};
+use super::*;
+
+/// What a service manager waits for would be longer; a machine that is busy gets some time, too.
+const SOON: Duration = Duration::from_secs(6);
+
+/// What a server does with a client.
+type Script = Box<dyn Fn(&mut TcpStream) -> std::io::Result<()> + Send>;
+
+fn wait_for_ever(client: &mut TcpStream) -> std::io::Result<()> {
+    std::io::copy(client, &mut std::io::sink()).map(drop)
+}
+
+/// A server that tells `reached` when a client has come to where `script` leaves it alone, and keeps it there.
+fn signalled(script: impl Fn(&mut TcpStream) -> std::io::Result<()> + Send + 'static) -> (String, std::sync::mpsc::Receiver<()>) {
+    let (sender, receiver) = std::sync::mpsc::channel();
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let _ = script(&mut client);
+            let _ = sender.send(());
+            let _ = wait_for_ever(&mut client);
+        }
+    });
+    (format!("host=127.0.0.1 port={port} user=me"), receiver)
+}
+
+#[track_caller]
+fn ends_soon(what: &str, running: Running) {
+    let begin = Instant::now();
+    let (status, said) = running.stop_by("-TERM");
+    assert_eq!(status, Some(0), "{what}: {said}");
+    assert!(begin.elapsed() < SOON, "{what}: {:?}: {said}", begin.elapsed());
+}
+
+#[test]
+fn told_to_stop_it_stops_wherever_the_server_keeps_it_waiting() {
+    let up_to_streaming = |client: &mut TcpStream| {
+        startup(client)?;
+        client.write_all(&let_in("15.4"))?;
+        for values in [&["7000000000000000000", "1", "0/2000028", ""][..], &["16MB"], &["8192"]] {
+            query(client)?;
+            client.write_all(&row(values))?;
+        }
+        query(client)?;
+        client.write_all(&message(b'W', &[0, 0, 0]))
+    };
+    let (plain, tls) = ("sslmode=disable", "sslmode=require");
+    let places: [(&str, &str, Script); 7] = [
+        ("after the startup message", plain, Box::new(startup)),
+        ("after the wish for TLS", tls, Box::new(startup)),
+        ("in the handshake", tls, Box::new(|client| startup(client).and_then(|()| client.write_all(b"S")))),
+        (
+            "in a query",
+            plain,
+            Box::new(|client| {
+                startup(client)?;
+                client.write_all(&let_in("15.4"))?;
+                query(client)
+            }),
+        ),
+        (
+            "in the answer to a query",
+            plain,
+            Box::new(|client| {
+                startup(client)?;
+                client.write_all(&let_in("15.4"))?;
+                query(client)?;
+                client.write_all(&row(&["7000000000000000000", "1", "0/2000028", ""])[..40])
+            }),
+        ),
+        // It never answers the end of the COPY, either.
+        ("while it streams", plain, Box::new(up_to_streaming)),
+        (
+            "while it sends: nobody reads what it says",
+            plain,
+            Box::new(move |client| {
+                up_to_streaming(client)?;
+                client.set_write_timeout(Some(Duration::from_millis(300)))?;
+                let wants_reply = message(b'd', &[&b"k"[..], &[0; 16], &[1]].concat());
+                // Until its answers have filled all buffers, and it does not read any more.
+                while client.write_all(&wants_reply.repeat(1000)).is_ok() {}
+                std::thread::sleep(Duration::from_secs(3600));
+                Ok(())
+            }),
+        ),
+    ];
+    for (what, ssl, script) in places {
+        let is_full = what.contains("nobody reads");
+        let (conninfo, reached) = signalled(script);
+        let dir = TempDir::new().unwrap();
+        let running = Running::start(receive_from(&format!("{conninfo} {ssl}"), dir.path(), ["--timeout=0"]));
+        if is_full {
+            running.wait_for("starting at ");
+            std::thread::sleep(Duration::from_millis(700));
+        } else {
+            reached.recv_timeout(Duration::from_secs(60)).unwrap();
+        }
+        ends_soon(what, running);
+    }
+}
+
+#[test]
+fn told_to_stop_it_stops_while_it_has_no_connection() {
+    let dir = TempDir::new().unwrap();
+    let quiet = |conninfo: &str| {
+        let mut command = receive_from(conninfo, dir.path(), ["--timeout=0"]);
+        command.env("FAULT_RESOLVE", "1");
+        command
+    };
+    // A socket whose queue is full: a server that accepts no connections.
+    let socket = TempDir::new().unwrap();
+    let path = socket.path().join(".s.PGSQL.5432");
+    let listener = UnixListener::bind(&path).unwrap();
+    let queue = fill(&listener, &path);
+    let running = Running::start(quiet(&format!("host={} user=me", socket.path().display())));
+    is_waiting(&running);
+    ends_soon("a full queue", running);
+    drop(queue);
+    // A resolver that does not answer.
+    if let Some(library) = durable::fault() {
+        let mut command = quiet("host=db.example.org user=me");
+        command.env("LD_PRELOAD", library);
+        let running = Running::start(command);
+        is_waiting(&running);
+        ends_soon("a resolver", running);
+        let mut command = receive_from("host=db.example.org user=me", dir.path(), ["--timeout=1", "--no-loop"]);
+        let (status, said) = Running::start({
+            command.env("FAULT_RESOLVE", "1").env("LD_PRELOAD", library);
+            command
+        })
+        .end();
+        assert!(status == Some(1) && said.contains("timeout expired"), "{said}");
+    }
+}
+
+/// Connects until nothing more fits; what has been connected.
+fn fill(listener: &UnixListener, path: &Path) -> Vec<Socket> {
+    SockRef::from(listener).listen(0).unwrap();
+    let mut clients = Vec::new();
+    loop {
+        let client = Socket::new(Domain::UNIX, Type::STREAM, None).unwrap();
+        client.set_nonblocking(true).unwrap();
+        match client.connect(&SockAddr::unix(path).unwrap()) {
+            Ok(()) => clients.push(client),
+            Err(error) => {
+                assert_eq!(error.kind(), std::io::ErrorKind::WouldBlock);
+                return clients;
+            }
+        }
+    }
+}
+
+/// It has signal handlers, and so it has begun to wait.
+#[track_caller]
+fn is_waiting(running: &Running) {
+    let status = format!("/proc/{}/status", running.child.id());
+    wait_until("the receiver's signal handlers", || {
+        let status = fs::read_to_string(&status).unwrap();
+        let caught = status.lines().find_map(|line| line.strip_prefix("SigCgt:")).unwrap();
+        u64::from_str_radix(caught.trim(), 16).unwrap() >> 14 & 1 == 1
+    });
+}
+
+#[test]
+fn a_time_limit_holds_whatever_comes() {
+    let drip = |bytes: Vec<u8>| {
+        move |client: &mut TcpStream| {
+            for byte in bytes.iter().cycle() {
+                client.write_all(&[*byte])?;
+                std::thread::sleep(Duration::from_millis(100));
+            }
+            Ok(())
+        }
+    };
+    let flood = |bytes: Vec<u8>| {
+        move |client: &mut TcpStream| loop {
+            client.write_all(&bytes)?;
+        }
+    };
+    let notice = message(b'N', b"SNOTICE\0VNOTICE\0C00000\0Mhello\0\0");
+    let parameter = message(b'S', b"application_name\0x\0");
+    let authentication = message(b'R', &[0, 0, 0, 3]);
+    let long = message(b'E', &[b'x'; 20_000]);
+    let let_in_and = |script: Script| {
+        fake(move |client| {
+            client.write_all(&let_in("15.4"))?;
+            query(client)?;
+            script(client)
+        })
+    };
+    let startup_expired = "timeout expired";
+    let silent = "the server has not answered for 1 s";
+    let cases: [(&str, String, &str); 10] = [
+        ("bytes before authentication", fake(drip(long.clone())), startup_expired),
+        ("notices before authentication", fake(flood(notice.clone())), startup_expired),
+        ("parameters before authentication", fake(flood(parameter.clone())), startup_expired),
+        ("questions without end", fake(flood(authentication)), "timeout expired"),
+        ("notices instead of an answer", let_in_and(Box::new(flood(notice.clone()))), silent),
+        ("parameters instead of an answer", let_in_and(Box::new(flood(parameter.clone()))), silent),
+        ("an answer in drips", let_in_and(Box::new(drip(row(&["7000000000000000000"; 2000])))), silent),
+        ("empty commands instead of an answer", let_in_and(Box::new(flood(message(b'I', b"")))), silent),
+        ("notices in the stream", streams(flood(notice)), silent),
+        ("drips in the stream", streams(drip(message(b'd', &[b'w'; 20_000]))), silent),
+    ];
+    for (what, conninfo, why) in cases {
+        let begin = Instant::now();
+        let dir = TempDir::new().unwrap();
+        let conninfo = format!("{conninfo} password=secret");
+        let (status, said) = Running::start(receive_from(&conninfo, dir.path(), ["--timeout=1", "--no-loop"])).end();
+        assert_eq!(status, Some(1), "{what}: {said}");
+        assert!(said.contains(why), "{what}: {said}");
+        assert!(begin.elapsed() < 3 * SOON, "{what}: {:?}", begin.elapsed());
+    }
+    let what = "a TLS record in drips";
+    let drip = drip([&[0x16, 3, 3, 0x3F, 0xFF, 2, 0, 0x3F, 0xF0][..], &[0; 5000]].concat());
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            let _ = startup(&mut client).and_then(|()| client.write_all(b"S")).and_then(|()| drip(&mut client));
+        }
+    });
+    let conninfo = format!("host=127.0.0.1 port={port} user=me sslmode=require");
+    let (status, said) = Running::start(receive_from(&conninfo, TempDir::new().unwrap().path(), ["--timeout=1", "--no-loop"])).end();
+    assert_eq!(status, Some(1), "{what}: {said}");
+    assert!(said.contains("timeout expired"), "{what}: {said}");
+}
+
+/// Within 256 MiB of memory of its own: data, heap and stacks. Linux: RLIMIT_DATA.
+fn limited(command: Command) -> Command {
+    let mut limited = Command::new("prlimit");
+    limited.arg("--data=268435456").arg("--").arg(command.get_program()).args(command.get_args());
+    limited
+}
+
+#[test]
+fn what_a_server_sends_without_end_does_not_fill_the_memory() {
+    // A head that says that a message has so many bytes, and as many as anybody wants.
+    let endless = |tag: u8, len: u32, start: &'static [u8]| {
+        move |client: &mut TcpStream| {
+            client.write_all(&[&[tag], &len.to_be_bytes()[..], start].concat())?;
+            let chunk = vec![b'x'; 1 << 16];
+            loop {
+                client.write_all(&chunk)?;
+            }
+        }
+    };
+    let let_in_and = |script: Script| {
+        fake(move |client| {
+            client.write_all(&let_in("15.4"))?;
+            query(client)?;
+            script(client)
+        })
+    };
+    let column = [&b"\0\x01c\0"[..], &[0; 18]].concat();
+    let head = message(b'T', &column);
+    let rows = move |value: usize| {
+        let head = head.clone();
+        Box::new(move |client: &mut TcpStream| {
+            client.write_all(&head)?;
+            let row = message(b'D', &[&b"\0\x01"[..], &(value as u32).to_be_bytes(), &vec![b'7'; value]].concat());
+            let rows = row.repeat((1 << 16) / row.len() + 1);
+            loop {
+                client.write_all(&rows)?;
+            }
+        })
+    };
+    let parameters = || {
+        Box::new(|client: &mut TcpStream| {
+            for number in 0u64.. {
+                let many: Vec<u8> =
+                    (0..500).flat_map(|at| message(b'S', format!("p{number}_{at}\0{}\0", "v".repeat(100)).as_bytes())).collect();
+                client.write_all(&many)?;
+            }
+            Ok(())
+        })
+    };
+    let notices = Box::new(|client: &mut TcpStream| {
+        let notice = message(b'N', &[b"SNOTICE\0C00000\0M", &vec![0xFF; 900_000][..], b"\0\0"].concat());
+        for _ in 0..2000 {
+            client.write_all(&notice)?;
+        }
+        Ok(())
+    });
+    let columns = message(b'T', &[&1500u16.to_be_bytes()[..], &[&[b'c'; 600][..], &[0; 19]].concat().repeat(1500)].concat());
+    let tables = Box::new(move |client: &mut TcpStream| {
+        loop {
+            client.write_all(&columns)?;
+        }
+    });
+    let cases: [(&str, String, &str); 11] = [
+        (
+            "a row of 1 GB",
+            let_in_and(Box::new(endless(b'D', 1 << 30, b"\0\x01\x3f\xff\xff\xff"))),
+            "message of type \"D\" says that its length is 1073741824",
+        ),
+        ("rows of 15 MB", let_in_and(rows(15 << 20)), "the server sent more than 100663296 bytes of rows"),
+        ("rows of one byte", let_in_and(rows(1)), "the server sent more than 100663296 bytes of rows"),
+        ("tables", let_in_and(tables), "the server sent more than 100663296 bytes of rows"),
+        ("an error of 1 GB", let_in_and(Box::new(endless(b'E', 1 << 30, b"SERROR\0M"))), "message of type \"E\" says that its length is "),
+        (
+            "a notice of 60 MB",
+            let_in_and(Box::new(endless(b'N', 60 << 20, b"SNOTICE\0M"))),
+            "message of type \"N\" says that its length is ",
+        ),
+        ("large notices", let_in_and(notices), "server closed the connection"),
+        ("parameters", let_in_and(parameters()), "the server sent more than 1048576 bytes of parameters"),
+        ("parameters before anything else", fake(parameters()), "the server sent more than 1048576 bytes of parameters"),
+        ("a parameter of 1 GB", let_in_and(Box::new(endless(b'S', 1 << 30, b"name\0"))), "message of type \"S\" says that its length is "),
+        ("a message in the stream", streams(endless(b'd', 64 << 20, b"w")), "the server sent "),
+    ];
+    for (what, conninfo, why) in cases {
+        let dir = TempDir::new().unwrap();
+        let command = limited(receive_from(&conninfo, dir.path(), ["--timeout=50", "--no-loop"]));
+        let (status, said) = Running::start(command).end();
+        assert_eq!(status, Some(1), "{what}: {said}");
+        assert!(said.contains(why), "{what}: {}", said.chars().take(300).collect::<String>());
+    }
+}
