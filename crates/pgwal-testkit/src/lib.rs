@@ -7,5 +7,5 @@ pub mod read;
 pub mod server;
 pub mod wal;
 
-pub use pgwal::SegmentName;
+pub use pgwal::{SegmentName, aligned};
 pub use wal::example;

@@ -23,6 +23,7 @@
 pub mod wire;
 #[macro_use]
 pub mod text;
+pub mod aligned;
 pub mod backup_label;
 pub mod check;
 pub mod datadir;

@@ -7,7 +7,7 @@ use serde::Serialize;
 
 use crate::format::WalFormat;
 use crate::lsn::Lsn;
-use crate::record::{Info, RawRecord, Record};
+use crate::record::{Info, Plain, RawRecord, Record};
 use crate::rmgr::{self, RMGRS, RmgrId};
 use crate::text::Text;
 
@@ -37,6 +37,13 @@ impl Counts {
             fpi_size += u64::from(image.len);
         }
         Counts { count: 1, record_size: u64::from(record.header().tot_len).saturating_sub(fpi_size), fpi_count, fpi_size }
+    }
+
+    /// One record, if that takes no decoding; `None`: it has page images or is otherwise unusual, or it is damaged.
+    #[inline(always)]
+    pub fn at_a_glance(raw: &RawRecord<'_>) -> Option<Counts> {
+        Plain::read(&raw.bytes)?;
+        Some(Counts { count: 1, record_size: raw.header.tot_len.into(), ..Counts::default() })
     }
 
     /// Bytes of records and page images.
@@ -79,7 +86,7 @@ impl Stats {
 
     /// Counts a record whose `counts` are known already.
     #[inline(always)]
-    pub(crate) fn add_counts(&mut self, raw: &RawRecord<'_>, counts: Counts) {
+    pub fn add_counts(&mut self, raw: &RawRecord<'_>, counts: Counts) {
         let header = &raw.header;
         let mut opcode = usize::from(header.info.opcode() >> 4);
         if header.rmid == RmgrId::XACT {

@@ -1,5 +1,8 @@
 //! Speed, side by side with the pg_waldump that is installed, on WAL that its own server has just written.
 
+mod limits;
+mod wal;
+
 use std::error::Error;
 use std::fs;
 use std::path::{Path, PathBuf};
@@ -8,11 +11,18 @@ use std::time::{Duration, Instant};
 
 use pgwal_testkit::server::Postgres;
 
+use crate::interrupt;
+use limits::Limits;
+use wal::Kind;
+
 /// Compare pgwal's speed with the installed pg_waldump's
+///
+/// Four kinds of WAL are written by the installed server: pgbench with page images, small records, COPY, and page images alone. Every
+/// command runs as a whole process, on WAL in the page cache, with its output going to /dev/null, and takes turns with pg_waldump.
 #[derive(clap::Args)]
 pub struct Opts {
-    /// WAL with page images to write for the comparison, in MB; two fifths of that with small records
-    #[arg(long, default_value_t = 560)]
+    /// WAL of pgbench to write for the comparison, in MB; half as much of each other kind
+    #[arg(long, default_value_t = 320)]
     megabytes: u64,
     /// Runs of each command; the median counts
     #[arg(long, default_value_t = 5)]
@@ -20,71 +30,196 @@ pub struct Opts {
     /// Major version of PostgreSQL to compare with [default: the newest installed]
     #[arg(long)]
     major: Option<u8>,
-    /// A directory of segments to use in the place of new WAL
+    /// Kinds of WAL to write
+    #[arg(long, value_enum, value_delimiter = ',', default_values_t = Kind::ALL)]
+    kinds: Vec<Kind>,
+    /// A directory of segments to use instead of new WAL
     #[arg(long)]
     wal: Option<PathBuf>,
+    /// Keep the WAL that was written in this directory, for --wal
+    #[arg(long, conflicts_with = "wal", value_name = "DIR")]
+    keep: Option<PathBuf>,
+    /// The program to measure [default: build it as it is released]
+    #[arg(long, value_name = "FILE")]
+    pgwal: Option<PathBuf>,
+    /// Print the tables as Markdown
+    #[arg(long)]
+    markdown: bool,
 }
 
-type Result<T> = std::result::Result<T, Box<dyn Error>>;
+pub type Result<T> = std::result::Result<T, Box<dyn Error>>;
+
+/// What is compared: a run of pg_waldump, and runs of pgwal that do the same or more. `{}` stands for the segments.
+struct Group {
+    theirs: &'static [&'static str],
+    ours: &'static [Row],
+    /// Only the first segment.
+    is_short: bool,
+}
+
+struct Row {
+    name: &'static str,
+    args: &'static [&'static str],
+    /// The least ratio that pgwal is held to; zero: none.
+    floor: f64,
+}
+
+const GROUPS: &[Group] = &[
+    Group {
+        theirs: &[],
+        ours: &[
+            Row { name: "dump, one thread", args: &["dump", "--threads=1"], floor: 5.0 },
+            Row { name: "dump", args: &["dump"], floor: 10.0 },
+            Row { name: "dump --format json, against text", args: &["dump", "--format=json"], floor: 6.0 },
+        ],
+        is_short: false,
+    },
+    Group {
+        theirs: &["-b"],
+        ours: &[Row { name: "dump -b, one thread", args: &["dump", "-b", "--threads=1"], floor: 0.0 }],
+        is_short: false,
+    },
+    Group {
+        theirs: &["-q"],
+        ours: &[
+            Row { name: "dump -q, one thread", args: &["dump", "-q", "--threads=1"], floor: 2.0 },
+            Row { name: "verify, against -q", args: &["verify", "--quiet"], floor: 4.0 },
+        ],
+        is_short: false,
+    },
+    Group { theirs: &["-z"], ours: &[Row { name: "stats, against -z", args: &["stats"], floor: 3.5 }], is_short: false },
+    Group {
+        theirs: &["--stats=record"],
+        ours: &[Row { name: "dump --stats=record, one thread", args: &["dump", "--stats=record", "--threads=1"], floor: 2.0 }],
+        is_short: false,
+    },
+    Group {
+        theirs: &[],
+        ours: &[
+            Row { name: "dump of one segment", args: &["dump"], floor: 1.0 },
+            Row { name: "dump --format json of one segment", args: &["dump", "--format=json"], floor: 1.0 },
+        ],
+        is_short: true,
+    },
+    Group {
+        theirs: &["-q"],
+        ours: &[
+            Row { name: "dump -q of one segment", args: &["dump", "-q"], floor: 1.0 },
+            Row { name: "verify of one segment, against -q", args: &["verify", "--quiet"], floor: 1.0 },
+        ],
+        is_short: true,
+    },
+    Group {
+        theirs: &["-z"],
+        ours: &[
+            Row { name: "dump --stats of one segment", args: &["dump", "--stats"], floor: 1.0 },
+            Row { name: "stats of one segment, against -z", args: &["stats"], floor: 1.0 },
+        ],
+        is_short: true,
+    },
+];
 
 impl Opts {
-    /// Builds pgwal, writes the WAL, runs both programs in turn and prints a table.
+    /// Builds pgwal, writes the WAL, runs both programs in turn and prints a table for each kind of WAL.
     pub fn run(self) -> Result<()> {
+        interrupt::watch()?;
         let postgres = Postgres::find(self.major).ok_or("no PostgreSQL with a server and pg_waldump found")?;
-        let pgwal = build()?;
-        let written = tempfile::tempdir()?;
-        let sets = match &self.wal {
-            Some(wal) => vec![(wal.display().to_string(), wal.clone())],
+        let pgwal = match &self.pgwal {
+            Some(pgwal) => pgwal.clone(),
             None => {
-                let pgbench = write_wal(&postgres, self.megabytes, "", &written.path().join("pgbench"))?;
-                let small = write_wal(&postgres, self.megabytes * 2 / 5, "full_page_writes = off", &written.path().join("small"))?;
-                vec![
-                    ("pgbench, with page images".to_owned(), pgbench),
-                    ("pgbench, small records (full_page_writes = off)".to_owned(), small),
-                ]
+                eprintln!("building pgwal …");
+                build()?
             }
         };
+        let written = tempfile::tempdir()?;
+        let home = self.keep.as_deref().unwrap_or(written.path());
+        fs::create_dir_all(home)?;
+        let mut sets = Vec::new();
+        match &self.wal {
+            Some(wal) => sets.push((wal.display().to_string(), wal.clone())),
+            None => {
+                for &kind in &self.kinds {
+                    let megabytes = if kind == Kind::Pgbench { self.megabytes } else { self.megabytes / 2 };
+                    eprintln!("writing {megabytes} MB of WAL: {} …", kind.describe());
+                    sets.push((kind.describe().to_owned(), wal::write(&postgres, kind, megabytes, &home.join(kind.name()))?));
+                }
+            }
+        }
+        eprintln!("measuring what the machine can do …");
+        let limits = Limits::measure()?;
+        println!("{limits}");
         let waldump = postgres.program("pg_waldump");
-        sets.iter().try_for_each(|(name, wal)| self.compare(name, wal, postgres.major, &waldump, &pgwal))
+        for (name, wal) in &sets {
+            self.compare(name, wal, postgres.major, &waldump, &pgwal, &limits)?;
+        }
+        Ok(())
     }
 
     /// Runs both programs on the segments in `wal`.
-    fn compare(&self, name: &str, wal: &Path, major: u8, waldump: &Path, pgwal: &Path) -> Result<()> {
-        let mut segments: Vec<PathBuf> = fs::read_dir(wal)?.flatten().map(|entry| entry.path()).filter(|path| is_segment(path)).collect();
+    fn compare(&self, name: &str, wal: &Path, major: u8, waldump: &Path, pgwal: &Path, limits: &Limits) -> Result<()> {
+        let mut segments: Vec<PathBuf> =
+            fs::read_dir(wal)?.flatten().map(|entry| entry.path()).filter(|path| wal::is_segment(path)).collect();
         segments.sort();
         let (Some(first), Some(last)) = (segments.first(), segments.last()) else {
             return Err(format!("{}: no segments", wal.display()).into());
         };
-        let bytes: u64 = segments.iter().filter_map(|path| fs::metadata(path).ok()).map(|metadata| metadata.len()).sum();
-        println!("{name}: {} MB in {} segments; pg_waldump {major}; median of {} runs", bytes >> 20, segments.len(), self.runs);
-        println!("{:<44} {:>10} {:>10} {:>8}", "", "pg_waldump", "pgwal", "ratio");
-        let range: &[&Path] = &[first, last];
-        let one: &[&Path] = &[first];
-        let all: &[&Path] = &[wal];
-        type Row<'a> = (&'a str, &'a [&'a str], &'a [&'a Path], &'a [&'a str], &'a [&'a Path]);
-        let rows: &[Row<'_>] = &[
-            ("dump, one thread", &[], range, &["dump", "--threads=1"], range),
-            ("dump", &[], range, &["dump"], range),
-            ("dump of one segment", &[], one, &["dump"], one),
-            ("dump -b, one thread", &["-b"], range, &["dump", "-b", "--threads=1"], range),
-            ("dump --format json, against text", &[], range, &["dump", "--format=json"], range),
-            ("verify, against -q", &["-q"], range, &["verify", "--quiet"], all),
-            ("stats, against -z", &["-z"], range, &["stats"], all),
-            ("dump -q, one thread", &["-q"], range, &["dump", "-q", "--threads=1"], range),
-            ("dump --stats=record, one thread", &["--stats=record"], range, &["dump", "--stats=record", "--threads=1"], range),
-        ];
-        for (name, theirs, their_files, ours, our_files) in rows {
-            let mut times = [Vec::new(), Vec::new()];
-            // In turn, so that both meet the same machine.
-            for _ in 0..self.runs {
-                times[0].push(time(Command::new(waldump).args(*theirs).args(*their_files))?);
-                times[1].push(time(Command::new(pgwal).args(*ours).args(*our_files))?);
-            }
-            let [theirs, ours] = times.map(|times| median(times).as_secs_f64());
-            println!("{name:<44} {theirs:>8.3} s {ours:>8.3} s {:>6.1} x", theirs / ours);
+        let len = |path: &PathBuf| fs::metadata(path).map(|metadata| metadata.len());
+        let all = segments.iter().map(len).sum::<std::io::Result<u64>>()?;
+        let one = len(first)?;
+        println!("\n{name}: {} MB in {} segments; pg_waldump {major}; median of {} runs", all >> 20, segments.len(), self.runs);
+        self.line(["", "pg_waldump", "pgwal", "ratio", "floor", "pgwal reads", "of the limit"]);
+        if self.markdown {
+            println!("| --- | --- | --- | --- | --- | --- | --- |");
         }
-        println!();
+        for group in GROUPS {
+            let (files, bytes): (&[&Path], u64) = if group.is_short { (&[first], one) } else { (&[first, last], all) };
+            // Short runs vary more.
+            let runs = if group.is_short { 4 * self.runs + 1 } else { self.runs };
+            let names: Vec<&str> = group.ours.iter().map(|row| row.name).collect();
+            eprintln!("{}: {} …", name.split(',').next().unwrap_or(name), names.join("; "));
+            let mut theirs = Vec::new();
+            let mut ours = vec![Vec::new(); group.ours.len()];
+            // In turn, so that all meet the same machine.
+            for _ in 0..runs {
+                theirs.push(time(Command::new(waldump).args(group.theirs).args(files))?);
+                for (row, times) in group.ours.iter().zip(&mut ours) {
+                    let is_dump = row.args.first() == Some(&"dump");
+                    // `verify` and `stats` take a directory or single files, not a range.
+                    let files: &[&Path] = if is_dump || group.is_short { files } else { &[wal] };
+                    times.push(time(Command::new(pgwal).args(row.args).args(files))?);
+                }
+            }
+            let theirs = median(theirs).as_secs_f64();
+            for (row, times) in group.ours.iter().zip(ours) {
+                let ours = median(times).as_secs_f64();
+                let rate = bytes as f64 / ours;
+                let threads = if row.args.contains(&"--threads=1") { 1 } else { limits.threads };
+                let ratio = theirs / ours;
+                let floor = match row.floor {
+                    0.0 => String::new(),
+                    floor if ratio < floor => format!("{floor:.1} MISSED"),
+                    floor => format!("{floor:.1}"),
+                };
+                self.line([
+                    row.name,
+                    &format!("{theirs:.3} s"),
+                    &format!("{ours:.3} s"),
+                    &format!("{ratio:.1} x"),
+                    &floor,
+                    &format!("{:.2} GB/s", rate / 1e9),
+                    &format!("{:.0} %", 100.0 * rate / limits.rate(threads)),
+                ]);
+            }
+        }
         Ok(())
+    }
+
+    fn line(&self, cells: [&str; 7]) {
+        if self.markdown {
+            return println!("| {} |", cells.join(" | "));
+        }
+        let [name, theirs, ours, ratio, floor, rate, limit] = cells;
+        println!("{name:<36} {theirs:>10} {ours:>10} {ratio:>8} {floor:>11} {rate:>12} {limit:>13}");
     }
 }
 
@@ -100,42 +235,15 @@ pub fn build() -> Result<PathBuf> {
     Ok(target.join("release/pgwal"))
 }
 
-/// pgbench's ordinary transactions until there is enough WAL; finished segments are copied to `to`.
-fn write_wal(postgres: &Postgres, megabytes: u64, setting: &str, to: &Path) -> Result<PathBuf> {
-    eprintln!("writing {megabytes} MB of WAL with pgbench … {setting}");
-    fs::create_dir(to)?;
-    let settings = "max_wal_size = 64GB\ncheckpoint_timeout = 1h\nwal_keep_size = 64GB\nautovacuum = on\nsynchronous_commit = off";
-    let server = postgres.start(&[], &format!("{settings}\n{setting}"))?;
-    server.client("pgbench", ["-i", "-s", "10", "-q", "postgres"])?;
-    server.sql("CHECKPOINT")?;
-    let start = server.sql("SELECT pg_switch_wal()")?;
-    loop {
-        server.client("pgbench", ["-n", "-c", "4", "-T", "10", "postgres"])?;
-        let written: u64 = server.sql(&format!("SELECT pg_wal_lsn_diff(pg_current_wal_lsn(), '{start}')::bigint"))?.parse()?;
-        if written >> 20 >= megabytes {
-            break;
-        }
-    }
-    let first = server.sql(&format!("SELECT pg_walfile_name('{start}'::pg_lsn + 16777216)"))?;
-    let last = server.sql("SELECT pg_walfile_name(pg_switch_wal())")?;
-    for file in fs::read_dir(server.wal())?.flatten() {
-        let name = file.file_name().to_string_lossy().into_owned();
-        if is_segment(&file.path()) && *first <= *name && *name < *last {
-            fs::copy(file.path(), to.join(name))?;
-        }
-    }
-    Ok(to.to_owned())
-}
-
-fn is_segment(path: &Path) -> bool {
-    path.file_name().is_some_and(|name| name.to_string_lossy().parse::<pgwal_testkit::SegmentName>().is_ok())
-}
-
 fn time(command: &mut Command) -> Result<Duration> {
+    interrupt::check()?;
     let start = Instant::now();
     // pg_waldump ends with an error where the last record goes on in a segment that is not there; both have then read it all.
     command.stdout(Stdio::null()).stderr(Stdio::null()).status()?;
-    Ok(start.elapsed())
+    let took = start.elapsed();
+    // What a signal cut short does not count.
+    interrupt::check()?;
+    Ok(took)
 }
 
 fn median(mut times: Vec<Duration>) -> Duration {

@@ -1,6 +1,7 @@
 //! Tasks of the repository.
 
 mod bench;
+mod interrupt;
 mod receive;
 
 use std::process::ExitCode;

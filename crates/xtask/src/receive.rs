@@ -10,6 +10,7 @@ use nix::sys::time::TimeValLike;
 use pgwal_testkit::server::{Postgres, Server};
 
 use crate::bench::build;
+use crate::interrupt;
 
 /// Compare the CPU time of pgwal receive with the installed pg_receivewal's
 #[derive(clap::Args)]
@@ -38,6 +39,7 @@ struct Took {
 impl Opts {
     /// Builds pgwal, has a server write WAL, runs both programs in turn and prints a table.
     pub fn run(self) -> Result<()> {
+        interrupt::watch()?;
         let postgres = Postgres::find(self.major).ok_or("no PostgreSQL with a server and pg_waldump found")?;
         let pgwal = build()?;
         let settings =
@@ -49,6 +51,7 @@ impl Opts {
         // In turn, so that both meet the same machine.
         for _ in 0..self.runs {
             for (program, took) in [None, Some(pgwal.as_path())].into_iter().zip(&mut took) {
+                interrupt::check()?;
                 took.push(receive(&postgres, &server, program, &end)?);
             }
         }
@@ -73,6 +76,7 @@ impl Opts {
         server.sql("CHECKPOINT")?;
         server.sql("SELECT pg_create_physical_replication_slot('base', true)")?;
         loop {
+            interrupt::check()?;
             server.client("pgbench", ["-n", "-c", "4", "-T", "10", "postgres"])?;
             let written = "SELECT pg_wal_lsn_diff(pg_current_wal_flush_lsn(), restart_lsn)::bigint >> 20 FROM pg_replication_slots";
             let written: u64 = server.sql(written)?.parse()?;

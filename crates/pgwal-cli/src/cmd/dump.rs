@@ -16,7 +16,7 @@ use pgwal::json::{self, Json};
 use pgwal::rmgr::RMGRS;
 use pgwal::scan::{self, Stop, Summary, Work, scan};
 use pgwal::source::{SourceError, SourceProblem, Wal};
-use pgwal::stats::Stats;
+use pgwal::stats::{Counts, Stats};
 use pgwal::text::{Text, Zone};
 use pgwal::{EndReason, Lsn, RawRecord, Record, SegmentName, TimelineId, WalFormat, put, waldump};
 
@@ -134,11 +134,16 @@ impl Opts {
             let options = scan::Options { start: start.or(selection.start), end: selection.end, threads };
             let options = times.take().map_or(Ok(options), |times| times.narrow(&selection.wal, options))?;
             let mut written = Ok(());
-            let summary = scan(&selection.wal, options, &work, |part| {
+            let sink = |part| {
                 written = totals.take(&part, out);
                 work.reuse(part);
                 if written.is_err() || work.is_full() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
-            });
+            };
+            let summary = if work.only_counts() {
+                scan(&selection.wal, options, &Counting(&work), sink)
+            } else {
+                scan(&selection.wal, options, &work, sink)
+            };
             written?;
             if let Some(error) = work.failed.take() {
                 return Err(error.into());
@@ -315,6 +320,12 @@ enum Show {
 }
 
 impl Records {
+    /// Whether all records count, and nothing is shown of any one of them.
+    fn only_counts(&self) -> bool {
+        let shows_none = matches!(self.show, Show::Nothing | Show::Statistics);
+        shows_none && !self.is_filtered && self.limit.is_none() && self.saved.is_none()
+    }
+
     /// Whether no more records are wanted.
     fn is_full(&self) -> bool {
         let enough = self.limit.is_some_and(|limit| self.taken.load(Ordering::Relaxed) >= limit);
@@ -370,10 +381,7 @@ impl Work for Records {
 
     #[inline]
     fn record(&self, raw: &RawRecord<'_>, part: &mut Part) -> pgwal::Result<()> {
-        if part.first.is_none() {
-            part.first = Some((raw.fmt, raw.lsn));
-            part.text.set_format(raw.fmt);
-        }
+        part.begin(raw);
         if self.limit.is_some() && self.is_full() {
             return Ok(());
         }
@@ -402,6 +410,42 @@ impl Work for Records {
             part.bad.push(error);
         }
         Ok(())
+    }
+}
+
+impl Part {
+    /// Notes where the part begins.
+    #[inline(always)]
+    fn begin(&mut self, raw: &RawRecord<'_>) {
+        if self.first.is_none() {
+            self.first = Some((raw.fmt, raw.lsn));
+            self.text.set_format(raw.fmt);
+        }
+    }
+}
+
+/// Counting records, or only looking whether they are whole: most need not be put together for that.
+struct Counting<'a>(&'a Records);
+
+impl Work for Counting<'_> {
+    type Part = Part;
+
+    fn part(&self) -> Part {
+        self.0.part()
+    }
+
+    const IS_QUICK: bool = true;
+
+    #[inline(always)]
+    fn quick_record(&self, raw: &RawRecord<'_>, part: &mut Part) -> bool {
+        let Some(counts) = Counts::at_a_glance(raw) else { return false };
+        part.begin(raw);
+        part.stats.add_counts(raw, counts);
+        true
+    }
+
+    fn record(&self, raw: &RawRecord<'_>, part: &mut Part) -> pgwal::Result<()> {
+        self.0.record(raw, part)
     }
 }
 

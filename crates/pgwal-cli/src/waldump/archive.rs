@@ -4,11 +4,11 @@
 use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::fs::File;
-use std::io::{self, BufReader, Read};
+use std::io::{self, Read};
 use std::path::{Path, PathBuf};
 
 use pgwal::page::{self, LONG_HEADER_SIZE};
-use pgwal::{Lsn, SegmentName, TimelineId, WalFormat, WalMagic};
+use pgwal::{Lsn, SegmentName, TimelineId, WalFormat, WalMagic, aligned};
 use tempfile::TempDir;
 
 use super::files::{self, Segments};
@@ -280,7 +280,7 @@ impl Tar {
     fn open(path: &Path) -> io::Result<Tar> {
         let file = File::open(path)?;
         let is_empty = file.metadata()?.len() == 0;
-        let file = BufReader::with_capacity(1 << 17, file);
+        let file = aligned::Reader::new(file);
         let ends = |end: &[u8]| path.as_os_str().as_encoded_bytes().ends_with(end);
         let is_plain = ends(b".tar");
         let stream: Box<dyn Read> = if ends(b".gz") || ends(b".tgz") {

@@ -2,6 +2,8 @@
 
 use std::ops::Range;
 
+use pgwal::aligned;
+
 use super::error::{Error, Result};
 use super::stream::{Stream, Wait, Waited};
 
@@ -26,7 +28,7 @@ const TAGS: &[u8] = b"123ACDEGHIKNRSTVWZcdnstv";
 /// What has arrived and is not consumed yet.
 #[derive(Debug)]
 pub(super) struct Input {
-    data: Vec<u8>,
+    data: aligned::Buffer,
     start: usize,
     end: usize,
     /// The longest message that is taken.
@@ -42,12 +44,12 @@ pub(super) struct Message {
 
 impl Input {
     pub(super) fn new() -> Input {
-        Input { data: vec![0; CAPACITY], start: 0, end: 0, limit: MAX_EARLY_MESSAGE }
+        Input { data: aligned::Buffer::new(CAPACITY), start: 0, end: 0, limit: MAX_EARLY_MESSAGE }
     }
 
     /// The body of the message that was last returned; empty for one that is gone.
     pub(super) fn body(&self, message: &Message) -> &[u8] {
-        self.data.get(message.body.clone()).unwrap_or_default()
+        self.data.as_slice().get(message.body.clone()).unwrap_or_default()
     }
 
     /// The next message, read from the stream where the buffer does not have all of it.
@@ -63,7 +65,7 @@ impl Input {
                 return Ok(Waited::Timeout);
             }
             self.make_room(needed);
-            let room = self.data.get_mut(self.end..).unwrap_or_default();
+            let room = self.data.as_mut_slice().get_mut(self.end..).unwrap_or_default();
             match stream.read(room, wait)? {
                 Waited::Done(0) => return Err(Error::Closed { expected, partial: self.end - self.start }),
                 // Never more than the room.
@@ -76,7 +78,7 @@ impl Input {
 
     /// The next message, if all of it is here; if not, its length with its head, as far as it is known.
     fn buffered(&mut self, expected: &'static str) -> Result<std::result::Result<Message, usize>> {
-        let have = self.data.get(self.start..self.end).unwrap_or_default();
+        let have = self.data.as_slice().get(self.start..self.end).unwrap_or_default();
         let Some((&tag, rest)) = have.split_first() else { return Ok(Err(HEAD)) };
         // Known by its first byte, so that what is no server at all is not waited for.
         if !TAGS.contains(&tag) {
@@ -104,11 +106,11 @@ impl Input {
         if self.start == self.end {
             (self.start, self.end) = (0, 0);
         } else if self.start + needed > self.data.len() {
-            self.data.copy_within(self.start..self.end, 0);
+            self.data.as_mut_slice().copy_within(self.start..self.end, 0);
             (self.start, self.end) = (0, self.end - self.start);
         }
         if needed > self.data.len() {
-            self.data.resize(needed, 0);
+            self.data.grow(needed);
         }
     }
 }

@@ -1,7 +1,7 @@
 //! Bytes to and from a server, with time limits, plain or in TLS.
 
 use std::cell::Cell;
-use std::io::{self, BufReader, Read, Write};
+use std::io::{self, Read, Write};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd;
 use std::os::unix::net::UnixStream;
@@ -11,6 +11,7 @@ use std::time::{Duration, Instant};
 
 use nix::errno::Errno;
 use nix::poll::{PollFd, PollFlags, PollTimeout};
+use pgwal::aligned;
 use rustls::ClientConnection;
 use socket2::{Domain, SockAddr, Type};
 
@@ -18,9 +19,6 @@ use super::error::{Error, Result};
 
 /// How long a wait lasts before the stop flag is looked at again.
 const SLICE: Duration = Duration::from_millis(200);
-
-/// Ciphertext that is read at once: several TLS records of 16 kB.
-const TLS_BUFFER: usize = 128 * 1024;
 
 /// How long a wait that ends something goes on after the stop flag is set.
 pub(super) const GRACE: Duration = Duration::from_secs(1);
@@ -216,7 +214,8 @@ enum Channel {
 #[derive(Debug)]
 struct TlsChannel {
     session: ClientConnection,
-    socket: BufReader<Socket>,
+    /// Several TLS records of 16 kB are read at once.
+    socket: aligned::Reader<Socket>,
 }
 
 impl Stream {
@@ -237,7 +236,7 @@ impl Stream {
             return Err(Error::State { wanted: "start TLS", state: "it is on" });
         };
         let session = ClientConnection::new(config, name).map_err(Error::Tls)?;
-        let channel = TlsChannel { session, socket: BufReader::with_capacity(TLS_BUFFER, socket) };
+        let channel = TlsChannel { session, socket: aligned::Reader::new(socket) };
         let mut stream = Stream { channel: Channel::Tls(Box::new(channel)), timeout: self.timeout };
         loop {
             stream.flush_tls(wait)?;

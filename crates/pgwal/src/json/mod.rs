@@ -86,7 +86,7 @@ impl Json {
     #[inline(always)]
     fn line(&mut self, write: impl FnOnce(&mut Writer<'_>) -> fmt::Result) -> fmt::Result {
         if self.bytes.len() - self.len < size_of::<Room>() {
-            self.make_room();
+            self.make_room(size_of::<Room>());
         }
         let Some(room) = self.bytes.get_mut(self.len..).and_then(|rest| rest.first_chunk_mut()) else {
             return Err(fmt::Error); // not with the room just made
@@ -103,8 +103,9 @@ impl Json {
     }
 
     #[cold]
-    fn make_room(&mut self) {
-        self.bytes.resize(self.len.saturating_mul(2).max(8 * size_of::<Room>()), 0);
+    fn make_room(&mut self, len: usize) {
+        // Twice as much as before, so that growing costs no more than writing.
+        self.bytes.resize(self.len.saturating_add(len).max(self.len.saturating_mul(2)).max(8 * size_of::<Room>()), 0);
     }
 
     /// Appends the line of which only the last bytes are in the room.
@@ -113,14 +114,23 @@ impl Json {
         let end = self.bytes.get(self.len..self.len + in_room).unwrap_or_default();
         self.long.extend_from_slice(end);
         if good {
-            self.bytes.truncate(self.len);
-            self.bytes.append(&mut self.long);
-            self.len = self.bytes.len();
+            let len = self.long.len();
+            if self.bytes.len() - self.len < len {
+                self.make_room(len);
+            }
+            // What stands behind the line stays as it is: to cut it off would mean to clear as much again for the next line.
+            if let Some(place) = self.bytes.get_mut(self.len..self.len + len) {
+                place.copy_from_slice(&self.long);
+                self.len += len;
+            }
         }
         self.long.clear();
-        self.long.shrink_to(64 << 10); // some records have megabytes
+        self.long.shrink_to(LONG); // some records have megabytes
     }
 }
+
+/// Bytes that are kept for the next line that does not fit in the room.
+const LONG: usize = 1 << 20;
 
 impl Default for Json {
     fn default() -> Json {

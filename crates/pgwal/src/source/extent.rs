@@ -386,7 +386,7 @@ impl Bytes {
                 use std::io::Seek;
                 let mut file = Arc::try_unwrap(file).or_else(|shared| shared.try_clone())?;
                 file.seek(io::SeekFrom::Start(offset))?;
-                Box::new(io::BufReader::new(file).take(left))
+                Box::new(file.take(left))
             }
             Bytes::Stream { front, stream, failed } => Box::new(io::Cursor::new(front).chain(Failing { stream, failed })),
         })
@@ -402,18 +402,19 @@ impl Bytes {
                 Ok(span)
             }
             Bytes::Stream { front, stream, failed } => {
-                let mut bytes = std::mem::take(front);
-                let have = bytes.len();
-                bytes.resize(size.max(have), 0);
-                let mut filled = 0;
-                if failed.is_none() {
-                    // Before what does not unpack, there may be much that did.
-                    (filled, *failed) = unpack::fill_to_error(stream, bytes.get_mut(have..).unwrap_or_default());
-                }
-                bytes.truncate(have + filled);
+                let front = std::mem::take(front);
+                // Before what does not unpack, there may be much that did.
+                let bytes = match failed {
+                    Some(_) => Data::Owned(front),
+                    None => {
+                        let (bytes, error) = buffers.fill(&front, size, |room| unpack::fill_to_error(stream, room));
+                        *failed = error;
+                        bytes
+                    }
+                };
                 match failed.take_if(|_| bytes.is_empty()) {
                     Some(e) => Err(e),
-                    None => Ok(Span::Ready(Data::Owned(bytes))),
+                    None => Ok(Span::Ready(bytes)),
                 }
             }
         }
@@ -484,7 +485,7 @@ enum Part {
 
 impl PackedTar {
     fn open(path: &Path, packing: Packing) -> io::Result<PackedTar> {
-        let stream = unpack::stream(packing, io::BufReader::new(File::open(path)?))?;
+        let stream = unpack::stream(packing, File::open(path)?)?;
         // A few parts ahead: unpacking goes on while records are read.
         let (sender, receiver) = sync_channel(4);
         // A receiver that has gone away wants no more; there is nobody to tell.

@@ -258,7 +258,7 @@ impl Packed {
 /// The first bytes of each member of a compressed archive.
 fn fronts(archive: &Path, packing: Packing) -> io::Result<BTreeMap<PathBuf, Vec<u8>>> {
     let mut fronts = BTreeMap::new();
-    let stream = unpack::stream(packing, io::BufReader::new(File::open(archive)?))?;
+    let stream = unpack::stream(packing, File::open(archive)?)?;
     let walked = Tar::new(stream).segments(|mut member| {
         let len = if member.name.is_some() { FIRST_PAGE } else { TEXT_LEN };
         let mut stored = Vec::new();

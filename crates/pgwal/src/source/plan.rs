@@ -278,7 +278,7 @@ impl Wal {
     /// A compressed tar is read in its order where that is the order of the WAL; otherwise its segments are unpacked first.
     fn find_in_packed_tar(&mut self, archive: &Path, packing: Packing) -> Result<Vec<Entry>, SourceError> {
         let input = archive.display().to_string();
-        let open = || -> io::Result<_> { unpack::stream(packing, io::BufReader::new(File::open(archive)?)) };
+        let open = || -> io::Result<_> { unpack::stream(packing, File::open(archive)?) };
         let stream = open().map_err(SourceError::unpack(&input))?;
         let (mut entries, mut others) = (Vec::new(), Vec::new());
         let walked = Tar::new(stream).segments(|member| {

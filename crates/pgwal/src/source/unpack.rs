@@ -5,16 +5,18 @@
 use std::io::{self, Read};
 
 use super::kind::{FIRST_PAGE, Packing, first_page};
+use crate::aligned;
 
 /// The first bytes come out when this much has gone in: a block of LZ4 may have 4 MB.
 pub(super) const LARGEST_BLOCK: usize = 5 << 20;
 
-/// The bytes inside `packed`, as a stream.
+/// The bytes inside `packed`, as a stream. It is read in large pieces.
 pub(super) fn stream<'a>(packing: Packing, packed: impl Read + Send + 'a) -> io::Result<Box<dyn Read + Send + 'a>> {
+    let packed = aligned::Reader::new(packed);
     Ok(match packing {
-        Packing::Gzip => Box::new(flate2::read::MultiGzDecoder::new(packed)),
+        Packing::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(packed)),
         Packing::Lz4 => Box::new(lz4_flex::frame::FrameDecoder::new(packed)),
-        Packing::Zstd => Box::new(zstd::stream::read::Decoder::new(packed)?),
+        Packing::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(packed)?),
     })
 }
 
