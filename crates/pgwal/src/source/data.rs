@@ -221,3 +221,44 @@ fn read_at(file: &File, room: &mut [u8], offset: u64) -> io::Result<usize> {
 fn read_at(file: &File, room: &mut [u8], offset: u64) -> io::Result<usize> {
     std::os::windows::fs::FileExt::seek_read(file, room, offset)
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_faster_way_wins_whatever_one_piece_takes() {
+        for (read, map, winner) in [([5, 6, 9000, 5, 4], [7, 8, 7, 1, 9], Way::Read), ([5, 6, 5, 1, 4], [3, 2, 9000, 3, 3], Way::Map)] {
+            let trial = Trial::default();
+            for (read, map) in read.into_iter().zip(map) {
+                assert_eq!(trial.winner.get(), None);
+                trial.add(Way::Map, map);
+                trial.add(Way::Read, read);
+            }
+            assert_eq!(trial.winner.get(), Some(&winner));
+            // Late ones change nothing.
+            trial.add(Way::Map, 0);
+            trial.add(Way::Read, 0);
+            assert_eq!(trial.winner.get(), Some(&winner));
+        }
+    }
+
+    #[test]
+    fn pieces_are_the_files_own_whichever_way_they_come() {
+        let mut file = tempfile::tempfile().unwrap();
+        let bytes: Vec<u8> = (0..3_000_000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
+        io::Write::write_all(&mut file, &bytes).unwrap();
+        let buffers = Buffers::default();
+        let mut ways = [0, 0];
+        for (round, len) in [WORTH_MAPPING, 1 << 20, 3 << 20].into_iter().cycle().take(30).enumerate() {
+            let offset = 4096 * round;
+            let data = buffers.get(&file, offset as u64, len).unwrap();
+            ways[usize::from(matches!(data, Data::Mapped(_)))] += 1;
+            assert!(*data == bytes[offset..(offset + len).min(bytes.len())], "{round}");
+        }
+        assert!(ways[0] >= TIMED && ways[1] >= TIMED && buffers.trial.winner.get().is_some(), "{ways:?}");
+        // Behind the end there is nothing, and in small pieces everything is read.
+        assert!(buffers.get(&file, 4 << 20, 1 << 20).unwrap().is_empty());
+        assert!(matches!(buffers.get(&file, 0, 100).unwrap(), Data::Buffered(_)));
+    }
+}
