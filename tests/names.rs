@@ -335,3 +335,53 @@ fn damage_is_told_and_the_rest_written() {
     assert!(found.len() > 400 && found.len() < whole.len(), "{} of {}", found.len(), whole.len());
     assert!(found.iter().all(|(rel, relation)| whole.get(rel) == Some(relation)));
 }
+
+/// Names are written whole or not at all, and what `-o` names may be more than a file.
+#[cfg(unix)]
+#[test]
+fn the_output_file() {
+    use std::os::unix::fs::{PermissionsExt, symlink};
+    let data = pgwal_testkit::fixtures::root().join("names/data");
+    let home = tempfile::tempdir().unwrap();
+    let at = |name: &str| home.path().join(name);
+    let write = |to: &Path, limit: &str| {
+        let script = format!("{limit}\"$0\" names -D \"$1\" -o \"$2\"");
+        Command::new("sh").args(["-c", &script, env!("CARGO_BIN_EXE_pgwal")]).arg(&data).arg(to).output().unwrap()
+    };
+    let listing = || fs::read_dir(home.path()).unwrap().count();
+    assert!(write(&at("names"), "").status.success());
+    let good = fs::read(at("names")).unwrap();
+    // A failing write.
+    fs::write(at("names"), "old").unwrap();
+    fs::set_permissions(at("names"), fs::Permissions::from_mode(0o600)).unwrap();
+    let ran = write(&at("names"), "ulimit -f 0; ");
+    assert!(ran.status.code() == Some(1) && String::from_utf8_lossy(&ran.stderr).contains("File too large"), "{ran:?}");
+    assert_eq!((fs::read(at("names")).unwrap(), listing()), (b"old".to_vec(), 1));
+    // Links, permissions, directories.
+    symlink("names", at("link")).unwrap();
+    assert!(write(&at("link"), "").status.success());
+    assert!(at("link").symlink_metadata().unwrap().is_symlink() && fs::read(at("names")).unwrap() == good);
+    assert_eq!(fs::metadata(at("names")).unwrap().permissions().mode() & 0o7777, 0o600);
+    for (to, error) in
+        [(home.path(), "is a directory"), (&at("none/names"), "No such file or directory"), (Path::new("/dev/full"), "No space left")]
+    {
+        let ran = write(to, "");
+        let said = String::from_utf8_lossy(&ran.stderr).into_owned();
+        assert!(ran.status.code() == Some(1) && said.contains(error), "{}: {said}", to.display());
+    }
+    // Standard output by its names, also where it is a file that has something already; and a pipe.
+    for to in ["/dev/stdout", "/dev/fd/1", "/proc/self/fd/1"] {
+        assert!(write(Path::new(to), "").stdout == good, "{to}");
+        fs::write(at("log"), "before\n").unwrap();
+        assert!(write(Path::new(to), &format!("exec >>'{}'; ", at("log").display())).status.success());
+        assert!(fs::read(at("log")).unwrap() == [b"before\n", &good[..]].concat(), "{to}");
+    }
+    assert!(Command::new("mkfifo").arg(at("fifo")).status().unwrap().success());
+    let reader = std::thread::spawn({
+        let fifo = at("fifo");
+        move || fs::read(fifo).unwrap()
+    });
+    assert!(write(&at("fifo"), "").status.success());
+    assert!(reader.join().unwrap() == good);
+    assert!(fs::read_dir(home.path()).unwrap().flatten().all(|entry| !entry.file_name().to_string_lossy().starts_with('.')));
+}

@@ -4,10 +4,11 @@
 //! record, and checksums may not match.
 
 use std::fmt;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
+use pgwal::output_file::OutputFile;
 use pgwal::record::BlockRef;
 use pgwal::{ErrorKind, Lsn, Record, TimelineId};
 
@@ -93,8 +94,8 @@ impl FullPages {
             let failed = |kind| FullPageError::Restore { block: block.id, record: lsn, kind };
             image.restore(record.fmt(), &mut self.page).map_err(failed)?;
             let path = self.dir.join(file_name(block, lsn, timeline)?);
-            let mut file = File::create(&path).map_err(|e| FullPageError::Open(path.clone(), e))?;
-            file.write_all(&self.page).map_err(|e| FullPageError::Write(path, e))?;
+            let mut file = OutputFile::create(&path).map_err(|e| FullPageError::Open(path.clone(), e))?;
+            file.write_all(&self.page).and_then(|()| file.commit_without_sync()).map_err(|e| FullPageError::Write(path, e))?;
         }
         Ok(())
     }
@@ -135,6 +136,8 @@ impl fmt::Display for Errno<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    use std::fs::File;
 
     #[test]
     fn operating_system_errors_read_as_in_c() {

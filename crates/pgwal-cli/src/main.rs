@@ -58,6 +58,7 @@ fn main() -> ExitCode {
     if let Some(program) = args.first().and_then(|name| dropin::find(name)) {
         return program.main(&args);
     }
+    signals::survive_file_size_limit();
     let cli = match console::parse(&args, Cli::try_parse_from) {
         Ok(cli) => cli,
         Err(answer) => return console::answer(&answer),

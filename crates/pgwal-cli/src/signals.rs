@@ -8,6 +8,12 @@ use std::sync::{Arc, OnceLock};
 use signal_hook::consts::{SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGXFSZ};
 use signal_hook::flag;
 
+/// Makes a limit on the size of files an error like a full disk, and no reason to die in the middle of a file.
+pub fn survive_file_size_limit() {
+    let ignored = flag::register(SIGXFSZ, Arc::default());
+    drop(ignored); // without it, the system's own way has to do
+}
+
 /// A flag that SIGHUP, SIGINT, SIGQUIT and SIGTERM set, so that the command can end with nothing half done.
 ///
 /// However often they come, the process does not die of them: service managers and timeout(1) send two at once, and the second must not cut

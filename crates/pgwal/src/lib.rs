@@ -41,6 +41,7 @@ pub mod lsn;
 mod machine;
 pub mod names;
 mod ordered;
+pub mod output_file;
 pub mod page;
 pub mod printable;
 pub mod reach;

@@ -1,49 +1,69 @@
 //! What was verified before: a file beside the archive, so that a nightly run reads only what is new.
 //!
-//! The file is one line that says what it is, with a checksum of the rest, and JSON. Anything that is not as it was written, and anything
-//! of another version, is as good as no state: everything is read.
+//! The file is one line that says what it is, with a checksum of the rest, and JSON. A state of another version or that is damaged is as good
+//! as none: everything is read. A file that is no state file is never written over.
+//!
+//! What is skipped is the very file that was verified, unchanged since: same device and inode, size, and times of its content and of
+//! its inode. Nobody can set the latter, so a file cannot be changed and made to look as it did.
 
 use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};
-use std::io::{self, Write};
-use std::path::{Path, PathBuf};
-use std::time::{SystemTime, UNIX_EPOCH};
+use std::io::{self, BufRead, BufReader, Read, Seek, Write};
+use std::path::Path;
+use std::time::{Duration, SystemTime};
 
-use serde::{Deserialize, Deserializer, Serialize};
+use serde::{Deserialize, Serialize};
 
-use crate::source::{Archive, ArchiveFile};
+use crate::output_file::OutputFile;
+use crate::source::{self, Archive, ArchiveFile, Stamp, as_text};
 
 /// Version of the form that [`State`] is stored in, and of the checks that it stands for: a new check makes a new version.
-pub const VERSION: u32 = 1;
+pub const VERSION: u32 = 2;
 
 /// Segments that were verified and had no findings.
-#[derive(Clone, Debug, Default, PartialEq, Eq)]
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
 pub struct State {
+    scope: Scope,
     segments: BTreeMap<String, Verified>,
+}
+
+/// What was verified, and how: a state says nothing about another place, or another question.
+#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Scope {
+    /// The inputs, as absolute paths without links.
+    pub inputs: Vec<String>,
+    /// The options that change what is found.
+    pub options: BTreeMap<String, String>,
+}
+
+impl Scope {
+    /// The scope of a run over `inputs`.
+    pub fn new<P: AsRef<Path>>(inputs: &[P]) -> Scope {
+        let absolute = |path: &Path| fs::canonicalize(path).or_else(|_| std::path::absolute(path)).unwrap_or_else(|_| path.to_owned());
+        let inputs = inputs.iter().map(|path| absolute(path.as_ref()).to_string_lossy().into_owned()).collect();
+        Scope { inputs, options: BTreeMap::new() }
+    }
 }
 
 /// A segment without findings: which file it was. How its records go on is not needed: its neighbours stay as they were too, or it is
 /// read again.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
 pub struct Verified {
-    /// Bytes of the file, as stored.
-    pub len: u64,
-    /// When the file was last changed: nanoseconds since 1970-01-01 00:00:00 UTC. JSON: a string.
-    #[serde(serialize_with = "crate::json::as_string", deserialize_with = "from_string")]
-    pub modified: i128,
+    /// The file that it is, or is in.
+    #[serde(flatten)]
+    pub stamp: Stamp,
     /// System identifier of its long page header. JSON: a string.
-    #[serde(serialize_with = "crate::json::as_string", deserialize_with = "from_string")]
+    #[serde(with = "as_text")]
     pub system_identifier: u64,
 }
 
 impl Verified {
-    /// What is known of `file` before it is read; `None`: not when it was changed, so that nobody can tell whether it was since.
+    /// What is known of `file` before it is read; `None`: not which file it is, so that nobody can tell whether it was changed since.
     pub fn new(file: &ArchiveFile) -> Option<Verified> {
-        let modified = nanoseconds(file.modified?);
         let header = file.segment().and_then(|segment| segment.in_place()).map(|(_, header)| header)?;
         let system_identifier = header.long?.system_identifier;
-        Some(Verified { len: file.len, modified, system_identifier })
+        Some(Verified { stamp: file.stamp?, system_identifier })
     }
 
     /// Whether `file` is still the one that was verified.
@@ -52,15 +72,23 @@ impl Verified {
     }
 }
 
-fn nanoseconds(time: SystemTime) -> i128 {
-    let since =
-        |later: SystemTime, earlier: SystemTime| later.duration_since(earlier).ok().and_then(|span| i128::try_from(span.as_nanos()).ok());
-    since(time, UNIX_EPOCH).or_else(|| since(UNIX_EPOCH, time).map(|before| -before)).unwrap_or_default()
-}
+/// Resolution of the times of files: the system's clock ticks a hundred times a second at least, and some file systems keep whole seconds,
+/// or every second one.
+const TICK: (Duration, Duration) = (Duration::from_millis(20), Duration::from_secs(2));
 
-fn from_string<'de, T: std::str::FromStr, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
-    let text = String::deserialize(deserializer)?;
-    text.parse().map_err(|_| serde::de::Error::custom(format_args!("\"{text}\" has the wrong form")))
+/// Waits, for a moment at most, until a change of any segment of `archive` would show in its times. Before that, a file can be written
+/// to after it has been read without a trace.
+pub fn wait_for_clock(archive: &Archive) {
+    let changed = archive.segments().filter_map(|(file, _)| file.stamp).map(|stamp| stamp.changed.max(stamp.modified));
+    let (mut newest, mut is_fine) = (i128::MIN, false);
+    let now = source::nanoseconds(SystemTime::now());
+    for time in changed.filter(|&time| time <= now) {
+        newest = newest.max(time);
+        is_fine |= time % 1_000_000_000 != 0;
+    }
+    let tick = if is_fine { TICK.0 } else { TICK.1 };
+    let passed = u64::try_from(now.saturating_sub(newest)).map_or(Duration::MAX, Duration::from_nanos);
+    std::thread::sleep(tick.saturating_sub(passed));
 }
 
 /// Why a state file was not used.
@@ -92,68 +120,92 @@ impl fmt::Display for Unusable {
 }
 
 /// First words of a state file.
-const MAGIC: &str = "pgwal state";
+const MAGIC: &str = "pgwal state ";
+
+/// Bytes of the first line of a state file, at most.
+const HEAD: u64 = 64;
+
+/// Bytes of a state file, at most: some 250,000 segments. What does not fit is read again the next time.
+const LARGEST: u64 = 64 << 20;
 
 impl State {
+    /// An empty state for runs of `scope`.
+    pub fn new(scope: Scope) -> State {
+        State { scope, segments: BTreeMap::new() }
+    }
+
+    /// What it was made for.
+    pub fn scope(&self) -> &Scope {
+        &self.scope
+    }
+
     /// Reads a state file. A file that cannot be used gives an empty state, with the reason.
     ///
     /// # Errors
-    /// The file is there and cannot be read.
+    /// The file is there and cannot be read, or what is there is no file; it is not opened then.
     pub fn load(path: &Path) -> io::Result<(State, Option<Unusable>)> {
-        let bytes = match fs::read(path) {
-            Ok(bytes) => bytes,
-            Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok((State::default(), Some(Unusable::Missing))),
-            Err(e) => return Err(e),
+        let read = || -> io::Result<Result<State, Unusable>> {
+            match open(path)? {
+                Ok((file, checksum)) => State::read(file, checksum),
+                Err(unusable) => Ok(Err(unusable)),
+            }
         };
-        Ok(match State::parse(&bytes) {
+        Ok(match read()? {
             Ok(state) => (state, None),
             Err(unusable) => (State::default(), Some(unusable)),
         })
     }
 
-    fn parse(bytes: &[u8]) -> Result<State, Unusable> {
-        let mut parts = bytes.splitn(2, |&b| b == b'\n');
-        let (head, body) = (parts.next().unwrap_or_default(), parts.next());
-        let head = std::str::from_utf8(head).ok().and_then(|head| head.strip_prefix(MAGIC)).ok_or(Unusable::Foreign)?;
-        let mut fields = head.split_whitespace();
-        let version = fields.next().and_then(|version| version.parse().ok()).ok_or(Unusable::Foreign)?;
-        if version != VERSION {
-            return Err(Unusable::Version(version));
+    /// Reads what follows the first line: twice, so that nothing is believed before the checksum fits.
+    fn read(mut file: File, checksum: u32) -> io::Result<Result<State, Unusable>> {
+        let body = file.stream_position()?;
+        let mut reader = BufReader::new((&file).take(LARGEST.saturating_add(1)));
+        let (mut sum, mut len) = (0, 0u64);
+        loop {
+            let bytes = reader.fill_buf()?;
+            if bytes.is_empty() {
+                break;
+            }
+            sum = crc32c::crc32c_append(sum, bytes);
+            let read = bytes.len();
+            len += read as u64; // at most LARGEST and one
+            reader.consume(read);
         }
-        let checksum = fields.next().and_then(|digits| u32::from_str_radix(digits, 16).ok());
-        let body = body.ok_or(Unusable::Damaged)?;
-        if checksum != Some(crc32c::crc32c(body)) {
-            return Err(Unusable::Damaged);
+        if sum != checksum || len > LARGEST {
+            return Ok(Err(Unusable::Damaged));
         }
-        serde_json::from_slice(body).map(|segments| State { segments }).map_err(|_| Unusable::Damaged)
+        file.seek(io::SeekFrom::Start(body))?;
+        Ok(serde_json::from_reader(BufReader::new(file.take(LARGEST))).map_err(|_| Unusable::Damaged))
     }
 
-    /// Writes the state to `path`. Whoever reads it finds the old state or the new one, also after a crash.
+    /// Writes the state to `path`. Whoever reads it finds the old state or the new one, also after a crash; of two runs, the last one's stays.
     ///
     /// # Errors
-    /// It cannot be written; the old file stays.
+    /// It cannot be written, or what is there now is no state file; that stays.
     pub fn store(&self, path: &Path) -> io::Result<()> {
-        let body = serde_json::to_vec(&self.segments)?;
-        let dir = match path.parent() {
-            Some(dir) if dir != Path::new("") => dir.to_owned(),
-            _ => PathBuf::from("."),
-        };
-        let mut file = tempfile::NamedTempFile::with_prefix_in(".pgwal-state-", &dir)?;
-        writeln!(file, "{MAGIC} {VERSION} {:08X}", crc32c::crc32c(&body))?;
+        if let Err(Unusable::Foreign) = open(path)? {
+            return Err(io::Error::new(io::ErrorKind::AlreadyExists, Unusable::Foreign.to_string()));
+        }
+        let mut body = serde_json::to_vec(self)?;
+        if body.len() as u64 > LARGEST {
+            let part = self.segments.len() as u64 * (LARGEST / 2) / body.len() as u64;
+            let segments = self.segments.iter().take(part as usize).map(|(input, verified)| (input.clone(), verified.clone())).collect();
+            body = serde_json::to_vec(&State { scope: self.scope.clone(), segments })?;
+        }
+        let mut file = OutputFile::create(path)?;
+        writeln!(file, "{MAGIC}{VERSION} {:08X}", crc32c::crc32c(&body))?;
         file.write_all(&body)?;
-        file.as_file().sync_all()?;
-        file.persist(path)?;
-        File::open(&dir)?.sync_all()
+        file.commit()
     }
 
     /// What is known of `file`; `None`: it is new, or was changed.
     pub fn get(&self, file: &ArchiveFile) -> Option<&Verified> {
-        self.segments.get(&file.input).filter(|verified| verified.is(file))
+        self.segments.get(&key(file)).filter(|verified| verified.is(file))
     }
 
     /// Remembers that `file` has no findings.
     pub fn insert(&mut self, file: &ArchiveFile, verified: Verified) {
-        self.segments.insert(file.input.clone(), verified);
+        self.segments.insert(key(file), verified);
     }
 
     /// Number of segments that are remembered.
@@ -183,4 +235,46 @@ impl State {
         let stays = |number: u64| is_quiet(number) && is_quiet(number.saturating_add(1)) && number.checked_sub(1).is_none_or(is_quiet);
         archive.segments().filter(|(_, segment)| stays(segment.name.number(size))).map(|(file, _)| file).collect()
     }
+}
+
+/// What a file is remembered by: its name, whatever directory it is named from.
+fn key(file: &ArchiveFile) -> String {
+    let path = std::path::absolute(&file.input);
+    path.map_or_else(|_| file.input.clone(), |path| path.to_string_lossy().into_owned())
+}
+
+/// Opens a state file behind its first line, whose checksum of the rest it gives.
+fn open(path: &Path) -> io::Result<Result<(File, u32), Unusable>> {
+    match fs::metadata(path) {
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Err(Unusable::Missing)),
+        Err(e) => return Err(e),
+        Ok(metadata) if metadata.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
+        // Opening a pipe waits for somebody who writes into it.
+        Ok(metadata) if !metadata.is_file() => return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
+        Ok(_) => {}
+    }
+    let mut file = File::open(path)?;
+    let mut head = Vec::new();
+    (&file).take(HEAD).read_to_end(&mut head)?;
+    let line = head.split(|&b| b == b'\n').next().unwrap_or_default();
+    let parsed = parse_head(line).and_then(|checksum| if line.len() < head.len() { Ok(checksum) } else { Err(Unusable::Damaged) });
+    match parsed {
+        Ok(checksum) => {
+            file.seek(io::SeekFrom::Start(line.len() as u64 + 1))?;
+            Ok(Ok((file, checksum)))
+        }
+        Err(unusable) => Ok(Err(unusable)),
+    }
+}
+
+/// The checksum in the first line: `pgwal state 2 0123ABCD`. Other versions may have something else there, or nothing, but no prose.
+fn parse_head(line: &[u8]) -> Result<u32, Unusable> {
+    let head = std::str::from_utf8(line).ok().and_then(|line| line.strip_prefix(MAGIC)).ok_or(Unusable::Foreign)?;
+    let (version, rest) = head.split_once(' ').unwrap_or((head, ""));
+    let is_hex = rest.len() <= 32 && rest.bytes().all(|b| b.is_ascii_hexdigit());
+    let version: u32 = version.parse().ok().filter(|_| is_hex).ok_or(Unusable::Foreign)?;
+    if version != VERSION {
+        return Err(Unusable::Version(version));
+    }
+    if rest.len() == 8 { u32::from_str_radix(rest, 16).map_err(|_| Unusable::Damaged) } else { Err(Unusable::Damaged) }
 }

@@ -1,7 +1,6 @@
 //! `pgwal names`: what a cluster calls its databases, tablespaces and relations, as a file that other commands read.
 
 use std::error::Error;
-use std::fs::File;
 use std::io::{BufWriter, Write};
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
@@ -9,6 +8,8 @@ use std::process::ExitCode;
 use clap::{ArgGroup, Args};
 use pgwal::datadir::DataDir;
 use pgwal::names::Names;
+use pgwal::output_file::{OutputFile, is_standard_output};
+use pgwal::printable::printable_path;
 
 use crate::live;
 
@@ -51,11 +52,13 @@ impl Opts {
         };
         // Only now, so that an old file stays where nothing could be read.
         match &self.output {
-            Some(path) => {
-                let failed = |e| format!("{}: {e}", path.display());
-                names.write(BufWriter::new(File::create(path).map_err(failed)?)).map_err(failed)?;
+            Some(path) if !is_standard_output(path) => {
+                let failed = |e| format!("{}: {e}", printable_path(path));
+                let mut file = OutputFile::create(path).map_err(failed)?;
+                names.write(BufWriter::new(&mut file)).map_err(failed)?;
+                file.commit().map_err(failed)?;
             }
-            None => names.write(BufWriter::new(out))?,
+            _ => names.write(BufWriter::new(out))?,
         }
         Ok(if complete { ExitCode::SUCCESS } else { ExitCode::FAILURE })
     }

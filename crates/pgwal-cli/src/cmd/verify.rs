@@ -13,10 +13,12 @@ use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
 use pgwal::check::{self, Checked, Class, Event, Finding, Summary};
 use pgwal::history::timeline_of_file_name;
+use pgwal::output_file::OutputFile;
+use pgwal::printable::{printable, printable_path};
 use pgwal::reach::Reach;
 use pgwal::set::survey;
-use pgwal::source::{Archive, Wal, file_of_input};
-use pgwal::state::{State, Unusable, Verified};
+use pgwal::source::{Archive, Wal, file_of_input, is_wal_file_name};
+use pgwal::state::{self, Scope, State, Unusable, Verified};
 use pgwal::{Lsn, TimelineId};
 use serde::Serialize;
 
@@ -115,7 +117,13 @@ impl Opts {
 
     fn verify(&self, out: &mut impl Write) -> Result<Outcome, Box<dyn Error>> {
         let archive = self.archive()?;
-        let before = self.state.as_deref().map(load_state).transpose()?.unwrap_or_default();
+        let before = match (&self.state, &archive) {
+            (Some(path), Some(archive)) => {
+                state::wait_for_clock(archive);
+                load_state(path, self.scope())?
+            }
+            _ => State::default(),
+        };
         let unchanged = archive.as_ref().map_or_else(Vec::new, |archive| before.unchanged(archive));
         let is_unchanged: BTreeSet<&str> = unchanged.iter().map(|file| file.input.as_str()).collect();
         let wal = match &archive {
@@ -174,7 +182,7 @@ impl Opts {
         }
         if let (Some(path), Some(archive)) = (&self.state, &archive) {
             let after = remember(archive, &before, &is_unchanged, &kept);
-            after.store(path).map_err(|e| format!("{}: {e}", path.display()))?;
+            after.store(path).map_err(|e| format!("{}: {e}", printable_path(path)))?;
         }
         let restore = match &archive {
             Some(archive) => self.restore.answer(archive, &kept.findings, self.timeline, self.system_identifier, options.threads)?,
@@ -239,6 +247,16 @@ impl Opts {
             kept.findings.push(finding);
         }
         Ok(())
+    }
+
+    /// What a state file of this run is for.
+    fn scope(&self) -> Scope {
+        let default = [args::default_directory()];
+        let mut scope = Scope::new(if self.paths.is_empty() { &default } else { &self.paths });
+        if let Some(id) = self.system_identifier {
+            scope.options.insert("system_identifier".to_owned(), id.to_string());
+        }
+        scope
     }
 
     /// The files as a set, where that is what was asked for: not segments by name, nor a stream, which is read once.
@@ -365,26 +383,49 @@ impl Kept {
     }
 }
 
-/// The state of the last run. One that cannot be used makes a full run.
-fn load_state(path: &Path) -> Result<State, Box<dyn Error>> {
-    let (state, unusable) = State::load(path).map_err(|e| format!("{}: {e}", path.display()))?;
-    match unusable {
-        None | Some(Unusable::Missing) => {}
-        Some(why) => note!("{}: {why}: everything is read", path.display()),
+/// The state of the last run. One that cannot be used makes a full run; a file that is not ours is left alone, and so is the WAL then: it
+/// is better to hear of that before hours of reading than behind them.
+fn load_state(path: &Path, scope: Scope) -> Result<State, Box<dyn Error>> {
+    let failed = |e: io::Error| format!("{}: {e}", printable_path(path));
+    let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+    if is_wal_file_name(&name) {
+        return Err(format!("{}: a state file cannot have the name of a WAL file", printable_path(path)).into());
     }
-    Ok(state)
+    let (state, unusable) = State::load(path).map_err(failed)?;
+    let why = match unusable {
+        Some(Unusable::Foreign) => {
+            let path = printable_path(path);
+            return Err(format!("{path}: not a state file of pgwal verify: name another one, or remove it").into());
+        }
+        Some(Unusable::Missing) => None,
+        Some(why) => Some(why.to_string()),
+        None if state.scope().options != scope.options => Some("a state file of a run with other options".to_owned()),
+        None if *state.scope() != scope => {
+            let inputs: Vec<String> = state.scope().inputs.iter().map(|input| printable(input).to_string()).collect();
+            Some(format!("a state file of {}", inputs.join(", ")))
+        }
+        None => {
+            OutputFile::create(path).map_err(failed)?;
+            return Ok(state);
+        }
+    };
+    OutputFile::create(path).map_err(failed)?;
+    if let Some(why) = why {
+        note!("{}: {why}: everything is read", printable_path(path));
+    }
+    Ok(State::new(scope))
 }
 
 /// What this run can tell the next one: segments that were checked and have no findings, and what was told to this one.
 fn remember(archive: &Archive, before: &State, unchanged: &BTreeSet<&str>, kept: &Kept) -> State {
     let bad: BTreeSet<&str> = kept.findings.iter().map(|finding| finding.input.as_str()).collect();
     let checked: BTreeSet<&str> = kept.inputs.iter().map(String::as_str).collect();
-    let mut state = State::default();
+    let mut state = State::new(before.scope().clone());
     for (file, _) in archive.segments() {
         let input = file.input.as_str();
         let known = if unchanged.contains(input) { before.get(file).cloned() } else { None };
         let is_good = checked.contains(input) && !bad.contains(input);
-        if let Some(verified) = known.or_else(|| is_good.then(|| Verified::new(file)).flatten()) {
+        if let Some(verified) = known.or_else(|| (is_good && file.is_as_listed()).then(|| Verified::new(file)).flatten()) {
             state.insert(file, verified);
         }
     }

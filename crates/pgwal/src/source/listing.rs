@@ -4,7 +4,9 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
-use std::time::SystemTime;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use serde::{Deserialize, Serialize};
 
 use super::archive::Tar;
 use super::kind::{FIRST_PAGE, Kind, NotWal, Packing, first_page};
@@ -34,9 +36,76 @@ pub struct ArchiveFile {
     pub len: u64,
     /// When it was last changed, or the archive that it is in; `None`: nobody can tell.
     pub modified: Option<SystemTime>,
+    /// Which file it is, or is in, as it was when it was listed; `None`: it is none, or could not be looked at.
+    pub stamp: Option<Stamp>,
     /// What it is.
     pub kind: FileKind,
     entry: Entry,
+}
+
+/// What tells a file from one that was put in its place, and shows when it is written to.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Stamp {
+    /// Device that the file is on; 0 where the system has none.
+    #[serde(with = "as_text")]
+    pub device: u64,
+    /// Number of the file on its device; 0 where the system has none.
+    #[serde(with = "as_text")]
+    pub inode: u64,
+    /// Bytes, as stored.
+    #[serde(with = "as_text")]
+    pub len: u64,
+    /// When its content was last changed, which its owner may set: nanoseconds since 1970-01-01 00:00:00 UTC.
+    #[serde(with = "as_text")]
+    pub modified: i128,
+    /// When it was last changed in any way, which nobody can set; 0 where the system does not know.
+    #[serde(with = "as_text")]
+    pub changed: i128,
+}
+
+impl Stamp {
+    /// The stamp of the file at `path`, through links.
+    ///
+    /// # Errors
+    /// It cannot be looked at.
+    pub fn of(path: &Path) -> io::Result<Stamp> {
+        fs::metadata(path).map(|metadata| Stamp::of_metadata(&metadata))
+    }
+
+    fn of_metadata(metadata: &fs::Metadata) -> Stamp {
+        let modified = metadata.modified().map_or(0, nanoseconds);
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::MetadataExt;
+            let changed = i128::from(metadata.ctime()) * 1_000_000_000 + i128::from(metadata.ctime_nsec());
+            Stamp { device: metadata.dev(), inode: metadata.ino(), len: metadata.len(), modified, changed }
+        }
+        #[cfg(not(unix))]
+        Stamp { device: 0, inode: 0, len: metadata.len(), modified, changed: 0 }
+    }
+}
+
+/// Since 1970-01-01 00:00:00 UTC.
+pub(crate) fn nanoseconds(time: SystemTime) -> i128 {
+    let span = |later: SystemTime, earlier| later.duration_since(earlier).ok().and_then(|span| i128::try_from(span.as_nanos()).ok());
+    span(time, UNIX_EPOCH).or_else(|| span(UNIX_EPOCH, time).map(|before| -before)).unwrap_or_default()
+}
+
+/// Numbers of any size in JSON, as strings.
+pub(crate) mod as_text {
+    use std::fmt::Display;
+    use std::str::FromStr;
+
+    use serde::{Deserialize, Deserializer, Serializer, de};
+
+    pub(crate) fn serialize<T: Display, S: Serializer>(value: &T, serializer: S) -> Result<S::Ok, S::Error> {
+        serializer.collect_str(value)
+    }
+
+    pub(crate) fn deserialize<'de, T: FromStr, D: Deserializer<'de>>(deserializer: D) -> Result<T, D::Error> {
+        let text = String::deserialize(deserializer)?;
+        text.parse().map_err(|_| de::Error::custom(format_args!("\"{text}\" has the wrong form")))
+    }
 }
 
 /// What a file is, by its name.
@@ -150,7 +219,9 @@ impl ArchiveFile {
             // Spilled files have other names than they had.
             Place::File(_) | Place::Range { .. } => file_of_input(&entry.input).to_owned(),
         };
-        let (len, modified) = entry.place.stamp();
+        let (len, metadata) = entry.place.look();
+        let modified = metadata.as_ref().and_then(|metadata| metadata.modified().ok());
+        let stamp = metadata.as_ref().map(Stamp::of_metadata);
         let mut read = |len| packed.front(&entry.place, len);
         let kind = match entry.name {
             Some(name) => FileKind::Segment(SegmentFile {
@@ -171,7 +242,13 @@ impl ArchiveFile {
                 Some((TextFile::BackupLabel(start), Ok(text))) => FileKind::BackupLabel { start, label: BackupLabel::parse(&text) },
             },
         };
-        Some(ArchiveFile { input: entry.input.clone(), file, len, modified, kind, entry })
+        Some(ArchiveFile { input: entry.input.clone(), file, len, modified, stamp, kind, entry })
+    }
+
+    /// Whether it is still the file that was listed, and nobody has written to it since.
+    pub fn is_as_listed(&self) -> bool {
+        let now = self.entry.place.path().and_then(|path| Stamp::of(path).ok());
+        now.is_some() && now == self.stamp
     }
 
     /// The segment, where this is one.
@@ -205,7 +282,7 @@ impl TextFile {
 }
 
 /// Whether this is the name of a small file that tells about segments.
-pub(super) fn is_text_file_name(name: &str) -> bool {
+pub(crate) fn is_text_file_name(name: &str) -> bool {
     TextFile::of(name).is_some()
 }
 
@@ -213,16 +290,19 @@ pub(super) fn is_text_file_name(name: &str) -> bool {
 pub(super) const TEXT_LEN: usize = 1 << 20;
 
 impl Place {
-    /// Size and time of the file that it is, or is in.
-    fn stamp(&self) -> (u64, Option<SystemTime>) {
-        let path = match self {
-            Place::File(path) | Place::Range { file: path, .. } | Place::Packed { archive: path, .. } => path,
-            Place::Stdin | Place::Broken { .. } => return (0, None),
-        };
-        let metadata = fs::metadata(path).ok();
+    /// The file that it is, or is in.
+    fn path(&self) -> Option<&Path> {
+        match self {
+            Place::File(path) | Place::Range { file: path, .. } | Place::Packed { archive: path, .. } => Some(path),
+            Place::Stdin | Place::Broken { .. } => None,
+        }
+    }
+
+    /// Its size, and what the system says of the file that it is, or is in.
+    fn look(&self) -> (u64, Option<fs::Metadata>) {
+        let metadata = self.path().and_then(|path| fs::metadata(path).ok());
         let whole = metadata.as_ref().map_or(0, fs::Metadata::len);
-        let len = if let Place::Range { len, .. } = self { *len } else { whole };
-        (len, metadata.and_then(|metadata| metadata.modified().ok()))
+        (if let Place::Range { len, .. } = self { *len } else { whole }, metadata)
     }
 }
 

@@ -24,9 +24,10 @@ pub(crate) use data::{Data, piece_size};
 pub use extent::{Extent, Extents};
 pub(crate) use extent::{Span, Unread};
 pub use kind::{Kind, NotWal};
-pub use listing::{Archive, ArchiveFile, FileKind, SegmentFile, Start};
+pub use listing::{Archive, ArchiveFile, FileKind, SegmentFile, Stamp, Start};
+pub(crate) use listing::{as_text, is_text_file_name, nanoseconds};
 pub(crate) use pieces::{Piece, Pieces};
-pub use plan::{Wal, file_of_input, segment_of_file_name};
+pub use plan::{Wal, file_of_input, is_wal_file_name, segment_of_file_name};
 
 use crate::error::{Error, Result};
 use crate::format::WalFormat;

@@ -67,6 +67,11 @@ pub fn segment_of_file_name(name: &str) -> Option<SegmentName> {
     digits.parse().ok()
 }
 
+/// Whether a file of this name is one of an archive's: a segment, a history file, a backup history file or a backup_label.
+pub fn is_wal_file_name(name: &str) -> bool {
+    segment_of_file_name(name).is_some() || super::is_text_file_name(name)
+}
+
 impl Wal {
     /// Finds the segments of `inputs`: segment files, directories of them, data directories, tar archives, `-` for standard
     /// input; each of them also compressed.
