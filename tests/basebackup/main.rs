@@ -1,6 +1,7 @@
 //! `pgwal basebackup` with real servers.
 #![cfg(target_os = "linux")]
 
+mod elsewhere;
 mod errors;
 mod signals;
 

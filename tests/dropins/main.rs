@@ -9,7 +9,7 @@ use std::process::{Command, Output};
 use pgwal_testkit::server::Postgres;
 
 /// Programs that pgwal stands in for.
-const PROGRAMS: &[&str] = &["pg_verifybackup", "pg_waldump"];
+const PROGRAMS: &[&str] = &["pg_basebackup", "pg_receivewal", "pg_verifybackup", "pg_waldump"];
 
 /// A directory with pgwal under all of its names.
 fn bin() -> tempfile::TempDir {

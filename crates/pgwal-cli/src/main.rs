@@ -9,10 +9,12 @@
 mod console;
 
 mod args;
+mod basebackup;
 mod cmd;
 mod dropin;
 mod fullpage;
 mod live;
+mod receivewal;
 mod report;
 mod restore;
 mod server;

@@ -14,7 +14,7 @@ use pgwal_stream::slots::{self, Slot};
 use crate::signals;
 
 /// Which server, and how to get in.
-#[derive(Args, Debug)]
+#[derive(Args, Debug, Default)]
 pub struct ServerArgs {
     /// The server: `keyword=value` pairs or a URI, as libpq takes them; PG* variables, services and password files fill in what is missing
     #[arg(short, long, value_name = "CONNINFO", default_value = "", hide_default_value = true)]
@@ -23,8 +23,55 @@ pub struct ServerArgs {
     pub password: PasswordArgs,
 }
 
+/// Which server, and how to get in, with the options of PostgreSQL's own programs.
+#[derive(Args, Debug, Default)]
+pub struct ClientArgs {
+    #[command(flatten)]
+    pub server: ServerArgs,
+    /// Host of the server, or directory of its socket; takes precedence over --dbname, as do the next two
+    #[arg(short = 'h', long, value_name = "HOST")]
+    pub host: Option<String>,
+    /// Port of the server
+    #[arg(short, long, value_name = "PORT")]
+    pub port: Option<String>,
+    /// Role to log in as
+    #[arg(short = 'U', long, value_name = "ROLE")]
+    pub username: Option<String>,
+    /// Print help: a summary with -?, all of it with --help
+    #[arg(short = '?', long, action = clap::ArgAction::Help)]
+    pub help: Option<bool>,
+}
+
+impl ClientArgs {
+    /// As [`settings`], with the options.
+    pub fn settings(&self) -> Result<Settings, ConnInfoError> {
+        let mut settings = settings(&self.server.dbname)?;
+        self.add_to(&mut settings)?;
+        Ok(settings)
+    }
+
+    /// Adds what the options say beside --dbname.
+    pub fn add_to(&self, settings: &mut Settings) -> Result<(), ConnInfoError> {
+        for (keyword, value) in [("host", &self.host), ("port", &self.port), ("user", &self.username)] {
+            if let Some(value) = value {
+                settings.set(keyword, value.clone())?;
+            }
+        }
+        Ok(())
+    }
+
+    /// The settings of the connection; a password is asked for where the user wants that.
+    pub fn config(&self) -> Result<Config, Box<dyn Error>> {
+        let mut config = Config::new(self.settings()?, &Environment::current())?;
+        if self.server.password.ask_password {
+            config.password = Some(ask()?);
+        }
+        Ok(config)
+    }
+}
+
 /// Whether to ask the user for a password.
-#[derive(Args, Clone, Copy, Debug)]
+#[derive(Args, Clone, Copy, Debug, Default)]
 pub struct PasswordArgs {
     /// Never ask for a password
     #[arg(short = 'w', long)]
@@ -99,7 +146,7 @@ fn wants_password(error: &ConnectError) -> bool {
 }
 
 /// Asks the user, on the terminal, without showing the answer.
-fn ask() -> io::Result<Secret> {
+pub fn ask() -> io::Result<Secret> {
     signals::while_asking(|| rpassword::prompt_password("Password: ")).map(Secret::new)
 }
 
@@ -118,4 +165,11 @@ pub fn settings(conninfo: &str) -> Result<Settings, ConnInfoError> {
     }
     settings.set("fallback_application_name", "pgwal".to_owned())?;
     Ok(settings)
+}
+
+/// How often something is done that is told in seconds; 0: never, as good as.
+pub fn interval(seconds: u64) -> Duration {
+    /// No clock overflows with it.
+    const FOREVER: u64 = 10 * 365 * 24 * 3600;
+    Duration::from_secs(if seconds == 0 { FOREVER } else { seconds.min(FOREVER) })
 }

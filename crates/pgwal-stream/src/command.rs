@@ -31,6 +31,8 @@ pub enum Command<'a> {
         /// Waits while it is in use, instead of failing.
         wait: bool,
     },
+    /// The manifest that an incremental backup builds on, which is then sent by COPY; from 17 on.
+    UploadManifest,
     /// A base backup is taken.
     BaseBackup(BaseBackup<'a>),
     /// WAL is streamed.
@@ -69,6 +71,10 @@ pub struct BaseBackup<'a> {
     pub manifest: Option<ManifestOption<'a>>,
     /// The server compresses the archives: method and details, such as `level=5`; from 15 on.
     pub compression: Option<(&'a str, Option<&'a str>)>,
+    /// Only what has changed since the backup whose manifest was uploaded before; from 17 on.
+    pub incremental: bool,
+    /// Where the server puts the backup itself, and details such as a directory; `None`: it is sent here. From 15 on.
+    pub target: Option<(&'a str, Option<&'a str>)>,
 }
 
 /// What a manifest is to be like.
@@ -87,6 +93,7 @@ impl fmt::Display for BaseBackup<'_> {
         let text = |name: &str, value: &str| format!("{name} {}", Literal(value));
         // An option that has a value from 15 on, and a word of its own before.
         let either = |new: &str, old: &str| if is_new { new.to_owned() } else { old.to_owned() };
+        list.extend(self.incremental.then(|| "INCREMENTAL".to_owned()));
         list.push(text("LABEL", self.label));
         list.extend(self.progress.then(|| "PROGRESS".to_owned()));
         list.extend(self.wal.then(|| "WAL".to_owned()));
@@ -99,8 +106,13 @@ impl fmt::Display for BaseBackup<'_> {
             list.push(text("MANIFEST", if manifest.force_encode { "force-encode" } else { "yes" }));
             list.extend(manifest.checksums.map(|checksums| text("MANIFEST_CHECKSUMS", checksums)));
         }
-        if is_new {
-            list.push(text("TARGET", "client"));
+        match self.target {
+            Some((target, detail)) => {
+                list.push(text("TARGET", target));
+                list.extend(detail.map(|detail| text("TARGET_DETAIL", detail)));
+            }
+            None if is_new => list.push(text("TARGET", "client")),
+            None => {}
         }
         if let Some((method, detail)) = self.compression {
             list.push(text("COMPRESSION", method));
@@ -135,6 +147,7 @@ impl fmt::Display for Command<'_> {
             Command::DropReplicationSlot { slot, wait } => {
                 write!(f, "DROP_REPLICATION_SLOT {}{}", Quoted(slot), if wait { " WAIT" } else { "" })
             }
+            Command::UploadManifest => write!(f, "UPLOAD_MANIFEST"),
             Command::BaseBackup(backup) => backup.fmt(f),
             Command::StartReplication { slot, start, timeline } => {
                 f.write_str("START_REPLICATION ")?;
@@ -184,6 +197,8 @@ mod tests {
             no_verify_checksums: true,
             manifest,
             compression: (major >= 15).then_some(("gzip", Some("level=5"))),
+            incremental: false,
+            target: None,
         };
         assert_eq!(
             text(Command::BaseBackup(all(14))),
@@ -195,6 +210,10 @@ mod tests {
             "BASE_BACKUP (LABEL 'it''s', PROGRESS, WAL, CHECKPOINT 'fast', WAIT 0, MAX_RATE 32, TABLESPACE_MAP, VERIFY_CHECKSUMS 0, \
              MANIFEST 'force-encode', MANIFEST_CHECKSUMS 'SHA256', TARGET 'client', COMPRESSION 'gzip', COMPRESSION_DETAIL 'level=5')"
         );
+        let target = Some(("server", Some("/it's")));
+        let elsewhere = BaseBackup { major: 17, label: "l", incremental: true, target, ..BaseBackup::default() };
+        assert_eq!(text(Command::BaseBackup(elsewhere)), "BASE_BACKUP (INCREMENTAL, LABEL 'l', TARGET 'server', TARGET_DETAIL '/it''s')");
+        assert_eq!(text(Command::UploadManifest), "UPLOAD_MANIFEST");
         let plain = BaseBackup { major: 10, label: "", ..BaseBackup::default() };
         assert_eq!(text(Command::BaseBackup(plain)), "BASE_BACKUP LABEL ''");
         assert_eq!(text(Command::Show("wal_segment_size")), "SHOW wal_segment_size");

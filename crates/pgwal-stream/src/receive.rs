@@ -15,7 +15,7 @@ use crate::compress::Compression;
 use crate::lock::{DirectoryLock, LockError};
 use crate::message::{FromWalReceiver, FromWalSender, MessageError, NextTimeline, StandbyStatus};
 use crate::receiver::{OnDamage, Receiver, Start, TakeError};
-use crate::segments::{FileError, Newest, Segments};
+use crate::segments::{FileError, Newest, Policy, Segments};
 
 /// What a connection to a walsender can do.
 pub trait Walsender {
@@ -82,6 +82,8 @@ pub struct Options {
     pub slot: Option<String>,
     /// Everything is put on disk and acknowledged as it comes.
     pub synchronous: bool,
+    /// Files are put on disk; else that is left to the system, and what was acknowledged can be lost with its power.
+    pub sync: bool,
     /// How often the server is told how far this is.
     pub status_interval: Duration,
     /// Nothing behind this is wanted.
@@ -132,6 +134,8 @@ pub enum Notice<'a> {
         lsn: Lsn,
         /// On this timeline.
         timeline: TimelineId,
+        /// Bytes of a segment.
+        segment_size: u32,
     },
     /// The server went on to another timeline.
     Switched {
@@ -457,13 +461,14 @@ fn receive_timelines<S: Walsender>(
     if stop.load(Ordering::Relaxed) {
         return Ok(Outcome::Stopped);
     }
+    let policy = Policy { sync: options.sync, mode: file_mode(server)? };
     // Where the timeline before said that it ended.
     let mut ended = None;
     loop {
-        let segments = Segments::new(&options.dir, system.fmt.segment_size, options.compression);
+        let segments = Segments::new(&options.dir, system.fmt.segment_size, options.compression).with(policy);
         keep_history(server, &segments, start.timeline, ended)?;
         let command = Command::StartReplication { slot: options.slot.as_deref(), start: start.lsn, timeline: start.timeline };
-        notice(Notice::Starting { lsn: start.lsn, timeline: start.timeline });
+        notice(Notice::Starting { lsn: start.lsn, timeline: start.timeline, segment_size: system.fmt.segment_size });
         // How far the timeline came, and where its last whole record ends.
         let (mut stopped, mut whole) = (start.lsn, start.lsn);
         let next = match server.start(&command).map_err(ReceiveError::Server)? {
@@ -500,6 +505,16 @@ fn receive_timelines<S: Walsender>(
         let lsn = Lsn(next.start.0 - next.start.segment_offset(system.fmt.segment_size));
         start = Start { timeline: next.timeline, lsn, previous: None };
     }
+}
+
+/// Permissions that files are to have: their owner's, and those of a group that may read the server's data directory, from 11 on.
+fn file_mode<S: Walsender>(server: &mut S) -> Result<u32, ReceiveError<S::Error>> {
+    if server.major() < 11 {
+        return Ok(Policy::OWNER);
+    }
+    let mode = one_row(server, &Command::Show("data_directory_mode"))?.into_iter().next().flatten();
+    let mode = mode.and_then(|mode| u32::from_str_radix(&mode, 8).ok()).unwrap_or_default();
+    Ok(if mode & 0o040 != 0 { Policy::GROUP } else { Policy::OWNER })
 }
 
 /// Whether `next` can follow `timeline`, which was streamed up to `stopped` and whose last whole record ends at `whole`. C:
@@ -561,7 +576,7 @@ fn first<S: Walsender>(
             return Err(ReceiveError::System { expected, found: system.identifier });
         }
         // It is acknowledged only if it is on disk, which it may not be even though it can be read: see `Newest::rewrite`.
-        if !memory.is_on_disk {
+        if options.sync && !memory.is_on_disk {
             newest.rewrite(&options.dir, size, slot.map(|(lsn, _)| lsn), stop)?;
             memory.is_on_disk = !stop.load(Ordering::Relaxed);
             // What counts is what has been written now.
@@ -974,6 +989,7 @@ mod tests {
             compression: Compression::None,
             slot: None,
             synchronous: false,
+            sync: true,
             status_interval: Duration::from_secs(10),
             end: None,
             on_damage: OnDamage::Stop,

@@ -55,6 +55,48 @@ pub(crate) fn failed<'p>(doing: &'static str, path: &'p Path) -> impl FnOnce(io:
     move |error| FileError { path: path.to_owned(), doing, error }
 }
 
+/// How files are written.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Policy {
+    /// Everything is put on disk before it counts as written. Otherwise that is left to the system, and a machine that loses its power may
+    /// lose what was acknowledged.
+    pub sync: bool,
+    /// Permissions of files.
+    pub mode: u32,
+}
+
+impl Policy {
+    /// Permissions of files that are their owner's alone. C: `PG_FILE_MODE_OWNER`.
+    pub const OWNER: u32 = 0o600;
+    /// Permissions of files that a group may read. C: `PG_FILE_MODE_GROUP`.
+    pub const GROUP: u32 = 0o640;
+
+    fn sync(self, file: &File) -> io::Result<()> {
+        if self.sync { file.sync_all() } else { Ok(()) }
+    }
+
+    fn sync_directory(self, dir: &Path) -> Result<(), FileError> {
+        if self.sync { sync_directory(dir) } else { Ok(()) }
+    }
+
+    /// Opens a file to write into it, and creates it if need be.
+    fn open(self, path: &Path, truncate: bool) -> io::Result<File> {
+        let file = create().truncate(truncate).open(path)?;
+        #[cfg(unix)]
+        if self.mode != Policy::OWNER {
+            // Whatever the umask leaves, the server's permissions count.
+            file.set_permissions(std::os::unix::fs::PermissionsExt::from_mode(self.mode))?;
+        }
+        Ok(file)
+    }
+}
+
+impl Default for Policy {
+    fn default() -> Policy {
+        Policy { sync: true, mode: Policy::OWNER }
+    }
+}
+
 /// Where WAL is written to, segment by segment.
 ///
 /// After an error nothing has been lost: what was written stays, and [`Newest::find`] finds where to go on.
@@ -63,6 +105,7 @@ pub struct Segments {
     dir: PathBuf,
     segment_size: u32,
     compression: Compression,
+    policy: Policy,
     open: Option<Open>,
 }
 
@@ -90,7 +133,13 @@ struct Place {
 impl Segments {
     /// Writes segments of `segment_size` bytes into `dir`, which must be there.
     pub fn new(dir: impl Into<PathBuf>, segment_size: u32, compression: Compression) -> Segments {
-        Segments { dir: dir.into(), segment_size, compression, open: None }
+        Segments { dir: dir.into(), segment_size, compression, policy: Policy::default(), open: None }
+    }
+
+    /// The same, with files written in another way than as usual.
+    #[must_use]
+    pub fn with(self, policy: Policy) -> Segments {
+        Segments { policy, ..self }
     }
 
     /// Writes WAL of `timeline` that starts at `lsn`: behind what was written before, or where nothing is open. Segments that become
@@ -110,7 +159,7 @@ impl Segments {
                 Some(open) if open.name == name && open.position == lsn => open,
                 _ => {
                     self.close()?;
-                    self.open.insert(Open::new(&self.dir, name, lsn, self.segment_size, self.compression)?)
+                    self.open.insert(Open::new(&self.dir, name, lsn, self.segment_size, self.compression, self.policy)?)
                 }
             };
             if let Err(error) = open.sink.write_all(here) {
@@ -132,11 +181,12 @@ impl Segments {
     /// The system cannot.
     pub fn sync(&mut self) -> Result<(), FileError> {
         if let Some(open) = self.open.as_mut().filter(|open| open.synced < open.position) {
-            if let Err(error) = open.sink.sync() {
+            let result = if self.policy.sync { open.sink.sync() } else { open.sink.flush() };
+            if let Err(error) = result {
                 return Err(self.failed_to("sync", error));
             }
             open.synced = open.position;
-            open.place.replace_earlier(&self.dir, open.position)?;
+            open.place.replace_earlier(&self.dir, open.position, self.policy)?;
         }
         Ok(())
     }
@@ -157,8 +207,8 @@ impl Segments {
     pub fn close(&mut self) -> Result<(), FileError> {
         let Some(Open { mut place, sink, position, .. }) = self.open.take() else { return Ok(()) };
         let file = sink.finish().map_err(failed("write", &place.path))?;
-        file.sync_all().map_err(failed("sync", &place.path))?;
-        place.replace_earlier(&self.dir, position)
+        self.policy.sync(&file).map_err(failed("sync", &place.path))?;
+        place.replace_earlier(&self.dir, position, self.policy)
     }
 
     /// The segment is whole.
@@ -172,7 +222,7 @@ impl Segments {
                 return Err(wrong_size(&path, len, self.segment_size));
             }
         }
-        file.sync_all().map_err(failed("sync", &path))?;
+        self.policy.sync(&file).map_err(failed("sync", &path))?;
         let whole = self.dir.join(format!("{}{}", open.name, self.compression.suffix()));
         fs::rename(&path, &whole).map_err(failed("rename", &path))?;
         // What earlier attempts have left, with this compression or another one.
@@ -185,7 +235,7 @@ impl Segments {
                 }
             }
         }
-        sync_directory(&self.dir)
+        self.policy.sync_directory(&self.dir)
     }
 
     /// The history file of `timeline` in the directory; `None`: it is not there.
@@ -222,17 +272,24 @@ impl Segments {
     pub fn write_history(&self, timeline: TimelineId, content: &[u8]) -> Result<(), FileError> {
         let path = self.dir.join(history::file_name(timeline));
         let temporary = self.dir.join(format!("{}.tmp", history::file_name(timeline)));
-        let mut file = create().truncate(true).open(&temporary).map_err(failed("open", &temporary))?;
+        let mut file = self.policy.open(&temporary, true).map_err(failed("open", &temporary))?;
         file.write_all(content).map_err(failed("write", &temporary))?;
-        file.sync_all().map_err(failed("sync", &temporary))?;
+        self.policy.sync(&file).map_err(failed("sync", &temporary))?;
         fs::rename(&temporary, &path).map_err(failed("rename", &temporary))?;
-        sync_directory(&self.dir)
+        self.policy.sync_directory(&self.dir)
     }
 }
 
 impl Open {
     /// Opens the segment to write at `lsn`: anew from its start, or behind what is there.
-    fn new(dir: &Path, name: SegmentName, lsn: Lsn, segment_size: u32, compression: Compression) -> Result<Open, FileError> {
+    fn new(
+        dir: &Path,
+        name: SegmentName,
+        lsn: Lsn,
+        segment_size: u32,
+        compression: Compression,
+        policy: Policy,
+    ) -> Result<Open, FileError> {
         let mut path = dir.join(format!("{name}{}{PARTIAL}", compression.suffix()));
         let at = lsn.segment_offset(segment_size);
         let packed = compression != Compression::None;
@@ -248,7 +305,7 @@ impl Open {
                 earlier = Some((std::mem::replace(&mut path, again), until));
             }
         }
-        let mut file = create().truncate(packed).open(&path).map_err(failed("open", &path))?;
+        let mut file = policy.open(&path, packed).map_err(failed("open", &path))?;
         if !packed {
             let len = file.metadata().map_err(failed("look at", &path))?.len();
             if len > u64::from(segment_size) {
@@ -258,8 +315,8 @@ impl Open {
             reserve(&file, u64::from(segment_size)).map_err(failed("reserve room for", &path))?;
             file.seek(SeekFrom::Start(at)).map_err(failed("seek in", &path))?;
         }
-        file.sync_all().map_err(failed("sync", &path))?;
-        sync_directory(dir)?;
+        policy.sync(&file).map_err(failed("sync", &path))?;
+        policy.sync_directory(dir)?;
         let sink = Sink::new(file, compression).map_err(failed("compress", &path))?;
         Ok(Open { name, place: Place { path, earlier }, sink, position: lsn, synced: lsn })
     }
@@ -267,11 +324,11 @@ impl Open {
 
 impl Place {
     /// Takes the place of what an earlier attempt left, once there is as much on disk.
-    fn replace_earlier(&mut self, dir: &Path, synced: Lsn) -> Result<(), FileError> {
+    fn replace_earlier(&mut self, dir: &Path, synced: Lsn, policy: Policy) -> Result<(), FileError> {
         let Some((path, _)) = self.earlier.take_if(|(_, until)| *until <= synced) else { return Ok(()) };
         fs::rename(&self.path, &path).map_err(failed("rename", &self.path))?;
         self.path = path;
-        sync_directory(dir)
+        policy.sync_directory(dir)
     }
 }
 
@@ -363,6 +420,12 @@ fn reserve(file: &File, len: u64) -> io::Result<()> {
 /// Has the names in a directory on disk.
 pub(crate) fn sync_directory(dir: &Path) -> Result<(), FileError> {
     File::open(dir).map_err(failed("open", dir))?.sync_all().map_err(failed("sync", dir))
+}
+
+/// Ends of the segments that became whole while WAL was written from `before` on up to `after`.
+pub fn segment_ends(before: Lsn, after: Lsn, segment_size: u32) -> impl Iterator<Item = Lsn> {
+    let size = u64::from(segment_size.max(1));
+    (before.0 / size + 1..=after.0 / size).map(move |number| Lsn(number.saturating_mul(size)))
 }
 
 /// How far the WAL in a directory goes.
@@ -530,6 +593,7 @@ fn last_record(path: &Path, start: Lsn, end: Lsn) -> io::Result<Option<(Lsn, Lsn
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::compress::Zstd;
     use pgwal_testkit::fixtures;
 
     /// Two segments that follow each other, of a real server, and the timeline that they are on.
@@ -552,7 +616,7 @@ mod tests {
         let (timeline, segments, name) = pair();
         let size = segments[0].len() as u32;
         let start = name.start(size);
-        for compression in [Compression::None, Compression::Gzip(5), Compression::Lz4, Compression::Zstd(3)] {
+        for compression in [Compression::None, Compression::Gzip(5), Compression::Lz4, Compression::Zstd(Zstd::DEFAULT)] {
             let dir = tempfile::tempdir().unwrap();
             let suffix = compression.suffix();
             let mut out = Segments::new(dir.path(), size, compression);
@@ -577,7 +641,7 @@ mod tests {
         let (timeline, segments, name) = pair();
         let size = segments[0].len() as u32;
         let (start, wal) = (name.start(size), &segments[0]);
-        for compression in [Compression::Gzip(5), Compression::Lz4, Compression::Zstd(3)] {
+        for compression in [Compression::Gzip(5), Compression::Lz4, Compression::Zstd(Zstd::DEFAULT)] {
             let dir = tempfile::tempdir().unwrap();
             let partial = dir.path().join(format!("{name}{}{PARTIAL}", compression.suffix()));
             let kept = || unpacked_len(File::open(&partial).unwrap(), compression, u64::MAX);
@@ -704,6 +768,34 @@ mod tests {
         fs::write(&partial, &long).unwrap();
         out.write(timeline, name.start(size) + 2000, &segments[0][2000..]).unwrap_err();
         assert_eq!(names(dir.path()), [format!("{name}{PARTIAL}")]);
+    }
+
+    #[test]
+    fn files_have_the_permissions_that_are_asked_for() {
+        use std::os::unix::fs::PermissionsExt;
+        let dir = tempfile::tempdir().unwrap();
+        for (mode, name, timeline) in [(Policy::OWNER, "00000002", 2), (Policy::GROUP, "00000003", 3)] {
+            let policy = Policy { sync: false, mode };
+            let mut out = Segments::new(dir.path(), 1 << 20, Compression::None).with(policy);
+            out.write(TimelineId(timeline), Lsn(0), &[1; 1000]).unwrap();
+            out.write_history(TimelineId(timeline), b"history").unwrap();
+            out.sync().unwrap();
+            out.close().unwrap();
+            for file in names(dir.path()).into_iter().filter(|file| file.starts_with(name)) {
+                let found = fs::metadata(dir.path().join(&file)).unwrap().permissions().mode();
+                assert_eq!(found & 0o777, mode, "{file}");
+            }
+        }
+    }
+
+    #[test]
+    fn ends_of_segments_on_the_way() {
+        let ends = |before: u64, after: u64| segment_ends(Lsn(before), Lsn(after), 16).map(|lsn| lsn.0).collect::<Vec<_>>();
+        assert_eq!(ends(0, 15), [0_u64; 0]);
+        assert_eq!(ends(0, 16), [16]);
+        assert_eq!(ends(16, 31), [0_u64; 0]);
+        assert_eq!(ends(17, 64), [32, 48, 64]);
+        assert_eq!(ends(64, 17), [0_u64; 0]);
     }
 
     #[test]

@@ -103,16 +103,17 @@ fn slot(set: &ResultSet, row: usize) -> Slot {
 pub struct Created {
     /// It was there already.
     pub existed: bool,
-    /// WAL from here on is kept; `None`: servers before 15 do not tell over a connection for replication.
+    /// WAL from here on is kept; `None`: none is yet, or it is not known, as servers before 15 do not tell over a connection for replication.
     pub restart_lsn: Option<Lsn>,
 }
 
-/// Creates a physical slot that keeps WAL from now on, over a connection for replication; with `if_not_exists`, one that is there will do.
+/// Creates a physical slot over a connection for replication. With `reserve_wal` it keeps WAL from now on, otherwise from when it is first
+/// used; with `if_not_exists`, one that is there will do.
 ///
 /// # Errors
 /// There is one of that name already, or the server refuses.
-pub fn create(server: &mut Connection, name: &str, if_not_exists: bool) -> Result<Created, SlotError> {
-    let command = Command::CreateReplicationSlot { slot: name, temporary: false, reserve_wal: true };
+pub fn create(server: &mut Connection, name: &str, reserve_wal: bool, if_not_exists: bool) -> Result<Created, SlotError> {
+    let command = Command::CreateReplicationSlot { slot: name, temporary: false, reserve_wal };
     let existed = match server.query(&command.to_string()) {
         Ok(_) => false,
         Err(Error::Server(error)) if if_not_exists && error.code == DUPLICATE_OBJECT => true,

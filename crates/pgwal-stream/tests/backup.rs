@@ -6,8 +6,9 @@ use std::net::{TcpListener, TcpStream};
 use std::path::Path;
 use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::time::Duration;
 
-use pgwal_stream::backup::{BackupError, Form, ManifestOptions, Options, Packing, Slot, WalMethod, take};
+use pgwal_stream::backup::{BackupError, Destination, Form, ManifestOptions, Notice, Options, Packing, Slot, SyncMethod, WalMethod, take};
 use pgwal_stream::connection::{Connection, Mode};
 use pgwal_stream::conninfo::{Config, Environment};
 use pgwal_stream::message::FromBackup;
@@ -49,8 +50,21 @@ fn ready() -> Vec<u8> {
     message(b'Z', b"I")
 }
 
+/// What a server says to the manifest that it is sent: before it comes, and after it.
+struct Upload {
+    begin: Vec<u8>,
+    /// What has to come; `None`: nothing does.
+    manifest: Option<Vec<u8>>,
+    end: Vec<u8>,
+}
+
 /// A server of 15 that answers BASE_BACKUP with these bytes, and then is gone.
 fn server(backup: Vec<u8>) -> (Config, std::thread::JoinHandle<()>) {
+    server_of(15, None, "BASE_BACKUP (LABEL 'l', ", backup)
+}
+
+/// A server of `major` that takes a manifest, and answers a command that begins with `command` with these bytes.
+fn server_of(major: u8, upload: Option<Upload>, command: &'static str, backup: Vec<u8>) -> (Config, std::thread::JoinHandle<()>) {
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     let thread = std::thread::spawn(move || {
@@ -61,7 +75,8 @@ fn server(backup: Vec<u8>) -> (Config, std::thread::JoinHandle<()>) {
         };
         let len = u32::from_be_bytes(read(&mut client, 4).unwrap().try_into().unwrap());
         read(&mut client, len as usize - 4).unwrap();
-        let let_in = [message(b'R', &[0; 4]), message(b'S', b"server_version\x0015.4\0"), message(b'K', &[0; 8]), ready()].concat();
+        let version = format!("server_version\0{major}.4\0");
+        let let_in = [message(b'R', &[0; 4]), message(b'S', version.as_bytes()), message(b'K', &[0; 8]), ready()].concat();
         client.write_all(&let_in).unwrap();
         while let Ok(head) = read(&mut client, 5) {
             let len = u32::from_be_bytes(head[1..].try_into().unwrap());
@@ -72,8 +87,25 @@ fn server(backup: Vec<u8>) -> (Config, std::thread::JoinHandle<()>) {
                 "SHOW wal_segment_size" => one("16MB"),
                 "SHOW wal_block_size" => one("8192"),
                 "SHOW data_directory_mode" => one("0700"),
+                "UPLOAD_MANIFEST" => {
+                    let Upload { begin, manifest, end } = upload.as_ref().unwrap();
+                    client.write_all(begin).unwrap();
+                    let mut sent = Vec::new();
+                    while manifest.is_some() {
+                        let head = read(&mut client, 5).unwrap();
+                        let len = u32::from_be_bytes(head[1..].try_into().unwrap());
+                        let body = read(&mut client, len as usize - 4).unwrap();
+                        match head[0] {
+                            b'd' => sent.extend(body),
+                            b'c' => break,
+                            other => panic!("{other}"),
+                        }
+                    }
+                    assert!(sent == manifest.clone().unwrap_or_default());
+                    end.clone()
+                }
                 text => {
-                    assert!(text.starts_with("BASE_BACKUP (LABEL 'l', "), "{text}");
+                    assert!(text.starts_with(command), "{text}");
                     client.write_all(&backup).unwrap();
                     return;
                 }
@@ -87,12 +119,15 @@ fn server(backup: Vec<u8>) -> (Config, std::thread::JoinHandle<()>) {
 
 fn options(dir: &Path) -> Options {
     Options {
-        dir: dir.join("backup"),
+        destination: Destination::Directory(dir.join("backup")),
         form: Form::Plain,
         wal: WalMethod::None,
         slot: Slot::None,
         wal_dir: None,
         tablespaces: vec![("/srv/apart".into(), dir.join("space"))],
+        tablespaces_must_exist: true,
+        incremental: None,
+        status_interval: Duration::from_secs(10),
         packing: Packing::None,
         label: "l".to_owned(),
         fast: true,
@@ -101,7 +136,7 @@ fn options(dir: &Path) -> Options {
         verify_checksums: true,
         manifest: Some(ManifestOptions::default()),
         recovery: None,
-        sync: false,
+        sync: SyncMethod::None,
         verify: true,
         keep_failed: false,
     }
@@ -165,6 +200,47 @@ fn refused(answer: Vec<u8>, change: impl FnOnce(&mut Options)) -> BackupError {
     assert_eq!(left, ["outside"], "{error}");
     assert_eq!(fs::read(dir.path().join("outside")).unwrap(), b"as it was");
     error
+}
+
+/// What comes of an incremental backup from a server that takes the manifest so.
+fn incremental(major: u8, manifest: &[u8], upload: Upload) -> Result<(), BackupError> {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("manifest");
+    fs::write(&path, manifest).unwrap();
+    let file = tar(&[(EntryType::Regular, "PG_VERSION", "17")]);
+    let backup = [begin(), archive("base.tar", "", &file), end()].concat();
+    let (config, thread) = server_of(major, Some(upload), "BASE_BACKUP (INCREMENTAL, LABEL 'l', ", backup);
+    let mut connection = Connection::connect(&config, Mode::Replication).unwrap();
+    let options = Options { incremental: Some(path), verify: false, ..options(dir.path()) };
+    let mut sent = false;
+    let result = take(&mut connection, &config, &options, &Arc::new(AtomicBool::new(false)), &mut |notice| match notice {
+        Notice::Upload(_) => sent = true,
+        Notice::Checkpoint => assert!(sent, "the manifest comes first"),
+        _ => {}
+    });
+    assert_eq!(dir.path().join("backup/PG_VERSION").exists(), result.is_ok());
+    drop(connection);
+    thread.join().unwrap();
+    result.map(drop)
+}
+
+#[test]
+fn the_manifest_is_sent_before_an_incremental_backup() {
+    let (copy_in, done) = (message(b'G', &[0, 0, 0]), [message(b'C', b"UPLOAD_MANIFEST\0"), ready()].concat());
+    let manifest: Vec<u8> = (0..400_000u32).flat_map(u32::to_be_bytes).collect();
+    for manifest in [&manifest[..], b""] {
+        let upload = Upload { begin: copy_in.clone(), manifest: Some(manifest.to_vec()), end: done.clone() };
+        incremental(17, manifest, upload).unwrap();
+    }
+    let error = |text: &str| [message(b'E', format!("SERROR\0VERROR\0C22023\0M{text}\0\0").as_bytes()), ready()].concat();
+    let upload = Upload { begin: copy_in, manifest: Some(b"{}".to_vec()), end: error("could not parse backup manifest") };
+    let refused = incremental(18, b"{}", upload).unwrap_err().to_string();
+    assert_eq!(refused, "ERROR:  could not parse backup manifest");
+    let upload = Upload { begin: Vec::new(), manifest: None, end: error("WAL summarization is disabled") };
+    assert_eq!(incremental(17, b"{}", upload).unwrap_err().to_string(), "ERROR:  WAL summarization is disabled");
+    let upload = Upload { begin: Vec::new(), manifest: None, end: Vec::new() };
+    let refused = incremental(16, b"{}", upload).unwrap_err().to_string();
+    assert_eq!(refused, "incremental backups need a server of PostgreSQL 17 or later");
 }
 
 #[test]

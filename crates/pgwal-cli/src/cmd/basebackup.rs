@@ -1,44 +1,57 @@
 //! `pgwal basebackup`: a base backup of a live server, verified.
 
 use std::error::Error;
+use std::fs::File;
 use std::io::{self, IsTerminal, Write};
+use std::os::fd::AsFd;
 use std::path::PathBuf;
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use pgwal_stream::backup::manifest::Algorithm;
 use pgwal_stream::backup::{
-    self, Form, ManifestOptions, Notice, Options, Packing, Progress, Recovery, Slot, Summary, Verified, WalCheck, WalMethod,
+    self, Destination, Form, ManifestOptions, Notice, Options, Packing, Progress, Recovery, Slot, Summary, Verified, WalCheck, WalMethod,
 };
-use pgwal_stream::compress::Compression;
+use pgwal_stream::compress::SpecError;
 use pgwal_stream::connection::Mode;
 use pgwal_stream::conninfo::{Config, Environment};
 
-use crate::server::{self, ServerArgs};
+use crate::args::WrongOption;
+use crate::server::{self, ClientArgs};
 use crate::signals;
 use crate::table::percent;
 
 /// Take a base backup of a live server, with the WAL that it needs, and verify both
 #[derive(Args, Debug)]
 #[command(after_help = "\
-Example: pgwal basebackup -D standby -d \"host=db.example.org user=replicator\" -R -P
+Example: pgwal basebackup -D standby -h db.example.org -U replicator -R -P
 
 The backup is that of pg_basebackup: a data directory that a server starts on, or tar archives. At the end every file is compared with the
-manifest, and the WAL is checked record by record.
+manifest, and the WAL is checked record by record. All options of pg_basebackup work here with the same meaning.
 
-Exit status: 0 the backup is there; 1 it is not, and what was made of it is gone, or it is not as its manifest says; 2 wrong options.")]
+Exit status: 0 the backup is complete; 1 it failed, and nothing is left of it, or it differs from its manifest; 2 wrong options.")]
+#[command(disable_help_flag = true)]
 pub struct Opts {
-    /// Directory of the backup: not there yet, or empty
-    #[arg(short = 'D', long, value_name = "DIR")]
-    directory: PathBuf,
+    /// Directory of the backup, which must be empty or not exist yet; - writes one tar archive to standard output
+    #[arg(short = 'D', long, visible_alias = "pgdata", value_name = "DIR", required_unless_present = "target")]
+    directory: Option<PathBuf>,
+    /// Have the server store the backup itself (15 and later): server:DIR on the server's machine, blackhole to discard it, or client for
+    /// a backup here
+    #[arg(short, long, value_name = "TARGET[:DETAIL]", conflicts_with = "format")]
+    target: Option<String>,
+    /// Take only what has changed since the backup with this manifest, from a server of 17 or later with summarize_wal = on;
+    /// pg_combinebackup restores it together with the backups before it
+    #[arg(short, long, value_name = "MANIFEST")]
+    incremental: Option<PathBuf>,
     #[command(flatten)]
-    server: ServerArgs,
-    /// A data directory, or archives
+    client: ClientArgs,
+    /// A data directory, or tar archives
     #[arg(short = 'F', long, value_name = "FORM", default_value = "plain")]
     format: FormArg,
-    /// How the WAL comes that the backup needs: on a connection of its own, at the end, or not
+    /// How the WAL comes that the backup needs: on a connection of its own, at the end, or not at all
     #[arg(short = 'X', long, value_name = "METHOD", default_value = "stream")]
     wal_method: WalArg,
     /// Make it a standby of this server: standby.signal and its settings (recovery.conf for 10 and 11)
@@ -53,9 +66,10 @@ pub struct Opts {
     /// Compress archives with gzip
     #[arg(short = 'z', long, conflicts_with = "compress")]
     gzip: bool,
-    /// Compress: gzip, lz4 or zstd, with a level as in gzip:9; with `server-` before it, on the server (15 and later)
-    #[arg(short = 'Z', long, value_name = "[server-|client-]METHOD[:DETAIL]", value_parser = packing)]
-    compress: Option<Packing>,
+    /// Compress with gzip, lz4 or zstd, at a level as in gzip:9, or with options as in zstd:level=5,workers=2,long; a number alone is a
+    /// level of gzip. With `server-` in front, the server compresses (15 and later). LZ4 takes a level and compresses here as at its lowest
+    #[arg(short = 'Z', long, value_name = "[server-|client-]METHOD[:DETAIL]")]
+    compress: Option<String>,
     /// Have the checkpoint done at once, or spread over time
     #[arg(short, long, value_name = "HOW", default_value = "spread")]
     checkpoint: Checkpoint,
@@ -101,17 +115,32 @@ pub struct Opts {
     /// Do not wait until everything is on disk
     #[arg(short = 'N', long)]
     no_sync: bool,
-    /// Show how far it is
+    /// How to put everything on disk; syncfs is done as fsync is, file by file
+    #[arg(long, value_name = "METHOD", default_value = "fsync")]
+    sync_method: SyncMethod,
+    /// Tell the server this often how much of the streamed WAL is here; 0: only when it asks
+    #[arg(short, long, value_name = "SECONDS", default_value_t = 10)]
+    status_interval: u64,
+    /// Show the progress
     #[arg(short = 'P', long)]
     progress: bool,
-    /// Print nothing of what goes well
+    /// Say what is being done
+    #[arg(short, long, conflicts_with = "quiet")]
+    verbose: bool,
+    /// Print only problems
     #[arg(short, long)]
     quiet: bool,
 }
 
 /// Options that do not go with `--verify-only`.
-const ONLY_WHEN_TAKEN: [&str; 21] = [
+const ONLY_WHEN_TAKEN: [&str; 27] = [
+    "target",
+    "incremental",
     "dbname",
+    "host",
+    "port",
+    "username",
+    "status_interval",
     "format",
     "write_recovery_conf",
     "tablespace_mapping",
@@ -150,6 +179,12 @@ enum WalArg {
     Fetch,
     #[value(alias = "s")]
     Stream,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
+enum SyncMethod {
+    Fsync,
+    Syncfs,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -203,22 +238,6 @@ fn mapping(text: &str) -> Result<(PathBuf, PathBuf), String> {
     Ok((old, new))
 }
 
-/// `gzip`, `client-zstd:5`, `server-gzip:level=5`, `none`.
-fn packing(text: &str) -> Result<Packing, String> {
-    if let Some(text) = text.strip_prefix("server-") {
-        let (method, detail) = text.split_once(':').map_or((text, None), |(method, detail)| (method, Some(detail.to_owned())));
-        return match method {
-            // The server reads the details.
-            "gzip" | "lz4" | "zstd" => Ok(Packing::Server { method: method.to_owned(), detail }),
-            _ => Err("expected gzip, lz4 or zstd".to_owned()),
-        };
-    }
-    match text.strip_prefix("client-").unwrap_or(text).parse()? {
-        Compression::None => Ok(Packing::None),
-        compression => Ok(Packing::Client(compression)),
-    }
-}
-
 /// Kilobytes a second, in the bounds that a server takes. C: `MAX_RATE_LOWER`, `MAX_RATE_UPPER`.
 fn rate(text: &str) -> Result<u32, String> {
     let (number, factor) = match text.strip_suffix(['k', 'M']) {
@@ -236,25 +255,24 @@ fn rate(text: &str) -> Result<u32, String> {
 impl Opts {
     /// Runs the command.
     pub fn run(self, _out: &mut impl Write) -> Result<ExitCode, Box<dyn Error>> {
-        if self.verify_only {
+        if let (true, Some(directory)) = (self.verify_only, &self.directory) {
             let wal = if self.wal_method == WalArg::None { WalCheck::None } else { WalCheck::Manifest };
             let stop = signals::stop()?;
-            let verified = backup::verify(&self.directory, wal, &stop)?;
+            let verified = backup::verify(directory, wal, &stop)?;
             if !self.quiet {
                 note!("{}", verified_text(&verified));
             }
             return Ok(ExitCode::SUCCESS);
         }
-        let mut config = self.server.config()?;
+        let destination = self.destination()?;
+        let packing = self.packing(&destination)?;
+        let mut config = self.client.config()?;
         let stop = signals::stop()?;
-        let mut connection = self.server.connect_until(&mut config, Mode::Replication, &stop)?;
-        let options = self.options(&config)?;
-        let mut shown = Shown::new(self.progress, self.quiet);
+        let mut connection = self.client.server.connect_until(&mut config, Mode::Replication, &stop)?;
+        let options = self.options(&config, destination, packing)?;
+        let mut shown = Shown::new(self.progress, self.verbose, self.quiet);
         let summary = backup::take(&mut connection, &config, &options, &stop, &mut |notice| shown.take(notice));
         shown.bar.finish_and_clear();
-        for notice in connection.take_notices() {
-            note!("{notice}");
-        }
         let summary = summary?;
         if !self.quiet {
             note!("{}", conclusion(&summary));
@@ -262,16 +280,48 @@ impl Opts {
         Ok(ExitCode::SUCCESS)
     }
 
-    fn options(&self, config: &Config) -> Result<Options, Box<dyn Error>> {
+    fn destination(&self) -> Result<Destination, Box<dyn Error>> {
+        match (self.target.as_deref().filter(|target| *target != "client"), &self.directory) {
+            (Some(target), None) => {
+                let (name, detail) = target.split_once(':').map_or((target, None), |(name, detail)| (name, Some(detail)));
+                Ok(Destination::Target { name: name.to_owned(), detail: detail.map(str::to_owned) })
+            }
+            (Some(_), Some(_)) => {
+                Err(WrongOption("--target: the server stores the backup itself, so there is no --directory".to_owned()).into())
+            }
+            (None, Some(dir)) if self.format == FormArg::Tar && dir.as_os_str() == "-" => {
+                Ok(Destination::File(Arc::new(File::from(io::stdout().as_fd().try_clone_to_owned()?))))
+            }
+            (None, Some(dir)) => Ok(Destination::Directory(dir.clone())),
+            (None, None) => Err(WrongOption("--target client needs --directory".to_owned()).into()),
+        }
+    }
+
+    fn packing(&self, destination: &Destination) -> Result<Packing, WrongOption> {
+        let text = match &self.compress {
+            Some(text) => text,
+            None if self.gzip => "gzip",
+            None => return Ok(Packing::None),
+        };
+        let elsewhere = matches!(destination, Destination::Target { .. });
+        Packing::parse(text, elsewhere).map_err(|error| {
+            WrongOption(match error {
+                SpecError::Method(_) => format!("{error}: expected none, gzip, lz4 or zstd"),
+                error => format!("invalid compression specification: {error}"),
+            })
+        })
+    }
+
+    fn options(&self, config: &Config, destination: Destination, packing: Packing) -> Result<Options, Box<dyn Error>> {
         let recovery = match self.write_recovery_conf {
             true => {
-                let settings = server::settings(&self.server.dbname)?.complete(&Environment::current())?;
+                let settings = self.client.settings()?.complete(&Environment::current())?;
                 Some(Recovery::new(settings, config, self.slot.clone()))
             }
             false => None,
         };
         Ok(Options {
-            dir: self.directory.clone(),
+            destination,
             form: match self.format {
                 FormArg::Plain => Form::Plain,
                 FormArg::Tar => Form::Tar,
@@ -288,11 +338,9 @@ impl Opts {
             },
             wal_dir: self.waldir.clone(),
             tablespaces: self.tablespace_mapping.clone(),
-            packing: match &self.compress {
-                Some(packing) => packing.clone(),
-                None if self.gzip => Packing::Client(Compression::Gzip(6)),
-                None => Packing::None,
-            },
+            tablespaces_must_exist: true,
+            incremental: self.incremental.clone(),
+            packing,
             label: self.label.clone(),
             fast: self.checkpoint == Checkpoint::Fast,
             max_rate: self.max_rate,
@@ -301,7 +349,12 @@ impl Opts {
             manifest: (!self.no_manifest)
                 .then(|| ManifestOptions { checksums: self.manifest_checksums.algorithm(), force_encode: self.manifest_force_encode }),
             recovery,
-            sync: !self.no_sync,
+            status_interval: server::interval(self.status_interval),
+            sync: match self.sync_method {
+                _ if self.no_sync => backup::SyncMethod::None,
+                SyncMethod::Fsync => backup::SyncMethod::Fsync,
+                SyncMethod::Syncfs => backup::SyncMethod::Syncfs,
+            },
             verify: !self.no_verify,
             keep_failed: self.no_clean,
         })
@@ -325,6 +378,10 @@ fn verified_text(verified: &Verified) -> String {
         Some(files) => format!("{files} files are as the manifest says"),
         None => "it has no manifest".to_owned(),
     };
+    let files = match verified.incremental {
+        0 => files,
+        count => format!("{files}, {count} of them incremental: pg_combinebackup restores them with the backups before"),
+    };
     match verified.records {
         Some(records) => format!("{files}; its WAL has {records} records, all right"),
         None => files,
@@ -336,13 +393,14 @@ struct Shown {
     bar: ProgressBar,
     /// There is no terminal: a line for each tenth.
     lines: bool,
+    verbose: bool,
     quiet: bool,
     tenth: u64,
     archive: String,
 }
 
 impl Shown {
-    fn new(progress: bool, quiet: bool) -> Shown {
+    fn new(progress: bool, verbose: bool, quiet: bool) -> Shown {
         let is_terminal = io::stderr().is_terminal();
         let bar = if progress && is_terminal { ProgressBar::no_length() } else { ProgressBar::hidden() };
         if let Ok(style) =
@@ -353,7 +411,7 @@ impl Shown {
         if progress && is_terminal {
             bar.enable_steady_tick(Duration::from_millis(200));
         }
-        Shown { bar, lines: progress && !is_terminal, quiet, tenth: 0, archive: String::new() }
+        Shown { bar, lines: progress && !is_terminal, verbose, quiet, tenth: 0, archive: String::new() }
     }
 
     fn say(&self, line: &str) {
@@ -362,11 +420,22 @@ impl Shown {
         }
     }
 
+    /// What goes on now: beside the progress bar, and with --verbose as a line.
+    fn doing(&self, what: impl Into<String>) {
+        let what = what.into();
+        if self.verbose {
+            self.say(&what);
+        }
+        self.bar.set_message(what);
+    }
+
     fn take(&mut self, notice: Notice<'_>) {
         match notice {
-            Notice::Checkpoint => self.bar.set_message("waiting for the server's checkpoint"),
+            Notice::Server(message) => self.bar.suspend(|| note!("{message}")),
+            Notice::Upload(path) => self.doing(format!("sending \"{}\"", path.display())),
+            Notice::Checkpoint => self.doing("waiting for the server's checkpoint"),
             Notice::Started { place, tablespaces } => {
-                if self.lines {
+                if self.lines || self.verbose {
                     let count = tablespaces.len().saturating_sub(1);
                     self.say(&format!(
                         "starting at {} on timeline {}, {count} tablespaces besides the data directory",
@@ -374,11 +443,17 @@ impl Shown {
                     ));
                 }
             }
+            Notice::Streaming { created } if self.verbose => match created {
+                Some((slot, true)) => self.say(&format!("created temporary slot \"{slot}\" and started to receive WAL")),
+                Some((slot, false)) => self.say(&format!("created slot \"{slot}\" and started to receive WAL")),
+                None => self.say("started to receive WAL"),
+            },
+            Notice::Streaming { .. } => {}
             Notice::Archive(name) => {
                 self.archive = name.to_owned();
-                self.bar.set_message(self.archive.clone());
+                self.doing(name);
             }
-            Notice::Progress(Progress { done, total }) => {
+            Notice::Progress { progress: Progress { done, total }, .. } => {
                 if let Some(total) = total {
                     // Files grow while they are read.
                     self.bar.set_length(total.max(done));
@@ -390,9 +465,14 @@ impl Shown {
                 }
                 self.bar.set_position(done);
             }
-            Notice::Ended(_) => self.bar.set_message("waiting for the end of the WAL"),
-            Notice::Sync => self.bar.set_message("putting everything on disk"),
-            Notice::Verify => self.bar.set_message("verifying"),
+            Notice::Ended(place) => self.doing(format!("waiting for the end of the WAL, at {}", place.lsn)),
+            Notice::Sync => self.doing("waiting until everything is on disk"),
+            Notice::Complete => {}
+            Notice::Verify => self.doing("verifying"),
+            Notice::Removing { dir, stays, .. } if self.verbose => {
+                self.say(&format!("removing {}\"{}\"", if stays { "what is in " } else { "" }, dir.display()));
+            }
+            Notice::Removing { .. } => {}
             Notice::SlotLeft { slot, problem } => self.say(&format!("slot \"{slot}\" was created and could not be dropped: {problem}")),
             Notice::SlotUnknown { slot } => self.say(&format!(
                 "the server did not say whether it has created slot \"{slot}\"; if it has, drop it, as it makes the server keep WAL"
@@ -414,13 +494,5 @@ mod tests {
         assert_eq!(mapping("/a"), Err("expected OLDDIR=NEWDIR".to_owned()));
         assert_eq!([rate("32"), rate("1M"), rate("64k"), rate("1024M")], [Ok(32), Ok(1024), Ok(64), Ok(1_048_576)]);
         assert!([rate("31"), rate("2000M"), rate("x"), rate("")].iter().all(Result::is_err));
-        let server =
-            |method: &str, detail: Option<&str>| Ok(Packing::Server { method: method.to_owned(), detail: detail.map(str::to_owned) });
-        assert_eq!(packing("server-zstd:level=3,workers=2"), server("zstd", Some("level=3,workers=2")));
-        assert_eq!(packing("server-gzip"), server("gzip", None));
-        assert_eq!(packing("client-gzip:9"), Ok(Packing::Client(Compression::Gzip(9))));
-        assert_eq!(packing("zstd:level=7"), Ok(Packing::Client(Compression::Zstd(7))));
-        assert_eq!(packing("none"), Ok(Packing::None));
-        assert!(packing("server-none").is_err() && packing("bzip2").is_err());
     }
 }

@@ -17,10 +17,11 @@ use pgwal_stream::conninfo::Config;
 use pgwal_stream::lock::LockError;
 use pgwal_stream::receive::{self, Memory, Notice, Options, Outcome, ReceiveError};
 use pgwal_stream::receiver::OnDamage;
+use pgwal_stream::segments::segment_ends;
 use pgwal_stream::slots::{self, SlotError};
 
 use crate::console;
-use crate::server::ServerArgs;
+use crate::server::ClientArgs;
 use crate::signals;
 
 /// Receive WAL from a live server as a standby does, and write it into segments, every record verified on its way
@@ -33,14 +34,18 @@ Example: pgwal receive -D wal -d \"host=db.example.org user=replicator\" --slot 
 The files are those of pg_receivewal: a segment is called `.partial` until it is whole and on disk. What is in the directory tells where to
 go on; an empty directory starts where the slot is, or else where the server is.
 
-Exit status: 0 it was told to stop, or got to --endpos; 1 it could not go on; 2 wrong options."
+All options of pg_receivewal work here with the same meaning, except that with --create-slot and --directory it creates the slot, which keeps
+WAL from then on, and goes on to receive; pg_receivewal creates one that keeps nothing until it is used, and stops.
+
+Exit status: 0 it was told to stop, or got to --endpos; 1 it could not go on; 2 wrong options.",
+    disable_help_flag = true
 )]
 pub struct Opts {
     /// Write segments into this directory
     #[arg(short = 'D', long, value_name = "DIR", group = "work")]
     directory: Option<PathBuf>,
     #[command(flatten)]
-    server: ServerArgs,
+    client: ClientArgs,
     /// The slot that remembers on the server how far this is, so that it keeps what is not here yet
     #[arg(short = 'S', long, value_name = "NAME")]
     slot: Option<String>,
@@ -68,13 +73,20 @@ pub struct Opts {
     /// Put everything on disk and acknowledge it as it comes: a server can wait for that with each commit
     #[arg(long)]
     synchronous: bool,
-    /// Compress segments: gzip, lz4 or zstd, with a level as in gzip:9
-    #[arg(short = 'Z', long, value_name = "METHOD[:LEVEL]", default_value = "none")]
+    /// Do not wait until files are on disk: a machine that loses its power may then lose WAL that was acknowledged
+    #[arg(long, conflicts_with = "synchronous")]
+    no_sync: bool,
+    /// Compress segments with gzip, lz4 or zstd, at a level as in gzip:9, or with options as in zstd:level=5,workers=2,long; a number alone
+    /// is a level of gzip. LZ4 takes a level and compresses as at its lowest
+    #[arg(short = 'Z', long, value_name = "METHOD[:DETAIL]", default_value = "none")]
     compress: Compression,
     /// What to do with WAL that is damaged: stop before it; or write it, say so, and never acknowledge it
     #[arg(long, value_name = "WHAT", default_value = "stop")]
     on_damage: Damage,
-    /// Print no progress, and nothing of what goes well
+    /// Say more: the end of each segment
+    #[arg(short, long, conflicts_with = "quiet")]
+    verbose: bool,
+    /// Print only problems, and no progress
     #[arg(short, long)]
     quiet: bool,
 }
@@ -94,12 +106,12 @@ const WAIT: (Duration, Duration) = (Duration::from_millis(500), Duration::from_s
 impl Opts {
     /// Runs the command.
     pub fn run(self, _out: &mut impl Write) -> Result<ExitCode, Box<dyn Error>> {
-        let mut config = self.server.config()?;
+        let mut config = self.client.config()?;
         let timeout = (self.timeout > 0).then(|| Duration::from_secs(self.timeout.min(FOREVER)));
         // A server that stalls may do so before it has let us in.
         config.connect_timeout = config.connect_timeout.or(timeout);
         let Some(dir) = self.directory.clone() else {
-            let mut connection = self.server.connect(&mut config, Mode::Replication)?;
+            let mut connection = self.client.server.connect(&mut config, Mode::Replication)?;
             connection.set_limit(timeout);
             self.change_slot(&mut connection, self.if_not_exists)?;
             return Ok(ExitCode::SUCCESS);
@@ -113,6 +125,7 @@ impl Opts {
             compression: self.compress,
             slot: self.slot.clone(),
             synchronous: self.synchronous,
+            sync: !self.no_sync,
             status_interval: Duration::from_secs(match self.status_interval {
                 0 => FOREVER,
                 seconds => seconds.min(FOREVER),
@@ -130,7 +143,7 @@ impl Opts {
             return Err(error.into());
         }
         let mut slot = if self.create_slot { SlotState::Wanted } else { SlotState::Settled };
-        let mut progress = Progress::new(self.quiet);
+        let mut progress = Progress::new(self.verbose, self.quiet);
         let mut wait = WAIT.0;
         loop {
             let before = progress.written;
@@ -164,7 +177,7 @@ impl Opts {
     fn change_slot(&self, connection: &mut Connection, may_exist: bool) -> Result<(), SlotError> {
         match &self.slot {
             Some(slot) if self.drop_slot => slots::drop(connection, slot, false, false).map(drop),
-            Some(slot) if self.create_slot => slots::create(connection, slot, may_exist).map(drop),
+            Some(slot) if self.create_slot => slots::create(connection, slot, true, may_exist).map(drop),
             _ => Ok(()),
         }
     }
@@ -179,7 +192,7 @@ impl Opts {
         stop: &Arc<AtomicBool>,
         progress: &mut Progress,
     ) -> Result<Outcome, Failure> {
-        let mut connection = self.server.connect_until(config, Mode::Replication, stop).map_err(|error| Failure {
+        let mut connection = self.client.server.connect_until(config, Mode::Replication, stop).map_err(|error| Failure {
             is_final: !error.attempts.is_empty() && error.attempts.iter().all(|attempt| is_final(&attempt.error)),
             error: error.into(),
             is_connection: true,
@@ -196,7 +209,7 @@ impl Opts {
         }
         if let (Some(slot), Some(..15)) = (&self.slot, connection.major()) {
             // Over this connection they do not say where it is.
-            memory.slot = self.server.slot(config, slot, options.timeout, stop).and_then(|slot| slot.restart_lsn);
+            memory.slot = self.client.server.slot(config, slot, options.timeout, stop).and_then(|slot| slot.restart_lsn);
         }
         let received = receive::receive(&mut connection, options, memory, stop, &mut |notice| progress.take(notice));
         received.map_err(|error| Failure::new(error, options))
@@ -273,8 +286,11 @@ fn is_final(error: &connection::Error) -> bool {
 /// What the user sees while it runs.
 struct Progress {
     bar: Option<ProgressBar>,
+    verbose: bool,
     quiet: bool,
     written: Lsn,
+    /// Bytes of a segment.
+    segment_size: u32,
     received: u64,
     shown: Instant,
     /// When the rate was last looked at, and what had been received then.
@@ -284,7 +300,7 @@ struct Progress {
 }
 
 impl Progress {
-    fn new(quiet: bool) -> Progress {
+    fn new(verbose: bool, quiet: bool) -> Progress {
         let bar = (!quiet && io::stderr().is_terminal()).then(ProgressBar::new_spinner);
         if let Some(bar) = &bar {
             bar.enable_steady_tick(Duration::from_millis(200));
@@ -293,7 +309,7 @@ impl Progress {
             }
         }
         let now = Instant::now();
-        Progress { bar, quiet, written: Lsn::INVALID, received: 0, shown: now, mark: (now, 0), rate: 0.0 }
+        Progress { bar, verbose, quiet, written: Lsn::INVALID, segment_size: 0, received: 0, shown: now, mark: (now, 0), rate: 0.0 }
     }
 
     /// Prints a line, beside the progress.
@@ -306,8 +322,8 @@ impl Progress {
 
     fn take(&mut self, notice: Notice<'_>) {
         match notice {
-            Notice::Starting { lsn, timeline } => {
-                self.written = lsn;
+            Notice::Starting { lsn, timeline, segment_size } => {
+                (self.written, self.segment_size) = (lsn, segment_size);
                 if !self.quiet {
                     self.say(&format!("starting at {lsn}, timeline {timeline}"));
                 }
@@ -318,6 +334,9 @@ impl Progress {
             Notice::Switched { .. } => {}
             Notice::Written { written, server_end } => {
                 self.received += written - self.written;
+                if self.verbose {
+                    segment_ends(self.written, written, self.segment_size).for_each(|end| self.say(&format!("segment is whole, up to {end}")));
+                }
                 self.written = written;
                 let Some(bar) = &self.bar else { return };
                 let (now, lag) = (Instant::now(), server_end - written);

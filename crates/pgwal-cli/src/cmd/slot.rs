@@ -78,7 +78,7 @@ impl Opts {
             }
             What::Create { name, server, if_not_exists } => {
                 let mut config = server.config()?;
-                let mut created = slots::create(&mut server.connect(&mut config, Mode::Replication)?, &name, if_not_exists)?;
+                let mut created = slots::create(&mut server.connect(&mut config, Mode::Replication)?, &name, true, if_not_exists)?;
                 if created.restart_lsn.is_none() {
                     created.restart_lsn = server.slot(&config, &name, None, &Arc::default()).and_then(|slot| slot.restart_lsn);
                 }

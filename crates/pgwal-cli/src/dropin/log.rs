@@ -2,6 +2,8 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use crate::console::write_stderr;
+
 /// Severity of a message.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Level {
@@ -42,17 +44,25 @@ pub fn line(program: &str, major: u8, level: Level, text: &str, colors: &Colors)
 pub struct Log {
     program: &'static str,
     colors: Colors,
+    /// A closed pipe does not end the program.
+    is_lasting: bool,
 }
 
 impl Log {
     /// Messages of `program`.
     pub fn new(program: &'static str) -> Log {
-        Log { program, colors: Colors::from_env(io::stderr().is_terminal()) }
+        Log { program, colors: Colors::from_env(io::stderr().is_terminal()), is_lasting: false }
+    }
+
+    /// Messages of a program that goes on where nobody reads them any more, so that it leaves nothing half done.
+    pub fn lasting(program: &'static str) -> Log {
+        Log { is_lasting: true, ..Log::new(program) }
     }
 
     /// Writes a message.
     pub fn say(&self, level: Level, text: &str) {
-        to_stderr(&line(self.program, MAJOR, level, text, &self.colors));
+        let line = line(self.program, MAJOR, level, text, &self.colors);
+        if self.is_lasting { write_stderr(line.as_bytes()) } else { to_stderr(&line) }
     }
 
     /// The hint that follows a wrong command line.

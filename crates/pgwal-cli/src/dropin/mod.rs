@@ -1,9 +1,11 @@
 //! Drop-ins: under the name of a program of PostgreSQL, pgwal takes its options, prints its messages and ends with its exit status.
 
+pub mod client;
 pub mod getopt;
 pub mod log;
 pub mod path;
 mod release;
+pub mod wrong;
 
 use std::ffi::{OsStr, OsString};
 use std::io::{self, Write};
@@ -12,7 +14,7 @@ use std::process::ExitCode;
 
 use self::log::{Level, Log};
 use crate::fullpage::Errno;
-use crate::{verifybackup, waldump};
+use crate::{basebackup, receivewal, verifybackup, waldump};
 
 /// A program that pgwal stands in for.
 #[derive(Debug)]
@@ -26,7 +28,7 @@ pub struct Program {
 }
 
 /// Every program that pgwal stands in for.
-const PROGRAMS: &[Program] = &[verifybackup::PROGRAM, waldump::PROGRAM];
+const PROGRAMS: &[Program] = &[basebackup::PROGRAM, receivewal::PROGRAM, verifybackup::PROGRAM, waldump::PROGRAM];
 
 /// The program that `called_by` names; `None`: pgwal itself.
 pub fn find(called_by: &OsStr) -> Option<&'static Program> {

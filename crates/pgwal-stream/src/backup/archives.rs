@@ -2,17 +2,18 @@
 //! (bin/pg_basebackup/bbstreamer_inject.c up to 17), bin/pg_basebackup/walmethods.c.
 
 use std::fs::{self, File};
-use std::io::{self, Read, Write};
+use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::time::SystemTime;
 
 use tar::{Archive, Builder, EntryType, Header};
 
+use super::manifest::FILE_NAME;
 use super::plain::inside;
 use super::recovery::{AUTO_CONF, RECOVERY_CONF, Recovery, STANDBY_SIGNAL};
 use super::stream::BackupStream;
 use super::{BackupError, Job, Packing, as_path, copy};
-use crate::compress::{Compression, Sink};
+use crate::compress::{Compression, Sink, Zstd};
 use crate::segments::{FileError, failed};
 
 /// Name of the archive of the WAL, where it has been streamed.
@@ -22,7 +23,7 @@ pub(super) const WAL_ARCHIVE: &str = "pg_wal.tar";
 const END: [u8; 1024] = [0; 1024];
 
 /// Stores an archive in the directory of the backup.
-pub(super) fn store(stream: &mut BackupStream<'_>, name: &str, is_base: bool, job: &Job<'_>) -> Result<(), BackupError> {
+pub(super) fn store(stream: &mut BackupStream<'_>, name: &str, is_base: bool, dir: &Path, job: &Job<'_>) -> Result<(), BackupError> {
     let Job { options, major, mode, .. } = *job;
     let plain_name = Path::new(name);
     if inside(plain_name).is_none_or(|path| path.components().count() != 1) {
@@ -34,20 +35,85 @@ pub(super) fn store(stream: &mut BackupStream<'_>, name: &str, is_base: bool, jo
             Packing::Server { detail, .. } => (Compression::of_name(name), as_the_server(name, detail.as_deref())),
             _ => (Compression::None, packing),
         };
-        let path = options.dir.join(format!("{}{}", name.strip_suffix(packed.suffix()).unwrap_or(name), packing.suffix()));
-        let result = inject(&mut *stream, packed, create(&path, packing, mode)?, recovery, major);
+        let path = dir.join(format!("{}{}", name.strip_suffix(packed.suffix()).unwrap_or(name), packing.suffix()));
+        let mut builder = Builder::new(create(&path, packing, mode)?);
+        let result = repack(&mut *stream, packed, &mut builder, Some(recovery), major).and_then(|()| builder.into_inner());
         return match result {
             Ok(sink) => Ok(finish(sink, &path)?),
             Err(e) => Err(stream.explain(name, e)),
         };
     }
-    let path = options.dir.join(format!("{name}{}", packing.suffix()));
+    let path = dir.join(format!("{name}{}", packing.suffix()));
     let mut sink = create(&path, packing, mode)?;
     copy(stream, &mut sink, name, &path)?;
     if major < 15 {
         sink.write_all(&END).map_err(failed("write", &path))?;
     }
     Ok(finish(sink, &path)?)
+}
+
+/// The only archive of a backup, written into an open file, with the manifest in it.
+pub(super) struct Single {
+    content: Content,
+    /// What the file is called in errors.
+    path: PathBuf,
+}
+
+/// What is written of it.
+enum Content {
+    /// The archive as it came.
+    Whole(Sink),
+    /// Its entries, to which more can be added.
+    Entries(Builder<Sink>),
+}
+
+impl Single {
+    /// Writes the archive of the data directory.
+    pub(super) fn store(stream: &mut BackupStream<'_>, name: &str, file: &File, job: &Job<'_>) -> Result<Single, BackupError> {
+        let Job { options, major, .. } = *job;
+        let path = PathBuf::from("-");
+        let wants_manifest = options.manifest.is_some() && major >= 13;
+        let (packed, packing) = match &options.packing {
+            Packing::Server { detail, .. } => (Compression::of_name(name), as_the_server(name, detail.as_deref())),
+            packing => (Compression::None, packing.client()),
+        };
+        let open = |packing| file.try_clone().and_then(|file| Sink::new(file, packing)).map_err(failed("write", &path));
+        if options.recovery.is_none() && !wants_manifest {
+            // What the server has compressed stays as it is.
+            let mut sink = open(if packed == Compression::None { packing } else { Compression::None })?;
+            copy(stream, &mut sink, name, &path)?;
+            if major < 15 {
+                sink.write_all(&END).map_err(failed("write", &path))?;
+            }
+            return Ok(Single { content: Content::Whole(sink), path });
+        }
+        let mut builder = Builder::new(open(packing)?);
+        match repack(&mut *stream, packed, &mut builder, options.recovery.as_ref(), major) {
+            Ok(()) => Ok(Single { content: Content::Entries(builder), path }),
+            Err(e) => Err(stream.explain(name, e)),
+        }
+    }
+
+    /// Adds the manifest. It lies on disk before, as its size comes first in the archive.
+    pub(super) fn manifest(&mut self, stream: &mut BackupStream<'_>) -> Result<(), BackupError> {
+        let Content::Entries(builder) = &mut self.content else { return Ok(()) };
+        let mut spool = tempfile::tempfile().map_err(failed("create", &std::env::temp_dir()))?;
+        let size = copy(stream, &mut spool, FILE_NAME, Path::new(FILE_NAME))?;
+        let mut add = |mut spool: File| {
+            spool.seek(SeekFrom::Start(0))?;
+            builder.append(&header(FILE_NAME, size)?, spool)
+        };
+        Ok(add(spool).map_err(failed("write", &self.path))?)
+    }
+
+    /// Ends the archive.
+    pub(super) fn finish(self) -> Result<(), BackupError> {
+        let sink = match self.content {
+            Content::Whole(sink) => sink,
+            Content::Entries(builder) => builder.into_inner().map_err(failed("write", &self.path))?,
+        };
+        Ok(finish(sink, &self.path)?)
+    }
 }
 
 fn create(path: &Path, packing: Compression, mode: u32) -> Result<Sink, FileError> {
@@ -66,23 +132,22 @@ fn as_the_server(name: &str, detail: Option<&str>) -> Compression {
     let level = levels.next_back();
     match (usual, level) {
         (Compression::Gzip(_), Some(level @ 1..=9)) => Compression::Gzip(level),
-        (Compression::Zstd(_), Some(level @ 1..=22)) => Compression::Zstd(level as i32),
+        (Compression::Zstd(_), Some(level @ 1..=22)) => Compression::Zstd(Zstd::level(level as i32)),
         _ => usual,
     }
 }
 
-/// Copies an archive and has the settings of a standby in it.
-fn inject(from: impl Read, packed: Compression, to: Sink, recovery: &Recovery, major: u8) -> io::Result<Sink> {
+/// Copies the entries of an archive, with the settings of a standby in them.
+fn repack(from: impl Read, packed: Compression, builder: &mut Builder<Sink>, recovery: Option<&Recovery>, major: u8) -> io::Result<()> {
     let mut archive = Archive::new(packed.reader(from)?);
-    let mut builder = Builder::new(to);
     let settings = if major < 12 { RECOVERY_CONF } else { AUTO_CONF };
-    let signal = (major >= 12).then_some(STANDBY_SIGNAL);
-    let mut lines = Some(recovery.lines(major));
+    let signal = recovery.filter(|_| major >= 12).map(|_| STANDBY_SIGNAL);
+    let mut lines = recovery.map(|recovery| recovery.lines(major));
     for entry in archive.entries()?.raw(true) {
         let mut entry = entry?;
         let mut header = entry.header().clone();
         let path = inside(&as_path(&entry.path_bytes())).unwrap_or_default();
-        if Some(path.as_path()) == signal.map(Path::new) || path == Path::new(RECOVERY_CONF) {
+        if recovery.is_some() && (path == Path::new(STANDBY_SIGNAL) || path == Path::new(RECOVERY_CONF)) {
             continue;
         }
         match lines.take_if(|_| path == Path::new(settings)) {
@@ -112,7 +177,7 @@ fn inject(from: impl Read, packed: Compression, to: Sink, recovery: &Recovery, m
     if let Some(signal) = signal {
         add(signal, "")?;
     }
-    builder.into_inner()
+    Ok(())
 }
 
 /// Counts what is read.
@@ -143,11 +208,11 @@ fn header(name: &str, size: u64) -> io::Result<Header> {
     Ok(header)
 }
 
-/// Puts the WAL that was streamed into `dir` into an archive beside the others, and removes `dir`.
-pub(super) fn store_wal(dir: &Path, job: &Job<'_>) -> Result<(), BackupError> {
+/// Puts the WAL that was streamed into `dir` into an archive beside the others in `backup`, and removes `dir`.
+pub(super) fn store_wal(dir: &Path, backup: &Path, job: &Job<'_>) -> Result<(), BackupError> {
     let Job { options, mode, .. } = *job;
     let packing = options.packing.client();
-    let path = options.dir.join(format!("{WAL_ARCHIVE}{}", packing.suffix()));
+    let path = backup.join(format!("{WAL_ARCHIVE}{}", packing.suffix()));
     let mut builder = Builder::new(create(&path, packing, mode)?);
     for name in files(dir, Path::new(""))? {
         let from = dir.join(&name);

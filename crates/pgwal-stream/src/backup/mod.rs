@@ -5,6 +5,7 @@
 //! standby, and at the end the comparison with the manifest and a check of that WAL. What was made of a backup that fails is removed.
 
 mod archives;
+mod incremental;
 pub mod manifest;
 mod plain;
 mod recovery;
@@ -25,13 +26,14 @@ use std::time::Duration;
 
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
+pub use incremental::{IncrementalError, IncrementalFile};
 pub use recovery::Recovery;
 pub use stream::{Place, Progress, Tablespace};
 pub use verify::{Verified, WalCheck, verify};
 
 use crate::command::{self, BaseBackup, ManifestOption};
-use crate::compress::Compression;
-use crate::connection::{self, Connection, Mode};
+use crate::compress::{Compression, SpecError, split_spec};
+use crate::connection::{self, Connection, Mode, ServerError};
 use crate::conninfo::Config;
 use crate::message::MessageError;
 use crate::receive::{ReceiveError, System, Walsender};
@@ -97,6 +99,30 @@ pub enum Packing {
 }
 
 impl Packing {
+    /// Reads what follows `-Z`: a method with its details, and in front of it `client-` or `server-`. Without that, the client compresses,
+    /// but for a backup that is `elsewhere`, at the server's own target. What the server is to do, it judges itself.
+    ///
+    /// # Errors
+    /// The specification for the client is wrong.
+    pub fn parse(text: &str, elsewhere: bool) -> Result<Packing, SpecError> {
+        let (by_server, text) = match (text.strip_prefix("server-"), text.strip_prefix("client-")) {
+            (Some(rest), _) => (true, rest),
+            (None, Some(rest)) => (false, rest),
+            (None, None) => (elsewhere, text),
+        };
+        let (method, detail) = split_spec(text);
+        if by_server {
+            return Ok(match (method, detail) {
+                ("none", None) => Packing::None,
+                _ => Packing::Server { method: method.to_owned(), detail: detail.map(str::to_owned) },
+            });
+        }
+        match Compression::from_spec(method, detail)? {
+            Compression::None if !elsewhere => Ok(Packing::None),
+            compression => Ok(Packing::Client(compression)),
+        }
+    }
+
     /// How we compress.
     fn client(&self) -> Compression {
         match self {
@@ -106,12 +132,38 @@ impl Packing {
     }
 }
 
+/// Where a backup goes.
+#[derive(Clone, Debug)]
+pub enum Destination {
+    /// Into a directory here, which must be empty or not exist yet.
+    Directory(PathBuf),
+    /// Into an open file, such as standard output: one tar archive with the manifest in it. Only for a cluster without tablespaces.
+    File(Arc<File>),
+    /// To where the server puts it itself, from 15 on.
+    Target {
+        /// `server`, `blackhole`, or what an extension of the server offers.
+        name: String,
+        /// For `server`, the directory there.
+        detail: Option<String>,
+    },
+}
+
+impl Destination {
+    /// The directory here; `None`: there is none.
+    pub fn dir(&self) -> Option<&Path> {
+        match self {
+            Destination::Directory(dir) => Some(dir),
+            Destination::File(_) | Destination::Target { .. } => None,
+        }
+    }
+}
+
 /// Which backup to take, and where to.
 #[derive(Clone, Debug)]
 pub struct Options {
-    /// Its directory: not there yet, or empty.
-    pub dir: PathBuf,
-    /// How it lies there.
+    /// Where it goes.
+    pub destination: Destination,
+    /// How it lies there; a backup for the server's own target has the form that the server gives it.
     pub form: Form,
     /// How the WAL comes.
     pub wal: WalMethod,
@@ -121,6 +173,10 @@ pub struct Options {
     pub wal_dir: Option<PathBuf>,
     /// Directories of tablespaces, on the server and here; plain form only.
     pub tablespaces: Vec<(PathBuf, PathBuf)>,
+    /// A directory in `tablespaces` that the server does not have is an error.
+    pub tablespaces_must_exist: bool,
+    /// Only what has changed since the backup with this manifest; from 17 on.
+    pub incremental: Option<PathBuf>,
     /// Compression.
     pub packing: Packing,
     /// Its name, in backup_label.
@@ -137,12 +193,26 @@ pub struct Options {
     pub manifest: Option<ManifestOptions>,
     /// It becomes a standby.
     pub recovery: Option<Recovery>,
-    /// Everything is put on disk at the end.
-    pub sync: bool,
+    /// How often the server is told how much of the streamed WAL is here.
+    pub status_interval: Duration,
+    /// How everything is put on disk at the end.
+    pub sync: SyncMethod,
     /// Files are compared with the manifest, and the WAL is checked.
     pub verify: bool,
     /// What was made of a backup that fails stays.
     pub keep_failed: bool,
+}
+
+/// How a backup is put on disk. C: `DataDirSyncMethod`.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub enum SyncMethod {
+    /// It is left to the system.
+    None,
+    /// File by file.
+    #[default]
+    Fsync,
+    /// The file systems that it lies on, with everything else on them; where the system cannot do that, file by file.
+    Syncfs,
 }
 
 /// What a manifest is like.
@@ -157,6 +227,10 @@ pub struct ManifestOptions {
 /// What happens while a backup is taken.
 #[derive(Debug)]
 pub enum Notice<'a> {
+    /// A message of the server that is no error.
+    Server(&'a ServerError),
+    /// The manifest of the backup that this one builds on is sent.
+    Upload(&'a Path),
     /// The server is to do its checkpoint.
     Checkpoint,
     /// It has done it: the backup starts.
@@ -166,16 +240,38 @@ pub enum Notice<'a> {
         /// What there is to come.
         tablespaces: &'a [Tablespace],
     },
+    /// The WAL is received from now on, on a connection of its own.
+    Streaming {
+        /// The slot that was created for it, and whether it goes with the connection; `None`: none was.
+        created: Option<(&'a str, bool)>,
+    },
     /// An archive begins.
     Archive(&'a str),
     /// Something has come.
-    Progress(Progress),
+    Progress {
+        /// How much.
+        progress: Progress,
+        /// The file that is being written; empty where archives are not unpacked.
+        file: &'a Path,
+    },
+
     /// All archives are here: it ends at this place.
     Ended(Place),
     /// Everything is put on disk.
     Sync,
+    /// The manifest gets its name: the backup is complete.
+    Complete,
     /// Everything is compared with the manifest, and the WAL is checked.
     Verify,
+    /// The backup has failed, and this directory is removed, or what is in it.
+    Removing {
+        /// The directory.
+        dir: &'a Path,
+        /// What was made of it.
+        kind: MadeKind,
+        /// The directory itself was there before, and stays.
+        stays: bool,
+    },
     /// The backup has failed, and the slot that was created for it could not be dropped: it makes the server keep WAL.
     SlotLeft {
         /// The slot.
@@ -188,6 +284,17 @@ pub enum Notice<'a> {
         /// The slot.
         slot: &'a str,
     },
+}
+
+/// What a directory is to a backup.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum MadeKind {
+    /// The backup itself.
+    Backup,
+    /// Its WAL.
+    Wal,
+    /// A tablespace.
+    Tablespace,
 }
 
 /// What was taken.
@@ -218,6 +325,8 @@ pub enum BackupError {
     },
     /// An option that this server, or this form, does not have.
     Option(String),
+    /// The backup was to be one archive, and the cluster has so many, with its tablespaces.
+    Archives(usize),
     /// A directory that is to be filled is not empty.
     NotEmpty(PathBuf),
     /// A file or directory.
@@ -241,6 +350,13 @@ pub enum BackupError {
     Manifest(ManifestError),
     /// What is here is not what the manifest says.
     Different(Vec<Difference>),
+    /// A file of an incremental backup is not what it should be.
+    Incremental {
+        /// Its path in the backup.
+        path: String,
+        /// What is wrong with it.
+        error: IncrementalError,
+    },
     /// The WAL that is here does not do for the backup.
     WalDamaged(String),
 }
@@ -252,6 +368,12 @@ impl fmt::Display for BackupError {
             BackupError::Message(error) => write!(f, "the server sent {error}"),
             BackupError::Answer { expected, found } => write!(f, "the server answered BASE_BACKUP with {found}: expected {expected}"),
             BackupError::Option(text) => f.write_str(text),
+            BackupError::Archives(found) => {
+                write!(
+                    f,
+                    "the backup of a cluster with tablespaces cannot be written as one archive: it has {found}, one for each tablespace"
+                )
+            }
             BackupError::NotEmpty(path) => write!(f, "directory \"{}\" is not empty", path.display()),
             BackupError::File(error) => error.fmt(f),
             BackupError::Archive { archive, problem } => write!(f, "archive \"{archive}\": {problem}"),
@@ -270,6 +392,7 @@ impl fmt::Display for BackupError {
                     more => write!(f, "\n  and {more} more"),
                 }
             }
+            BackupError::Incremental { path, error } => write!(f, "\"{path}\" is damaged: {error}"),
             BackupError::WalDamaged(problem) => write!(f, "the WAL in the backup does not do for it: {problem}"),
         }
     }
@@ -342,9 +465,13 @@ pub fn take(
     let mode = directory_mode(connection, major)?;
     let job = Job { config, options, system: &system, major, mode, stop };
     let mut made = Made { paths: Vec::new(), slot: MadeSlot::None, keep: options.keep_failed };
-    let result = job.take(connection, &mut made, notice);
+    let result = match options.destination.dir() {
+        Some(dir) => job.take(dir, connection, &mut made, notice),
+        None => job.transfer(None, connection, &mut made, notice).map(|(start, end)| Summary { start, end, verified: None }),
+    };
+    connection.take_notices().iter().for_each(|message| notice(Notice::Server(message)));
     if result.is_err() && !made.keep {
-        made.remove();
+        made.remove(notice);
         match &made.slot {
             MadeSlot::None => {}
             MadeSlot::Created(slot) => {
@@ -378,7 +505,28 @@ const MANIFEST_TMP: &str = "backup_manifest.tmp";
 /// Whether this server, and this form, have what is asked for.
 fn possible(options: &Options, major: u8) -> Result<(), BackupError> {
     let refuse = |text: &str| Err(BackupError::Option(text.to_owned()));
+    let is_here = options.destination.dir().is_some();
     match options {
+        Options { incremental: Some(_), .. } if major < 17 => refuse("incremental backups need a server of PostgreSQL 17 or later"),
+        Options { destination: Destination::Target { .. }, .. } if major < 15 => {
+            refuse("backup targets need a server of PostgreSQL 15 or later")
+        }
+        Options { destination: Destination::Target { .. }, recovery: Some(_), .. } => {
+            refuse("the settings of a standby cannot be written into a backup that the server stores itself")
+        }
+        Options { destination: Destination::Target { .. }, packing: Packing::Client(_), .. } => {
+            refuse("a backup that the server stores itself can only be compressed by the server")
+        }
+        Options { destination: Destination::Target { .. }, wal: WalMethod::Stream, .. } => {
+            refuse("WAL cannot be streamed into a backup that the server stores itself: use fetch or none")
+        }
+        Options { destination: Destination::File(_), wal: WalMethod::Stream, .. } => {
+            refuse("WAL cannot be streamed into a single archive: use fetch or none")
+        }
+        Options { destination: Destination::File(_), form: Form::Plain, .. } => {
+            refuse("only the tar form can be written as a single archive")
+        }
+        Options { wal_dir: Some(_), .. } if !is_here => refuse("a directory for WAL needs a backup in a directory here"),
         Options { packing: Packing::Server { .. }, .. } if major < 15 => refuse("the server compresses from version 15 on"),
         Options { packing: Packing::Client(_), form: Form::Plain, .. } => {
             refuse("only archives can be compressed here: choose the tar form")
@@ -416,44 +564,49 @@ struct Job<'a> {
 }
 
 impl Job<'_> {
-    /// All of it.
-    fn take(&self, connection: &mut Connection, made: &mut Made, notice: &mut dyn FnMut(Notice<'_>)) -> Result<Summary, BackupError> {
+    /// All of it, into a directory.
+    fn take(
+        &self,
+        dir: &Path,
+        connection: &mut Connection,
+        made: &mut Made,
+        notice: &mut dyn FnMut(Notice<'_>),
+    ) -> Result<Summary, BackupError> {
         let Job { options, major, mode, stop, .. } = *self;
-        made.directory(&options.dir, mode)?;
+        made.directory(dir, MadeKind::Backup, mode)?;
         if let Some(wal_dir) = &options.wal_dir {
-            made.directory(wal_dir, mode)?;
-            let link = options.dir.join("pg_wal");
+            made.directory(wal_dir, MadeKind::Wal, mode)?;
+            let link = dir.join("pg_wal");
             std::os::unix::fs::symlink(wal_dir, &link).map_err(failed("create", &link))?;
         }
 
-        notice(Notice::Checkpoint);
-        let (start, end) = self.transfer(connection, made, notice).inspect_err(|error| {
+        let (start, end) = self.transfer(Some(dir), connection, made, notice).inspect_err(|error| {
             // Pages that are damaged on the server are no less so in the next backup: what is here may be all there is.
             if matches!(error, BackupError::Server(connection::Error::Server(error)) if error.code == DATA_CORRUPTED) {
                 made.keep = true;
             }
         })?;
-        notice(Notice::Ended(end));
         if let (Form::Plain, Some(recovery)) = (options.form, &options.recovery) {
-            recovery.write(&options.dir, major)?;
+            recovery.write(dir, major)?;
         }
-        if options.sync {
+        if options.sync != SyncMethod::None {
             notice(Notice::Sync);
-            made.paths.iter().try_for_each(|made| sync_all(&made.path, stop))?;
+            made.paths.iter().try_for_each(|made| sync(&made.path, options.sync, stop))?;
         }
-        let manifest = options.dir.join(manifest::FILE_NAME);
-        let temporary = options.dir.join(MANIFEST_TMP);
+        let manifest = dir.join(manifest::FILE_NAME);
+        let temporary = dir.join(MANIFEST_TMP);
         if temporary.exists() {
+            notice(Notice::Complete);
             fs::rename(&temporary, &manifest).map_err(failed("rename", &temporary))?;
         }
-        if options.sync {
-            sync_directory(&options.dir)?;
+        if options.sync != SyncMethod::None {
+            sync_directory(dir)?;
         }
         made.keep = true;
         let verified = if options.verify {
             notice(Notice::Verify);
             let wal = if options.wal == WalMethod::None { WalCheck::None } else { WalCheck::Between(start, end) };
-            let verified = verify(&options.dir, wal, stop).map_err(|error| match error {
+            let verified = verify(dir, wal, stop).map_err(|error| match error {
                 BackupError::Server(connection::Error::Interrupted) => BackupError::NotVerified,
                 error => error,
             });
@@ -467,26 +620,45 @@ impl Job<'_> {
     /// Everything that comes from the server: the archives, and the WAL.
     fn transfer(
         &self,
+        dir: Option<&Path>,
         connection: &mut Connection,
         made: &mut Made,
         notice: &mut dyn FnMut(Notice<'_>),
     ) -> Result<(Place, Place), BackupError> {
+        if let Some(path) = &self.options.incremental {
+            notice(Notice::Upload(path));
+            let mut file = File::open(path).map_err(failed("open", path))?;
+            match connection.copy_in(&command::Command::UploadManifest.to_string(), &mut file) {
+                Err(connection::Error::Io { doing: connection::READING, error }) => return Err(failed("read", path)(error).into()),
+                result => result?,
+            };
+        }
+        notice(Notice::Checkpoint);
         let progress = wal::Progress::default();
         let given_up = || progress.has_failed();
         let mut stream = BackupStream::start(connection, &self.command(), notice, &given_up)?;
         let start = stream.start;
         let tablespaces = stream.tablespaces.clone();
         stream.say(Notice::Started { place: start, tablespaces: &tablespaces });
-        let tablespaces = self.tablespaces(tablespaces, made)?;
-        let wal = match self.options.wal {
-            WalMethod::Stream => Some(wal::Streamer::start(self, start, &progress, made)?),
-            WalMethod::None | WalMethod::Fetch => None,
+        let tablespaces = match dir {
+            Some(dir) => self.tablespaces(dir, tablespaces, made)?,
+            None => Vec::new(),
         };
-        match self.parts(&mut stream, &tablespaces) {
+        let wal = match (dir, self.options.wal) {
+            (Some(dir), WalMethod::Stream) => {
+                let (wal, created) = wal::Streamer::start(self, dir, start, &progress, made)?;
+                let created = created.as_ref().map(|(slot, temporary)| (slot.as_str(), *temporary));
+                stream.say(Notice::Streaming { created });
+                Some(wal)
+            }
+            _ => None,
+        };
+        match self.parts(dir, &mut stream, &tablespaces) {
             Ok(end) => {
-                let dir = wal.map(|wal| wal.finish(end)).transpose()?;
-                if let (Form::Tar, Some(dir)) = (self.options.form, dir) {
-                    archives::store_wal(&dir, self)?;
+                stream.say(Notice::Ended(end));
+                let streamed = wal.map(|wal| wal.finish(end)).transpose()?;
+                if let (Form::Tar, Some(dir), Some(streamed)) = (self.options.form, dir, streamed) {
+                    archives::store_wal(&streamed, dir, self)?;
                 }
                 Ok((start, end))
             }
@@ -512,20 +684,26 @@ impl Job<'_> {
             wal: options.wal == WalMethod::Fetch,
             no_wait: options.wal != WalMethod::None,
             max_rate: options.max_rate,
-            tablespace_map: options.form == Form::Tar,
+            tablespace_map: options.form == Form::Tar || matches!(options.destination, Destination::Target { .. }),
             no_verify_checksums: !options.verify_checksums && self.major >= 11,
             manifest: options.manifest.filter(|_| self.major >= 13).map(manifest),
             compression: match &options.packing {
                 Packing::Server { method, detail } => Some((method, detail.as_deref())),
                 Packing::None | Packing::Client(_) => None,
             },
+            incremental: options.incremental.is_some(),
+            target: match &options.destination {
+                Destination::Target { name, detail } => Some((name, detail.as_deref())),
+                Destination::Directory(_) | Destination::File(_) => None,
+            },
         }
     }
 
     /// Has directories for the tablespaces: where each goes.
-    fn tablespaces(&self, tablespaces: Vec<Tablespace>, made: &mut Made) -> Result<Vec<(Tablespace, PathBuf)>, BackupError> {
+    fn tablespaces(&self, dir: &Path, tablespaces: Vec<Tablespace>, made: &mut Made) -> Result<Vec<(Tablespace, PathBuf)>, BackupError> {
         let options = self.options;
-        let is_there = |from: &PathBuf| tablespaces.iter().any(|tablespace| tablespace.location == *from);
+        let is_there =
+            |from: &PathBuf| !options.tablespaces_must_exist || tablespaces.iter().any(|tablespace| tablespace.location == *from);
         if let Some((from, _)) = options.tablespaces.iter().find(|(from, _)| !is_there(from)) {
             return Err(BackupError::Option(format!("the server has no tablespace in \"{}\"", from.display())));
         }
@@ -537,12 +715,12 @@ impl Job<'_> {
                 None if tablespace.location.is_absolute() => tablespace.location.clone(),
                 // Tablespaces can lie in the data directory, for tests (allow_in_place_tablespaces).
                 None => match plain::inside(&tablespace.location) {
-                    Some(below) => options.dir.join(below),
+                    Some(below) => dir.join(below),
                     None => return Err(answer("the directory of a tablespace", tablespace.location.display().to_string())),
                 },
             };
             if options.form == Form::Plain && tablespace.oid.is_some() {
-                made.directory(&here, self.mode)?;
+                made.directory(&here, MadeKind::Tablespace, self.mode)?;
             }
             placed.push((tablespace, here));
         }
@@ -550,22 +728,44 @@ impl Job<'_> {
     }
 
     /// The archives and the manifest.
-    fn parts(&self, stream: &mut BackupStream<'_>, tablespaces: &[(Tablespace, PathBuf)]) -> Result<Place, BackupError> {
+    fn parts(
+        &self,
+        dir: Option<&Path>,
+        stream: &mut BackupStream<'_>,
+        tablespaces: &[(Tablespace, PathBuf)],
+    ) -> Result<Place, BackupError> {
+        if matches!(self.options.destination, Destination::File(_)) && stream.tablespaces.len() > 1 {
+            return Err(BackupError::Archives(stream.tablespaces.len()));
+        }
+        let mut single = None;
         loop {
-            match stream.next_part()? {
-                Part::Archive { name, tablespace } => {
+            match (stream.next_part()?, &self.options.destination) {
+                (Part::Archive { name, tablespace }, destination) => {
                     stream.say(Notice::Archive(&name));
-                    match self.options.form {
-                        Form::Plain => plain::extract(stream, &name, tablespace.as_deref(), &self.options.dir, tablespaces)?,
-                        Form::Tar => archives::store(stream, &name, tablespace.is_none(), self)?,
+                    match (dir, destination, self.options.form) {
+                        (Some(dir), _, Form::Plain) => plain::extract(stream, &name, tablespace.as_deref(), dir, tablespaces)?,
+                        (Some(dir), _, Form::Tar) => archives::store(stream, &name, tablespace.is_none(), dir, self)?,
+                        (None, Destination::File(_), _) if single.is_some() => return Err(BackupError::Archives(2)),
+                        (None, Destination::File(file), _) => single = Some(archives::Single::store(stream, &name, file, self)?),
+                        // The server has it, and only says how far it is.
+                        (None, ..) => {}
                     }
                 }
-                Part::Manifest => {
-                    let path = self.options.dir.join(MANIFEST_TMP);
+                (Part::Manifest, Destination::Directory(dir)) => {
+                    let path = dir.join(MANIFEST_TMP);
                     let mut file = create(&path, self.mode)?;
-                    copy(stream, &mut file, "backup_manifest", &path)?;
+                    copy(stream, &mut file, manifest::FILE_NAME, &path)?;
                 }
-                Part::End(end) => return Ok(end),
+                (Part::Manifest, Destination::File(_)) => {
+                    if let Some(single) = &mut single {
+                        single.manifest(stream)?;
+                    }
+                }
+                (Part::Manifest, Destination::Target { .. }) => {}
+                (Part::End(end), _) => {
+                    single.map(archives::Single::finish).transpose()?;
+                    return Ok(end);
+                }
             }
         }
     }
@@ -617,6 +817,7 @@ enum MadeSlot {
 
 struct MadePath {
     path: PathBuf,
+    kind: MadeKind,
     /// Directories above that were made for it, the lowest first.
     above: Vec<PathBuf>,
     /// The directory was there, and empty: its permissions.
@@ -625,14 +826,14 @@ struct MadePath {
 
 impl Made {
     /// Makes a directory, with those above it, or takes one that is empty.
-    fn directory(&mut self, path: &Path, mode: u32) -> Result<(), BackupError> {
+    fn directory(&mut self, path: &Path, kind: MadeKind, mode: u32) -> Result<(), BackupError> {
         match fs::read_dir(path) {
             Ok(mut entries) => {
                 if entries.next().is_some() {
                     return Err(BackupError::NotEmpty(path.to_owned()));
                 }
                 let before = fs::metadata(path).map_err(failed("look at", path))?.permissions();
-                self.paths.push(MadePath { path: path.to_owned(), above: Vec::new(), was_there: Some(before) });
+                self.paths.push(MadePath { path: path.to_owned(), kind, above: Vec::new(), was_there: Some(before) });
                 // A server does not start in a directory that others can read.
                 fs::set_permissions(path, Permissions::from_mode(mode)).map_err(failed("set permissions of", path))?;
             }
@@ -645,7 +846,7 @@ impl Made {
                     remove_empty(&above);
                     return Err(failed("create directory", path)(e).into());
                 }
-                self.paths.push(MadePath { path: path.to_owned(), above, was_there: None });
+                self.paths.push(MadePath { path: path.to_owned(), kind, above, was_there: None });
             }
             Err(e) => return Err(failed("read directory", path)(e).into()),
         }
@@ -653,9 +854,10 @@ impl Made {
     }
 
     /// Removes it.
-    fn remove(&mut self) {
+    fn remove(&mut self, notice: &mut dyn FnMut(Notice<'_>)) {
         // There is an error already, which says more than that something could not be removed.
-        for MadePath { path, above, was_there } in self.paths.drain(..).rev() {
+        for MadePath { path, kind, above, was_there } in self.paths.drain(..).rev() {
+            notice(Notice::Removing { dir: &path, kind, stays: was_there.is_some() });
             if let Some(permissions) = was_there {
                 for entry in fs::read_dir(&path).into_iter().flatten().flatten() {
                     let path = entry.path();
@@ -679,9 +881,20 @@ fn remove_empty(directories: &[PathBuf]) {
 impl Drop for Made {
     fn drop(&mut self) {
         if !self.keep {
-            self.remove();
+            self.remove(&mut |_| {});
         }
     }
+}
+
+/// Puts a directory on disk, with all that is in it.
+fn sync(path: &Path, method: SyncMethod, stop: &AtomicBool) -> Result<(), BackupError> {
+    #[cfg(target_os = "linux")]
+    if method == SyncMethod::Syncfs {
+        let dir = File::open(path).map_err(failed("open", path))?;
+        rustix::fs::syncfs(&dir).map_err(|error| failed("sync", path)(error.into()))?;
+        return Ok(());
+    }
+    sync_all(path, stop)
 }
 
 /// Puts a directory on disk, with all that is in it; links are not followed. Several files at once, as each waits for the disk.
@@ -713,4 +926,34 @@ fn sync_all(path: &Path, stop: &AtomicBool) -> Result<(), BackupError> {
 /// A path as bytes, which need not be UTF-8.
 fn as_path(bytes: &[u8]) -> PathBuf {
     OsStr::from_bytes(bytes).into()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::compress::Zstd;
+
+    #[test]
+    fn who_compresses() {
+        let server = |method: &str, detail: Option<&str>| Packing::Server { method: method.to_owned(), detail: detail.map(str::to_owned) };
+        for (text, here, elsewhere) in [
+            ("none", Packing::None, Packing::None),
+            ("gzip", Packing::Client(Compression::Gzip(6)), server("gzip", None)),
+            ("1", Packing::Client(Compression::Gzip(1)), server("gzip", Some("1"))),
+            ("client-zstd:level=7", Packing::Client(Compression::Zstd(Zstd::level(7))), Packing::Client(Compression::Zstd(Zstd::level(7)))),
+            // Refused later, as there is nothing here to compress.
+            ("client-none", Packing::None, Packing::Client(Compression::None)),
+            ("server-gzip", server("gzip", None), server("gzip", None)),
+            ("server-gzip:", server("gzip", Some("")), server("gzip", Some(""))),
+            ("server-zstd:level=3,workers=2", server("zstd", Some("level=3,workers=2")), server("zstd", Some("level=3,workers=2"))),
+            ("server-none", Packing::None, Packing::None),
+            ("server-none:1", server("none", Some("1")), server("none", Some("1"))),
+        ] {
+            assert_eq!(Packing::parse(text, false), Ok(here), "{text}");
+            assert_eq!(Packing::parse(text, true), Ok(elsewhere), "{text}");
+        }
+        assert_eq!(Packing::parse("squishy", false), Err(SpecError::Method("squishy".to_owned())));
+        assert_eq!(Packing::parse("squishy", true), Ok(server("squishy", None)));
+        assert_eq!(Packing::parse("client-server-gzip", false), Err(SpecError::Method("server-gzip".to_owned())));
+    }
 }

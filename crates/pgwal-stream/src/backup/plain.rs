@@ -1,10 +1,12 @@
 //! Archives into files. C: fe_utils/astreamer_file.c (bin/pg_basebackup/bbstreamer_file.c up to 17).
 
+use std::cell::RefCell;
 use std::collections::BTreeSet;
 use std::fs::{self, DirBuilder, OpenOptions, Permissions};
 use std::io::{self, Read, Write};
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
+use std::rc::Rc;
 
 use tar::{Archive, Entry, EntryType};
 
@@ -31,7 +33,9 @@ pub(super) fn extract(
         None => dir,
         Some(location) => &tablespaces.iter().find(|(known, _)| known.location == *location).ok_or_else(|| unknown(location))?.1,
     };
-    let mut files = Files { name, root, is_base: tablespace.is_none(), tablespaces, links: BTreeSet::new(), buffer: vec![0; BUFFER] };
+    let current = stream.file();
+    let mut files =
+        Files { name, root, is_base: tablespace.is_none(), tablespaces, links: BTreeSet::new(), buffer: vec![0; BUFFER], current };
     let result = files.extract(&mut *stream);
     match result {
         Ok(()) => Ok(()),
@@ -49,6 +53,8 @@ struct Files<'a> {
     /// Links that have been made.
     links: BTreeSet<PathBuf>,
     buffer: Vec<u8>,
+    /// The file that is being written, for whoever watches.
+    current: Rc<RefCell<PathBuf>>,
 }
 
 enum Problem {
@@ -89,6 +95,7 @@ impl Files<'_> {
             return Err(wrong(&name, "it is below a link"));
         }
         let target = self.root.join(&path);
+        self.current.borrow_mut().clone_from(&target);
         let mode = entry.header().mode()? & 0o777;
         match entry.header().entry_type() {
             EntryType::Directory => match DirBuilder::new().mode(mode).create(&target) {

@@ -11,8 +11,10 @@ use crate::segments::{FileError, failed};
 /// Settings of a standby: where its primary is.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Recovery {
-    /// `primary_conninfo`.
+    /// `primary_conninfo`, without the database.
     pub conninfo: String,
+    /// The database that was named. A standby of 17 or later synchronizes logical slots over a connection to it; others have no use for it.
+    pub dbname: Option<String>,
     /// `primary_slot_name`; `None`: it uses no slot.
     pub slot: Option<String>,
 }
@@ -27,7 +29,7 @@ pub(super) const STANDBY_SIGNAL: &str = "standby.signal";
 impl Recovery {
     /// For a standby of the server that `settings` lead to, logged in as with `config`, which was made of them.
     ///
-    /// What only this connection is about is left out: the database, the program's name.
+    /// What only this connection is about is left out: the program's name, options for the server.
     pub fn new(mut settings: Settings, config: &Config, slot: Option<String>) -> Recovery {
         // It may have been asked for.
         if let (None, Some(password)) = (settings.get("password"), &config.password) {
@@ -39,7 +41,7 @@ impl Recovery {
         for (keyword, value) in [("user", config.user.as_str())].into_iter().chain(all) {
             let _ = write!(conninfo, "{}{keyword}={}", if conninfo.is_empty() { "" } else { " " }, quoted_value(value));
         }
-        Recovery { conninfo, slot }
+        Recovery { conninfo, dbname: settings.get("dbname").map(str::to_owned), slot }
     }
 
     /// The lines of the settings; before 12 in recovery.conf, since then in postgresql.auto.conf.
@@ -48,7 +50,11 @@ impl Recovery {
         if major < 12 {
             lines.push_str("standby_mode = 'on'\n");
         }
-        let _ = writeln!(lines, "primary_conninfo = '{}'", escaped(&self.conninfo));
+        let mut conninfo = self.conninfo.clone();
+        if let Some(dbname) = self.dbname.as_ref().filter(|_| major >= 17) {
+            let _ = write!(conninfo, " dbname={}", quoted_value(dbname));
+        }
+        let _ = writeln!(lines, "primary_conninfo = '{}'", escaped(&conninfo));
         if let Some(slot) = &self.slot {
             let _ = writeln!(lines, "primary_slot_name = '{}'", escaped(slot));
         }
@@ -101,5 +107,7 @@ mod tests {
                      sslmode=''verify-full'''\nprimary_slot_name = 'standby_1'\n";
         assert_eq!(recovery.lines(12), lines);
         assert_eq!(recovery.lines(11), format!("standby_mode = 'on'\n{lines}"));
+        assert_eq!(recovery.lines(16), lines);
+        assert_eq!(recovery.lines(17), lines.replace("verify-full'''", "verify-full'' dbname=x'"));
     }
 }

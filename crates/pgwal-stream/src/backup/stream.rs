@@ -1,8 +1,10 @@
 //! What a server sends of a base backup: archives and a manifest, one after the other. C: backup/basebackup_copy.c (in replication/ up to
 //! 14, where each archive is a COPY of its own).
 
+use std::cell::RefCell;
 use std::io::{self, Read};
 use std::path::PathBuf;
+use std::rc::Rc;
 use std::time::{Duration, Instant};
 
 use pgwal::{Lsn, TimelineId};
@@ -71,6 +73,8 @@ pub struct BackupStream<'c> {
     /// Says that there is no use in going on.
     given_up: &'c dyn Fn() -> bool,
     done: u64,
+    /// The file that is being written, for whoever is told of the progress.
+    file: Rc<RefCell<PathBuf>>,
 }
 
 /// How far a backup is.
@@ -120,6 +124,7 @@ impl<'c> BackupStream<'c> {
             notice,
             given_up,
             done: 0,
+            file: Rc::default(),
         };
         if !stream.is_one {
             stream.pending = Some(stream.of_old()?);
@@ -174,6 +179,9 @@ impl<'c> BackupStream<'c> {
             if (self.given_up)() {
                 return Err(BackupError::GivenUp);
             }
+            for message in self.connection.take_notices() {
+                self.say(Notice::Server(&message));
+            }
             match self.connection.next_copy(Instant::now().checked_add(LOOK))? {
                 CopyEvent::Data(message) => {
                     let data = if self.is_one { FromBackup::read(message)? } else { FromBackup::Data(message) };
@@ -221,7 +229,14 @@ impl<'c> BackupStream<'c> {
 
     fn report(&mut self) {
         let total = self.tablespaces.iter().map(|tablespace| tablespace.size).sum();
-        self.say(Notice::Progress(Progress { done: self.done, total }));
+        let progress = Progress { done: self.done, total };
+        let file = self.file.borrow().clone();
+        self.say(Notice::Progress { progress, file: &file });
+    }
+
+    /// Where to say which file is being written.
+    pub(super) fn file(&self) -> Rc<RefCell<PathBuf>> {
+        Rc::clone(&self.file)
     }
 }
 

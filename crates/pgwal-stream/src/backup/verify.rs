@@ -1,7 +1,7 @@
 //! Whether a backup is what its manifest says, and has the WAL that it needs. C: bin/pg_verifybackup.
 
 use std::fs::{self, File};
-use std::io;
+use std::io::{self, Read};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -11,6 +11,7 @@ use pgwal::source::Wal;
 use tar::Archive;
 
 use super::archives::WAL_ARCHIVE;
+use super::incremental::{IncrementalError, IncrementalFile};
 use super::manifest::{Comparison, FILE_NAME, Manifest, WalRange};
 use super::plain::inside;
 use super::stream::Place;
@@ -24,6 +25,8 @@ use crate::segments::failed;
 pub struct Verified {
     /// Files that are as the manifest says; `None`: there is no manifest.
     pub files: Option<u64>,
+    /// Files of those that have changed blocks only: it is an incremental backup, and restoring it takes the one before it.
+    pub incremental: u64,
     /// Records of WAL with the right checksum in what the backup needs; `None`: it has none with it.
     pub records: Option<u64>,
 }
@@ -58,9 +61,10 @@ fn check_all(dir: &Path, wal: WalCheck, stop: &AtomicBool) -> Result<Verified, B
         Err(e) if e.kind() == io::ErrorKind::NotFound => None,
         Err(e) => return Err(failed("read", &path)(e).into()),
     };
-    let files = manifest.as_ref().map(|manifest| files(dir, &archives, manifest, stop)).transpose()?;
+    let found = manifest.as_ref().map(|manifest| files(dir, &archives, manifest, stop)).transpose()?;
+    let (files, incremental) = found.map_or((None, 0), |(files, incremental)| (Some(files), incremental));
     let ranges = match (wal, manifest) {
-        (WalCheck::None, _) => return Ok(Verified { files, records: None }),
+        (WalCheck::None, _) => return Ok(Verified { files, incremental, records: None }),
         (_, Some(manifest)) if !manifest.wal_ranges.is_empty() => manifest.wal_ranges,
         (WalCheck::Between(start, end), _) => vec![WalRange { timeline: end.timeline, start: start.lsn, end: end.lsn }],
         (WalCheck::Manifest, _) => return Err(BackupError::NoManifest(path)),
@@ -70,7 +74,7 @@ fn check_all(dir: &Path, wal: WalCheck, stop: &AtomicBool) -> Result<Verified, B
         None => dir.join("pg_wal"),
     };
     let records = ranges.iter().map(|range| records(&place, range, stop)).sum::<Result<u64, _>>()?;
-    Ok(Verified { files, records: Some(records) })
+    Ok(Verified { files, incremental, records: Some(records) })
 }
 
 /// An archive of a backup.
@@ -95,24 +99,55 @@ fn archives(dir: &Path) -> Result<Vec<ArchiveFile>, BackupError> {
     Ok(found)
 }
 
-/// Compares all files with the manifest; how many they are.
-fn files(dir: &Path, archives: &[ArchiveFile], manifest: &Manifest, stop: &AtomicBool) -> Result<u64, BackupError> {
+/// Compares all files with the manifest; how many they are, and how many of them are those of an incremental backup.
+fn files(dir: &Path, archives: &[ArchiveFile], manifest: &Manifest, stop: &AtomicBool) -> Result<(u64, u64), BackupError> {
     let mut comparison = Comparison::new(manifest);
+    let mut incremental = Incremental::default();
     if archives.is_empty() {
         comparison.directory(dir, stop).map_err(failed("read", dir))?;
     }
     for archive in archives.iter().filter(|archive| !archive.name.starts_with(WAL_ARCHIVE)) {
-        compare(archive, &mut comparison, stop).map_err(failed("read", &archive.path))?;
+        compare(archive, &mut comparison, &mut incremental, stop).map_err(failed("read", &archive.path))?;
     }
     let files = comparison.files;
     match comparison.finish() {
-        differences if differences.is_empty() => Ok(files),
-        differences => Err(BackupError::Different(differences)),
+        differences if differences.is_empty() => {}
+        differences => return Err(BackupError::Different(differences)),
+    }
+    // What the manifest says has come; whether it can be used is another matter.
+    if archives.is_empty() {
+        for (path, entry) in manifest.files.iter().filter(|(path, _)| IncrementalFile::is_path(path)) {
+            let at = dir.join(as_path(path));
+            let read = |file: File| IncrementalFile::read(file, entry.size, &mut Vec::new());
+            let result = File::open(&at).and_then(read).map_err(failed("read", &at))?;
+            incremental.count(path, result);
+        }
+    }
+    match incremental.error {
+        Some((path, error)) => Err(BackupError::Incremental { path, error }),
+        None => Ok((files, incremental.files)),
+    }
+}
+
+/// Files of an incremental backup that have been looked at.
+#[derive(Default)]
+struct Incremental {
+    files: u64,
+    /// The first that is damaged.
+    error: Option<(String, IncrementalError)>,
+}
+
+impl Incremental {
+    fn count(&mut self, path: &[u8], result: Result<IncrementalFile, IncrementalError>) {
+        self.files += 1;
+        if let (Err(error), None) = (result, &self.error) {
+            self.error = Some((String::from_utf8_lossy(path).into_owned(), error));
+        }
     }
 }
 
 /// Compares the files of an archive.
-fn compare(archive: &ArchiveFile, comparison: &mut Comparison<'_>, stop: &AtomicBool) -> io::Result<()> {
+fn compare(archive: &ArchiveFile, comparison: &mut Comparison<'_>, incremental: &mut Incremental, stop: &AtomicBool) -> io::Result<()> {
     let below = match archive.name.split('.').next() {
         Some(oid) if oid != "base" => Path::new("pg_tblspc").join(oid),
         _ => PathBuf::new(),
@@ -120,14 +155,20 @@ fn compare(archive: &ArchiveFile, comparison: &mut Comparison<'_>, stop: &Atomic
     let file = File::open(&archive.path)?;
     let mut unpacked = Archive::new(Compression::of_name(&archive.name).reader(file)?);
     for entry in unpacked.entries()? {
-        let entry = entry?;
+        let mut entry = entry?;
         if stop.load(Ordering::Relaxed) {
             return Err(io::ErrorKind::Interrupted.into());
         }
         let name = as_path(&entry.path_bytes());
         if let (Some(path), true) = (inside(&name), entry.header().entry_type().is_file()) {
             let size = entry.size();
-            comparison.file(below.join(path).as_os_str().as_encoded_bytes(), size, entry)?;
+            let path = below.join(path);
+            let path = path.as_os_str().as_encoded_bytes();
+            let mut head = Vec::new();
+            if IncrementalFile::is_path(path) {
+                incremental.count(path, IncrementalFile::read(&mut entry, size, &mut head)?);
+            }
+            comparison.file(path, size, head.as_slice().chain(entry))?;
         }
     }
     Ok(())

@@ -21,8 +21,6 @@ use crate::segments::{PARTIAL, failed, sync_directory};
 
 /// Where the WAL lies before it becomes an archive.
 const TEMPORARY_DIR: &str = "pg_wal.tmp";
-/// How often the server is told how far this is.
-const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 /// A server gets so long to create a slot.
 const ANSWER: Duration = Duration::from_secs(10);
 /// A server that says nothing for so long is given up. C: `wal_receiver_timeout`, as it is unless set.
@@ -75,9 +73,16 @@ pub(super) struct Streamer<'a> {
 }
 
 impl<'a> Streamer<'a> {
-    /// Starts to receive from the start of a backup, once the slot is there.
-    pub(super) fn start(job: &Job<'a>, start: Place, progress: &Progress, made: &mut Made) -> Result<Streamer<'a>, BackupError> {
-        let dir = job.options.dir.join(if job.options.form == Form::Plain { "pg_wal" } else { TEMPORARY_DIR });
+    /// Starts to receive from the start of a backup in `backup`, once the slot is there. With the slot that was created for it, and whether
+    /// that goes with the connection.
+    pub(super) fn start(
+        job: &Job<'a>,
+        backup: &Path,
+        start: Place,
+        progress: &Progress,
+        made: &mut Made,
+    ) -> Result<(Streamer<'a>, Option<(String, bool)>), BackupError> {
+        let dir = backup.join(if job.options.form == Form::Plain { "pg_wal" } else { TEMPORARY_DIR });
         let marks = dir.join("archive_status");
         for dir in [&dir, &marks] {
             if !dir.is_dir() {
@@ -117,13 +122,16 @@ impl<'a> Streamer<'a> {
             created?;
             connection.set_limit(None);
         }
+        let created = slot.clone().zip(create);
         connection.set_stop(Some(Arc::clone(&stop)));
         let options = receive::Options {
             dir: dir.clone(),
             compression: Compression::None,
             slot,
             synchronous: false,
-            status_interval: STATUS_INTERVAL,
+            // At the end, with everything else.
+            sync: false,
+            status_interval: job.options.status_interval,
             end: None,
             on_damage: OnDamage::Stop,
             timeout: Some(TIMEOUT),
@@ -140,7 +148,8 @@ impl<'a> Streamer<'a> {
         };
         let thread = std::thread::Builder::new().name("wal".to_owned()).spawn(run);
         let thread = thread.map_err(|e| BackupError::Wal(format!("no thread: {e}")))?;
-        Ok(Streamer { thread, dir, progress: progress.clone(), stop, interrupted: job.stop, marks, mode: job.mode })
+        let streamer = Streamer { thread, dir, progress: progress.clone(), stop, interrupted: job.stop, marks, mode: job.mode };
+        Ok((streamer, created))
     }
 
     /// Waits until all WAL before `end` is here; the directory that it is in.

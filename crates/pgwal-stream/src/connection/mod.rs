@@ -106,6 +106,16 @@ pub enum CopyStart {
     Finished(Vec<ResultSet>),
 }
 
+/// How far the answer to a command has been read.
+enum Answer {
+    /// To its end: its result sets.
+    Over(Vec<ResultSet>),
+    /// To a COPY from the server; these result sets came before it.
+    Copy(Vec<ResultSet>),
+    /// To a COPY towards the server.
+    CopyIn,
+}
+
 /// A column of a result set. Manual: RowDescription.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Column {
@@ -244,6 +254,63 @@ impl Connection {
         let wait = Wait::new(self.until(), stop.as_deref());
         self.send_query(command, wait)?;
         self.results(wait)
+    }
+
+    /// Runs a command that takes data by COPY, UPLOAD_MANIFEST or COPY FROM STDIN, and sends it everything that `data` has.
+    ///
+    /// # Errors
+    /// As for [`Connection::query`]; [`Error::Io`] where `data` cannot be read, and then the server has dropped what it was sent.
+    pub fn copy_in(&mut self, command: &str, data: &mut dyn std::io::Read) -> Result<Vec<ResultSet>> {
+        let stop = self.stop.clone();
+        let wait = Wait::new(self.until(), stop.as_deref());
+        self.send_query(command, wait)?;
+        let mut data = Some(data);
+        loop {
+            match self.answer(wait)? {
+                Answer::Over(sets) => return Ok(sets),
+                Answer::Copy(_) => return Err(Error::State { wanted: "send data", state: "the server sends data itself" }),
+                Answer::CopyIn => {
+                    let Some(data) = data.take() else {
+                        return Err(self.broken(Error::Tag { expected: "the end of the command", found: b'G' }));
+                    };
+                    if let Err(error) = self.send_all(data, wait)? {
+                        self.refuse_copy("the data could not be read", wait)?;
+                        // The server's answer to that is an error of its own, which says no more than this one.
+                        let _ = self.answer(wait);
+                        return Err(Error::Io { doing: READING, error });
+                    }
+                }
+            }
+        }
+    }
+
+    /// Sends all data as CopyData, and CopyDone. The inner error is that of reading.
+    fn send_all(&mut self, data: &mut dyn std::io::Read, wait: Wait<'_>) -> Result<std::io::Result<()>> {
+        let mut buffer = vec![0; 64 << 10];
+        loop {
+            let len = match data.read(&mut buffer) {
+                Ok(0) => break,
+                Ok(len) => len,
+                Err(error) if error.kind() == std::io::ErrorKind::Interrupted => continue,
+                Err(error) => return Ok(Err(error)),
+            };
+            self.out.clear();
+            self.out.push(b'd');
+            self.out.extend_from_slice(&(len as u32 + 4).to_be_bytes()); // 64 kB at most
+            self.out.extend_from_slice(buffer.get(..len).unwrap_or_default());
+            self.send(wait)?;
+        }
+        self.out.clear();
+        self.out.extend_from_slice(&[b'c', 0, 0, 0, 4]);
+        self.send(wait)?;
+        Ok(Ok(()))
+    }
+
+    /// Sends CopyFail; the server answers with an error.
+    fn refuse_copy(&mut self, why: &str, wait: Wait<'_>) -> Result<()> {
+        let mut fail = BytesMut::new();
+        frontend::copy_fail(why, &mut fail).map_err(|_| Error::Message { message: "CopyFail", field: "text without NUL" })?;
+        self.stream.write_all(&fail, wait).inspect_err(|_| self.state = State::Broken)
     }
 
     /// After [`CopyEvent::Done`] of a command that does several COPYs, as BASE_BACKUP before 15: the next of them.
@@ -457,8 +524,20 @@ impl Connection {
         Ok(())
     }
 
-    /// Reads result sets up to ReadyForQuery, or to the begin of a COPY.
+    /// Reads result sets up to ReadyForQuery, or to the start of a COPY from the server.
     fn results(&mut self, wait: Wait<'_>) -> Result<CopyStart> {
+        loop {
+            match self.answer(wait)? {
+                Answer::Over(sets) => return Ok(CopyStart::Finished(sets)),
+                Answer::Copy(sets) => return Ok(CopyStart::Started(sets)),
+                // Nobody here has data for COPY FROM STDIN.
+                Answer::CopyIn => self.refuse_copy("COPY FROM STDIN is not supported", wait)?,
+            }
+        }
+    }
+
+    /// Reads result sets up to ReadyForQuery, or to the start of a COPY.
+    fn answer(&mut self, wait: Wait<'_>) -> Result<Answer> {
         let expected = "the answer to a command";
         let (mut sets, mut set, mut open, mut bytes) = (Vec::new(), ResultSet::default(), false, 0);
         loop {
@@ -501,21 +580,16 @@ impl Connection {
                         sets.push(set);
                     }
                     self.state = State::Ready;
-                    return Ok(CopyStart::Finished(sets));
+                    return Ok(Answer::Over(sets));
                 }
                 b'H' | b'W' => {
                     if open {
                         sets.push(set);
                     }
                     self.state = State::Copy { both: message.tag == b'W', server_done: false, client_done: false };
-                    return Ok(CopyStart::Started(sets));
+                    return Ok(Answer::Copy(sets));
                 }
-                b'G' => {
-                    // Nobody here has data for COPY FROM STDIN: CopyFail, and the server's answer to that is the error.
-                    let mut fail = BytesMut::new();
-                    let _ = frontend::copy_fail("COPY FROM STDIN is not supported", &mut fail);
-                    self.stream.write_all(&fail, wait).inspect_err(|_| self.state = State::Broken)?;
-                }
+                b'G' => return Ok(Answer::CopyIn),
                 b'E' => {
                     let error = self.failed(&message);
                     // ReadyForQuery follows at once, unless the error was fatal.
@@ -591,6 +665,9 @@ impl CancelHandle {
         stream.read(&mut [0; 1], wait).map(drop)
     }
 }
+
+/// What could not be done where the data for [`Connection::copy_in`] cannot be read.
+pub(crate) const READING: &str = "read the data to send";
 
 /// Notices that are kept, the newest, and their bytes.
 const MAX_NOTICES: usize = 100;

@@ -1,0 +1,64 @@
+//! What pg_basebackup and pg_receivewal have in common: options for the connection, and how it is made. C: bin/pg_basebackup/streamutil.c.
+
+use std::ffi::OsStr;
+
+use pgwal::Lsn;
+use pgwal_stream::conninfo::{Config, ConnInfoError, Environment, Settings};
+
+use super::wrong::Wrong;
+use crate::server::{self, ClientArgs};
+
+/// Takes an option for the connection; `false`: it is none.
+pub fn set(client: &mut ClientArgs, id: char, value: &OsStr) -> bool {
+    let text = || value.to_string_lossy().into_owned();
+    let password = &mut client.server.password;
+    match id {
+        'd' => client.server.dbname = text(),
+        'h' => client.host = Some(text()),
+        'p' => client.port = Some(text()),
+        'U' => client.username = Some(text()),
+        // The last one counts.
+        'w' => (password.no_password, password.ask_password) = (true, false),
+        'W' => (password.no_password, password.ask_password) = (false, true),
+        _ => return false,
+    }
+    true
+}
+
+/// The settings as they are given, for a program of that name.
+pub fn settings(client: &ClientArgs, program: &str) -> Result<Settings, ConnInfoError> {
+    let mut settings = Settings::parse(&client.server.dbname)?;
+    settings.set("fallback_application_name", program.to_owned())?;
+    client.add_to(&mut settings)?;
+    Ok(settings)
+}
+
+/// The settings of the connection, with the password that the user is asked for.
+pub fn config(client: &ClientArgs, settings: &Settings) -> Result<Config, String> {
+    let mut config = Config::new(settings.clone(), &Environment::current()).map_err(|e| e.to_string())?;
+    if client.server.password.ask_password {
+        config.password = Some(server::ask().map_err(|e| e.to_string())?);
+    }
+    Ok(config)
+}
+
+/// Seconds between two messages about how far this is. C: `option_parse_int`.
+pub fn status_interval(text: &str) -> Result<u64, Wrong> {
+    const OPTION: &str = "-s/--status-interval";
+    /// Milliseconds must fit an int.
+    const MAX: i64 = i32::MAX as i64 / 1000;
+    let digits = text.trim();
+    let unsigned = digits.strip_prefix(['+', '-']).unwrap_or(digits);
+    if unsigned.is_empty() || !unsigned.bytes().all(|byte| byte.is_ascii_digit()) {
+        return Err(Wrong::Value(format!("invalid value \"{text}\" for option {OPTION}")));
+    }
+    match digits.parse::<i64>() {
+        Ok(seconds @ 0..=MAX) => Ok(seconds as u64),
+        _ => Err(Wrong::Value(format!("{OPTION} must be in range 0..{MAX}"))),
+    }
+}
+
+/// An LSN as programs up to 18 print it. C: `%X/%X` of `LSN_FORMAT_ARGS`.
+pub fn short(lsn: Lsn) -> String {
+    format!("{:X}/{:X}", lsn.0 >> 32, lsn.0 & u64::from(u32::MAX))
+}
