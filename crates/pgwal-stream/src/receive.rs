@@ -234,6 +234,11 @@ pub enum ReceiveError<E> {
         /// Its timeline.
         timeline: TimelineId,
     },
+    /// The server has no such slot.
+    NoSlot {
+        /// The slot.
+        slot: String,
+    },
     /// The WAL in the directory is of another cluster.
     System {
         /// That of the WAL in the directory.
@@ -305,6 +310,7 @@ impl<E: fmt::Display> fmt::Display for ReceiveError<E> {
                 f,
                 "the history file of timeline {timeline} in the directory differs from the server's: these are two timelines of that number"
             ),
+            ReceiveError::NoSlot { slot } => write!(f, "replication slot \"{slot}\" does not exist"),
             ReceiveError::System { expected, found } => {
                 write!(f, "the WAL in the directory is of a cluster with system identifier {expected}, and the server's is {found}")
             }
@@ -560,6 +566,9 @@ fn first<S: Walsender>(
         Some(slot) if system.fmt.since(15) => {
             let row = one_row(server, &Command::ReadReplicationSlot(slot))?;
             let value = |at: usize| row.get(at).cloned().flatten();
+            if value(0).is_none() {
+                return Err(ReceiveError::NoSlot { slot: slot.clone() });
+            }
             value(1).and_then(|lsn| lsn.parse().ok()).zip(value(2).and_then(|tli| tli.parse().ok()).map(TimelineId))
         }
         Some(_) => memory.slot.map(|lsn| (lsn, system.timeline)),

@@ -9,6 +9,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use pgwal_stream::backup::{BackupError, Destination, Form, ManifestOptions, Notice, Options, Packing, Slot, SyncMethod, WalMethod, take};
+use pgwal_stream::compress::Compression;
 use pgwal_stream::connection::{Connection, Mode};
 use pgwal_stream::conninfo::{Config, Environment};
 use pgwal_stream::message::FromBackup;
@@ -123,12 +124,14 @@ fn options(dir: &Path) -> Options {
         form: Form::Plain,
         wal: WalMethod::None,
         slot: Slot::None,
+        slot_prefix: "pgwal_basebackup".to_owned(),
         wal_dir: None,
         tablespaces: vec![("/srv/apart".into(), dir.join("space"))],
         tablespaces_must_exist: true,
         incremental: None,
         status_interval: Duration::from_secs(10),
         packing: Packing::None,
+        wal_packing: Compression::None,
         label: "l".to_owned(),
         fast: true,
         max_rate: None,

@@ -15,6 +15,7 @@ use std::process::ExitCode;
 use std::sync::Arc;
 
 use pgwal_stream::backup::{self, BackupError, Destination, MadeKind, Notice, Recovery, Slot, WalMethod};
+use pgwal_stream::compress::Compression;
 use pgwal_stream::connection::{self, Mode};
 use pgwal_stream::conninfo::Environment;
 
@@ -154,11 +155,17 @@ fn take(options: Options, log: &Log) -> Result<(), Failure> {
         form: options.form,
         wal: options.wal,
         slot: options.slot,
+        slot_prefix: PROGRAM.name.to_owned(),
         wal_dir: options.wal_dir,
         tablespaces: options.tablespaces,
         // The real program takes any.
         tablespaces_must_exist: false,
         incremental: options.incremental,
+        // The real program compresses it with gzip only, and whoever unpacks it goes by its name.
+        wal_packing: match options.packing.client() {
+            gzip @ Compression::Gzip(_) => gzip,
+            _ => Compression::None,
+        },
         packing: options.packing,
         label: options.label,
         fast: options.fast,
@@ -173,7 +180,11 @@ fn take(options: Options, log: &Log) -> Result<(), Failure> {
         keep_failed: options.no_clean,
     };
     let progress = options.progress.then(|| Progress::new(options.verbose));
-    let mut teller = Teller { log, verbose: options.verbose, wal: options.wal, progress, phase: Phase::Prepared, after: Vec::new() };
+    let slot = match &wanted.slot {
+        Slot::Named { name, .. } => name.clone(),
+        Slot::Temporary | Slot::None => String::new(),
+    };
+    let mut teller = Teller { log, verbose: options.verbose, wal: options.wal, slot, progress, phase: Phase::Prepared, after: Vec::new() };
     let result = backup::take(&mut connection, &config, &wanted, &stop, &mut |notice| teller.take(notice));
     match result {
         Ok(_) => {
@@ -213,6 +224,8 @@ struct Teller<'a> {
     log: &'a Log,
     verbose: bool,
     wal: WalMethod,
+    /// Name of the slot that stays; empty: there is none.
+    slot: String,
     progress: Option<Progress>,
     phase: Phase,
     /// What is said after the error.
@@ -315,7 +328,8 @@ impl Teller<'_> {
                 Phase::Prepared => error.to_string(),
                 Phase::Upload => format!("could not upload manifest: {error}"),
                 Phase::Begin => format!("could not initiate base backup: {error}"),
-                Phase::Slot => format!("could not send replication command \"CREATE_REPLICATION_SLOT\": {error}"),
+                // Only a slot that stays is there already, or not to be had.
+                Phase::Slot => format!("could not send replication command \"{}\": {error}", client::create_slot(&self.slot, true)),
                 Phase::Receive => format!("could not read COPY data: {error}"),
                 Phase::End => format!("final receive failed: {error}"),
             },
@@ -324,6 +338,7 @@ impl Teller<'_> {
             BackupError::Wal(problem) => {
                 return vec![(Level::Error, problem.clone()), (Level::Error, "background process terminated unexpectedly".to_owned())];
             }
+            BackupError::File(error) => client::file_error(error),
             error => error.to_string(),
         };
         vec![(Level::Error, text)]

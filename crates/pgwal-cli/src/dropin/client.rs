@@ -3,9 +3,12 @@
 use std::ffi::OsStr;
 
 use pgwal::Lsn;
+use pgwal_stream::command::Command;
 use pgwal_stream::conninfo::{Config, ConnInfoError, Environment, Settings};
+use pgwal_stream::segments::FileError;
 
 use super::wrong::Wrong;
+use crate::fullpage::Errno;
 use crate::server::{self, ClientArgs};
 
 /// Takes an option for the connection; `false`: it is none.
@@ -61,4 +64,16 @@ pub fn status_interval(text: &str) -> Result<u64, Wrong> {
 /// An LSN as programs up to 18 print it. C: `%X/%X` of `LSN_FORMAT_ARGS`.
 pub fn short(lsn: Lsn) -> String {
     format!("{:X}/{:X}", lsn.0 >> 32, lsn.0 & u64::from(u32::MAX))
+}
+
+/// The command that creates a slot, as programs name it in errors.
+pub fn create_slot(slot: &str, reserve_wal: bool) -> String {
+    Command::CreateReplicationSlot { slot, temporary: false, reserve_wal }.to_string()
+}
+
+/// An error of a file in the words of C.
+pub fn file_error(error: &FileError) -> String {
+    let FileError { path, doing, error } = error;
+    let is_file = ["open", "create", "read", "write", "rename", "sync"].contains(doing);
+    format!("could not {doing} {}\"{}\": {}", if is_file { "file " } else { "" }, path.display(), Errno(error))
 }

@@ -13,12 +13,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use pgwal::{Lsn, SegmentName, TimelineId};
+use pgwal_stream::command::Command;
 use pgwal_stream::connection::{self, Connection, Mode};
 use pgwal_stream::conninfo::Config;
 use pgwal_stream::receive::{self, Memory, Notice, Outcome, ReceiveError};
 use pgwal_stream::receiver::OnDamage;
 use pgwal_stream::segments::{PARTIAL, segment_ends};
-use pgwal_stream::slots;
+use pgwal_stream::slots::{self, SlotError};
 
 use self::options::{Action, Options};
 use crate::dropin::log::{Level, Log};
@@ -109,12 +110,14 @@ fn act(options: &Options, log: &Log) -> Result<(), String> {
         Action::DropSlot(slot) => {
             info(format!("dropping replication slot \"{slot}\""));
             let dropped = slots::drop(&mut connection, slot, false, false);
-            dropped.map(drop).map_err(|e| format!("could not send replication command \"DROP_REPLICATION_SLOT\": {e}"))
+            let command = Command::DropReplicationSlot { slot, wait: false };
+            dropped.map(drop).map_err(|e| format!("could not send replication command \"{command}\": {}", said(&e)))
         }
         Action::CreateSlot(slot) => {
             info(format!("creating replication slot \"{slot}\""));
             let created = slots::create(&mut connection, slot, false, options.if_not_exists);
-            created.map(drop).map_err(|e| format!("could not send replication command \"CREATE_REPLICATION_SLOT\": {e}"))
+            let command = client::create_slot(slot, false);
+            created.map(drop).map_err(|e| format!("could not send replication command \"{command}\": {}", said(&e)))
         }
         Action::Receive(dir) => {
             let wanted = receive::Options {
@@ -188,7 +191,6 @@ fn receive_until(
 /// The real program's words for an error, and whether to try again would change nothing.
 fn explain(error: &ReceiveError<connection::Error>) -> (String, bool) {
     match error {
-        ReceiveError::Server(connection::Error::Server(said)) if said.code == UNDEFINED_OBJECT => (said.message.clone(), false),
         ReceiveError::Server(connection::Error::Server(said)) if said.is_fatal() => {
             (format!("unexpected termination of replication stream: {said}"), false)
         }
@@ -196,15 +198,20 @@ fn explain(error: &ReceiveError<connection::Error>) -> (String, bool) {
             (format!("could not send replication command \"START_REPLICATION\": {said}"), false)
         }
         ReceiveError::Server(error) => (format!("could not receive data from WAL stream: {error}"), false),
-        ReceiveError::File(error) => (error.to_string(), error.is_sync()),
+        ReceiveError::File(error) => (client::file_error(error), error.is_sync()),
         // A standby may not have come to it yet.
-        error @ (ReceiveError::Silent(_) | ReceiveError::Timeline { .. }) => (error.to_string(), false),
+        error @ (ReceiveError::NoSlot { .. } | ReceiveError::Silent(_) | ReceiveError::Timeline { .. }) => (error.to_string(), false),
         error => (error.to_string(), true),
     }
 }
 
-/// SQLSTATE of a slot that is not there.
-const UNDEFINED_OBJECT: &str = "42704";
+/// What the server says about a slot, which the error has in words of its own.
+fn said(error: &SlotError) -> String {
+    match error {
+        SlotError::Server(error) => error.to_string(),
+        error => format!("ERROR:  {error}"),
+    }
+}
 
 /// Says what the real program says.
 struct Teller<'a> {

@@ -211,7 +211,7 @@ fn header(name: &str, size: u64) -> io::Result<Header> {
 /// Puts the WAL that was streamed into `dir` into an archive beside the others in `backup`, and removes `dir`.
 pub(super) fn store_wal(dir: &Path, backup: &Path, job: &Job<'_>) -> Result<(), BackupError> {
     let Job { options, mode, .. } = *job;
-    let packing = options.packing.client();
+    let packing = options.wal_packing;
     let path = backup.join(format!("{WAL_ARCHIVE}{}", packing.suffix()));
     let mut builder = Builder::new(create(&path, packing, mode)?);
     for name in files(dir, Path::new(""))? {

@@ -124,7 +124,7 @@ impl Packing {
     }
 
     /// How we compress.
-    fn client(&self) -> Compression {
+    pub fn client(&self) -> Compression {
         match self {
             Packing::Client(compression) => *compression,
             Packing::None | Packing::Server { .. } => Compression::None,
@@ -169,6 +169,8 @@ pub struct Options {
     pub wal: WalMethod,
     /// The slot by which it is streamed.
     pub slot: Slot,
+    /// What the name of a temporary slot begins with.
+    pub slot_prefix: String,
     /// pg_wal is a link to this directory; plain form only.
     pub wal_dir: Option<PathBuf>,
     /// Directories of tablespaces, on the server and here; plain form only.
@@ -179,6 +181,8 @@ pub struct Options {
     pub incremental: Option<PathBuf>,
     /// Compression.
     pub packing: Packing,
+    /// Compression of the archive of streamed WAL.
+    pub wal_packing: Compression,
     /// Its name, in backup_label.
     pub label: String,
     /// The checkpoint is done at once.

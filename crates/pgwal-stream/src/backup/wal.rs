@@ -103,7 +103,7 @@ impl<'a> Streamer<'a> {
             Slot::Temporary => {
                 // The server's process has a number of its own, other than clients on several machines.
                 let number = connection.backend_pid().map_or_else(|| std::process::id().to_string(), |pid| pid.to_string());
-                (Some(format!("pgwal_basebackup_{number}")), Some(true))
+                (Some(format!("{}_{number}", job.options.slot_prefix)), Some(true))
             }
             Slot::Named { name, create } => (Some(name.clone()), create.then_some(false)),
         };
