@@ -80,6 +80,10 @@ fn server_of(major: u8, upload: Option<Upload>, command: &'static str, backup: V
         let let_in = [message(b'R', &[0; 4]), message(b'S', version.as_bytes()), message(b'K', &[0; 8]), ready()].concat();
         client.write_all(&let_in).unwrap();
         while let Ok(head) = read(&mut client, 5) {
+            // Terminate.
+            if head[0] == b'X' {
+                return;
+            }
             let len = u32::from_be_bytes(head[1..].try_into().unwrap());
             let text = String::from_utf8(read(&mut client, len as usize - 4).unwrap()).unwrap();
             let one = |value: &str| [rows(1, &[&[Some(value)]]), ready()].concat();
