@@ -85,7 +85,7 @@ impl Progress {
     }
 
     fn line(&mut self) -> String {
-        let percent = if self.total > 0 { (self.done.saturating_mul(100) / self.total).min(100) } else { 0 };
+        let percent = self.done.saturating_mul(100).checked_div(self.total).map_or(0, |percent| percent.min(100));
         // The estimate is wrong once there is WAL in the backup.
         self.total = self.total.max(self.done);
         let total = self.total.to_string();
