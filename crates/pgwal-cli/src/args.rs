@@ -16,6 +16,7 @@ use pgwal::text::Zone;
 use pgwal::times::{self, Found};
 use pgwal::types::{BlockNumber, ForkNumber, Oid, RelFileLocator, TimestampTz, Xid};
 use pgwal::{Lsn, RmgrId, SegmentName, TimelineId};
+use pgwal_stream::compress::{Compression, SpecError, split_spec};
 
 use crate::live;
 
@@ -448,4 +449,21 @@ fn relation(text: &str) -> Result<RelationArg, String> {
 fn fork(name: &str) -> Result<ForkNumber, String> {
     let number = ForkNumber::NAMES.iter().position(|known| *known == name).and_then(|at| u8::try_from(at).ok());
     number.map(ForkNumber).ok_or_else(|| format!("expected one of {}", ForkNumber::NAMES.join(", ")))
+}
+
+/// How to compress, for a command of pgwal's own. LZ4 is written without levels, so that none is taken and then left out.
+pub fn compression(text: &str) -> Result<Compression, String> {
+    match (text.parse(), split_spec(text)) {
+        (Ok(Compression::Lz4), (_, Some(_))) => Err("lz4 has no levels".to_owned()),
+        (result, _) => result.map_err(|error| compression_problem(&error)),
+    }
+}
+
+/// What is wrong with a compression specification, and what would be right.
+pub fn compression_problem(error: &SpecError) -> String {
+    match error {
+        SpecError::Method(_) => format!("{error}: expected none, gzip, lz4 or zstd"),
+        SpecError::Level { min, max, .. } => format!("{error}: expected a level from {min} to {max}"),
+        error => format!("invalid compression specification: {error}"),
+    }
 }

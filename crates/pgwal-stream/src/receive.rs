@@ -82,8 +82,8 @@ pub struct Options {
     pub slot: Option<String>,
     /// Everything is put on disk and acknowledged as it comes.
     pub synchronous: bool,
-    /// Files are put on disk; else that is left to the system, and what was acknowledged can be lost with its power.
-    pub sync: bool,
+    /// How files are written.
+    pub policy: Policy,
     /// How often the server is told how far this is.
     pub status_interval: Duration,
     /// Nothing behind this is wanted.
@@ -467,11 +467,10 @@ fn receive_timelines<S: Walsender>(
     if stop.load(Ordering::Relaxed) {
         return Ok(Outcome::Stopped);
     }
-    let policy = Policy { sync: options.sync, mode: file_mode(server)? };
     // Where the timeline before said that it ended.
     let mut ended = None;
     loop {
-        let segments = Segments::new(&options.dir, system.fmt.segment_size, options.compression).with(policy);
+        let segments = Segments::new(&options.dir, system.fmt.segment_size, options.compression).with(options.policy);
         keep_history(server, &segments, start.timeline, ended)?;
         let command = Command::StartReplication { slot: options.slot.as_deref(), start: start.lsn, timeline: start.timeline };
         notice(Notice::Starting { lsn: start.lsn, timeline: start.timeline, segment_size: system.fmt.segment_size });
@@ -514,7 +513,10 @@ fn receive_timelines<S: Walsender>(
 }
 
 /// Permissions that files are to have: their owner's, and those of a group that may read the server's data directory, from 11 on.
-fn file_mode<S: Walsender>(server: &mut S) -> Result<u32, ReceiveError<S::Error>> {
+///
+/// # Errors
+/// The connection breaks, or the server refuses.
+pub fn file_mode<S: Walsender>(server: &mut S) -> Result<u32, ReceiveError<S::Error>> {
     if server.major() < 11 {
         return Ok(Policy::OWNER);
     }
@@ -585,7 +587,7 @@ fn first<S: Walsender>(
             return Err(ReceiveError::System { expected, found: system.identifier });
         }
         // It is acknowledged only if it is on disk, which it may not be even though it can be read: see `Newest::rewrite`.
-        if options.sync && !memory.is_on_disk {
+        if options.policy.sync && !memory.is_on_disk {
             newest.rewrite(&options.dir, size, slot.map(|(lsn, _)| lsn), stop)?;
             memory.is_on_disk = !stop.load(Ordering::Relaxed);
             // What counts is what has been written now.
@@ -998,7 +1000,7 @@ mod tests {
             compression: Compression::None,
             slot: None,
             synchronous: false,
-            sync: true,
+            policy: Policy::default(),
             status_interval: Duration::from_secs(10),
             end: None,
             on_damage: OnDamage::Stop,

@@ -15,11 +15,10 @@ use pgwal_stream::backup::manifest::Algorithm;
 use pgwal_stream::backup::{
     self, Destination, Form, ManifestOptions, Notice, Options, Packing, Progress, Recovery, Slot, Summary, Verified, WalCheck, WalMethod,
 };
-use pgwal_stream::compress::SpecError;
 use pgwal_stream::connection::Mode;
 use pgwal_stream::conninfo::{Config, Environment};
 
-use crate::args::WrongOption;
+use crate::args::{WrongOption, compression, compression_problem};
 use crate::server::{self, ClientArgs};
 use crate::signals;
 use crate::table::percent;
@@ -67,7 +66,7 @@ pub struct Opts {
     #[arg(short = 'z', long, conflicts_with = "compress")]
     gzip: bool,
     /// Compress with gzip, lz4 or zstd, at a level as in gzip:9, or with options as in zstd:level=5,workers=2,long; a number alone is a
-    /// level of gzip. With `server-` in front, the server compresses (15 and later). LZ4 takes a level and compresses here as at its lowest
+    /// level of gzip. With `server-` in front, the server compresses (15 and later)
     #[arg(short = 'Z', long, value_name = "[server-|client-]METHOD[:DETAIL]")]
     compress: Option<String>,
     /// Have the checkpoint done at once, or spread over time
@@ -304,12 +303,15 @@ impl Opts {
             None => return Ok(Packing::None),
         };
         let elsewhere = matches!(destination, Destination::Target { .. });
-        Packing::parse(text, elsewhere).map_err(|error| {
-            WrongOption(match error {
-                SpecError::Method(_) => format!("{error}: expected none, gzip, lz4 or zstd"),
-                error => format!("invalid compression specification: {error}"),
+        let packing = Packing::parse(text, elsewhere).map_err(|error| compression_problem(&error));
+        let local = text.strip_prefix("client-").unwrap_or(text);
+        // What is compressed here must have what is asked for.
+        packing
+            .and_then(|packing| match packing {
+                Packing::Client(_) => compression(local).map(|_| packing),
+                packing => Ok(packing),
             })
-        })
+            .map_err(WrongOption)
     }
 
     fn options(&self, config: &Config, destination: Destination, packing: Packing) -> Result<Options, Box<dyn Error>> {

@@ -17,9 +17,10 @@ use pgwal_stream::conninfo::Config;
 use pgwal_stream::lock::LockError;
 use pgwal_stream::receive::{self, Memory, Notice, Options, Outcome, ReceiveError};
 use pgwal_stream::receiver::OnDamage;
-use pgwal_stream::segments::segment_ends;
+use pgwal_stream::segments::{Policy, segment_ends};
 use pgwal_stream::slots::{self, SlotError};
 
+use crate::args::compression;
 use crate::console;
 use crate::server::ClientArgs;
 use crate::signals;
@@ -77,8 +78,8 @@ pub struct Opts {
     #[arg(long, conflicts_with = "synchronous")]
     no_sync: bool,
     /// Compress segments with gzip, lz4 or zstd, at a level as in gzip:9, or with options as in zstd:level=5,workers=2,long; a number alone
-    /// is a level of gzip. LZ4 takes a level and compresses as at its lowest
-    #[arg(short = 'Z', long, value_name = "METHOD[:DETAIL]", default_value = "none")]
+    /// is a level of gzip
+    #[arg(short = 'Z', long, value_name = "METHOD[:DETAIL]", default_value = "none", value_parser = compression)]
     compress: Compression,
     /// What to do with WAL that is damaged: stop before it; or write it, say so, and never acknowledge it
     #[arg(long, value_name = "WHAT", default_value = "stop")]
@@ -125,7 +126,7 @@ impl Opts {
             compression: self.compress,
             slot: self.slot.clone(),
             synchronous: self.synchronous,
-            sync: !self.no_sync,
+            policy: Policy { sync: !self.no_sync, ..Policy::default() },
             status_interval: Duration::from_secs(match self.status_interval {
                 0 => FOREVER,
                 seconds => seconds.min(FOREVER),

@@ -18,7 +18,7 @@ use pgwal_stream::connection::{self, Connection, Mode};
 use pgwal_stream::conninfo::Config;
 use pgwal_stream::receive::{self, Memory, Notice, Outcome, ReceiveError};
 use pgwal_stream::receiver::OnDamage;
-use pgwal_stream::segments::{PARTIAL, segment_ends};
+use pgwal_stream::segments::{PARTIAL, Policy, segment_ends};
 use pgwal_stream::slots::{self, SlotError};
 
 use self::options::{Action, Options};
@@ -125,7 +125,7 @@ fn act(options: &Options, log: &Log) -> Result<(), String> {
                 compression: options.compression,
                 slot: options.slot.clone(),
                 synchronous: options.synchronous,
-                sync: !options.no_sync,
+                policy: Policy { sync: !options.no_sync, mode: receive::file_mode(&mut connection).map_err(|e| explain(&e).0)? },
                 status_interval: server::interval(options.status_interval),
                 end: options.end,
                 on_damage: OnDamage::Stop,

@@ -17,7 +17,7 @@ use crate::compress::Compression;
 use crate::connection::{self, Connection, Mode};
 use crate::receive::{self, Memory, Notice, Outcome, ReceiveError, System, Walsender, receive};
 use crate::receiver::OnDamage;
-use crate::segments::{PARTIAL, failed, sync_directory};
+use crate::segments::{PARTIAL, Policy, failed, sync_directory};
 
 /// Where the WAL lies before it becomes an archive.
 const TEMPORARY_DIR: &str = "pg_wal.tmp";
@@ -129,8 +129,8 @@ impl<'a> Streamer<'a> {
             compression: Compression::None,
             slot,
             synchronous: false,
-            // At the end, with everything else.
-            sync: false,
+            // They are put on disk at the end, with everything else.
+            policy: Policy { sync: false, mode: job.mode & Policy::GROUP },
             status_interval: job.options.status_interval,
             end: None,
             on_damage: OnDamage::Stop,
