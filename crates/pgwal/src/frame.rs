@@ -421,6 +421,8 @@ impl Framer {
     /// Takes the page header at the front of the window. `None`: done, go on.
     fn page_start(&mut self, window: &mut &[u8]) -> Result<Option<Step>> {
         let page = self.next;
+        // The header of the next page, for which there is nothing else to do but wait.
+        machine::fetch(window, self.fmt.wal_page_size as usize);
         let header = match PageHeader::read(window) {
             // A long header is promised by a flag, so a page that is too short for its header needs more bytes either way.
             Err(_) => return Ok(Some(Step::NeedMore)),

@@ -30,18 +30,23 @@ pub(crate) fn map(file: &File, offset: u64, len: usize, at_once: bool) -> io::Re
     unsafe { options.map_copy_read_only(file) }
 }
 
-/// Has the processor fetch what stands `AHEAD` behind the start of `bytes`, if anything does.
+/// Has the processor fetch what stands some way behind the start of `bytes`, if anything does.
 ///
 /// WAL is read faster than memory brings it, and what the processor fetches by itself ends with each page of the system's memory.
 #[inline(always)]
 pub(crate) fn fetch_ahead(bytes: &[u8]) {
     /// A page: far enough for the memory to answer, and near enough for the cache.
     const AHEAD: usize = 4096;
+    fetch(bytes, AHEAD);
+}
+
+/// Has the processor fetch two lines of its cache `ahead` of the start of `bytes`, as most records are a little longer than one.
+#[inline(always)]
+pub(crate) fn fetch(bytes: &[u8], ahead: usize) {
     #[cfg(target_arch = "x86_64")]
     {
         use std::arch::x86_64::{_MM_HINT_T0, _mm_prefetch};
-        // Two lines of the cache, as most records are a little longer than one.
-        let address = bytes.as_ptr().wrapping_add(AHEAD);
+        let address = bytes.as_ptr().wrapping_add(ahead);
         #[expect(unsafe_code, reason = "the compiler does not know that nothing happens at addresses that are not there")]
         // SAFETY: this reads nothing that the program sees; an address that is not there is passed over.
         unsafe {
@@ -50,7 +55,7 @@ pub(crate) fn fetch_ahead(bytes: &[u8]) {
         }
     }
     #[cfg(not(target_arch = "x86_64"))]
-    let _ = (bytes, AHEAD);
+    let _ = (bytes, ahead);
 }
 
 /// What computes the CRC-32C of records.

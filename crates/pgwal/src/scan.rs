@@ -24,6 +24,11 @@ pub trait Work: Sync {
     /// An empty part.
     fn part(&self) -> Self::Part;
 
+    /// Bytes of WAL that make a part, at most: what is rendered from them should stay in the processor's cache until it is written.
+    fn part_size(&self) -> usize {
+        512 << 10
+    }
+
     /// Whether there are records that [`Work::quick_record`] adds.
     const IS_QUICK: bool = false;
 
@@ -83,13 +88,11 @@ pub struct Summary {
 
 /// Bytes of all extents in flight, so that parts rendered from them stay in bounds.
 const IN_FLIGHT: usize = 8 << 20;
-/// Bytes of an extent, at most: what is rendered from it should stay in the processor's cache until it is written.
-const EXTENT: usize = 512 << 10;
 
 /// Reads `wal` and gives the parts to `sink`, in order.
 pub fn scan<W: Work>(wal: &Wal, options: Options, work: &W, mut sink: impl FnMut(W::Part) -> ControlFlow<()>) -> Summary {
     let window = ordered::window(options.threads);
-    let size = if W::IS_QUICK { piece_size(window) } else { (IN_FLIGHT / window).min(EXTENT) };
+    let size = if W::IS_QUICK { piece_size(window) } else { (IN_FLIGHT / window).min(work.part_size()) };
     let mut extents = wal.extents_from(options.start.unwrap_or_default(), size);
     let is_wanted = |unread: &Result<Unread, _>| match (unread, options.start) {
         (Ok(unread), Some(from)) => unread.end() > from,

@@ -379,6 +379,14 @@ impl Work for Records {
         Part { text, json: Json::new(), stats: Stats::default(), first: None, bad: Vec::new() }
     }
 
+    fn part_size(&self) -> usize {
+        match self.show {
+            // A line is some ten times as long as its record.
+            Show::Json => 64 << 10,
+            Show::Text { .. } | Show::Nothing | Show::Statistics => 512 << 10,
+        }
+    }
+
     #[inline]
     fn record(&self, raw: &RawRecord<'_>, part: &mut Part) -> pgwal::Result<()> {
         part.begin(raw);

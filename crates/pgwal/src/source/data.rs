@@ -132,7 +132,7 @@ impl Drop for Timer {
 }
 
 /// Fewer bytes than this are read: whoever wants so few does not want many of them.
-const WORTH_MAPPING: usize = 256 << 10;
+const WORTH_MAPPING: usize = 64 << 10;
 
 /// Memory of [`Buffers`], which goes back there.
 #[derive(Debug)]
