@@ -152,9 +152,9 @@ fn a_backup_that_has_been_changed_is_found_out() {
     for (path, how, args, expected) in [
         (backup.join(&in_space), &flip(5000) as &dyn Fn(&mut Vec<u8>), &[][..], format!("\"{in_space}\" has been changed")),
         (backup.join("global/pg_control"), &|bytes| bytes.truncate(100), &[], "\"global/pg_control\" has 100 bytes".to_owned()),
-        (backup.join("backup_manifest"), &flip(300), &[], "the manifest".to_owned()),
-        (segment.clone(), &flip(0x60), &[], "the WAL in the backup does not do for it".to_owned()),
-        (segment.clone(), &|bytes| bytes.fill(0), &[], "the WAL in the backup does not do for it".to_owned()),
+        (backup.join("backup_manifest"), &flip(300), &[], "manifest".to_owned()),
+        (segment.clone(), &flip(0x60), &[], "the WAL that the backup needs is missing or damaged: ".to_owned()),
+        (segment.clone(), &|bytes| bytes.fill(0), &[], "the WAL that the backup needs is missing or damaged: ".to_owned()),
     ] {
         let before = change(&path, how);
         let (status, stderr) = verified(&backup, args);
@@ -164,9 +164,9 @@ fn a_backup_that_has_been_changed_is_found_out() {
     }
     let elsewhere = server.dir().join("elsewhere");
     for (path, args, expected) in [
-        (backup.join("PG_VERSION"), &[][..], "\"PG_VERSION\" is in the manifest and not in the backup"),
-        (segment, &[], "the WAL in the backup does not do for it"),
-        (backup.join("backup_manifest"), &[], "backup_manifest\" is not there to say what should be in the backup"),
+        (backup.join("PG_VERSION"), &[][..], "\"PG_VERSION\" is in the manifest but not in the backup"),
+        (segment, &[], "the WAL that the backup needs is missing or damaged: "),
+        (backup.join("backup_manifest"), &[], "backup_manifest\": No such file or directory"),
     ] {
         fs::rename(&path, &elsewhere).unwrap();
         let (status, stderr) = verified(&backup, args);
@@ -180,6 +180,6 @@ fn a_backup_that_has_been_changed_is_found_out() {
     assert_eq!(verified(&backup, &[]).0, Some(0), "all is as it was");
     assert_eq!(
         verified(Path::new("/nowhere"), &[]),
-        (Some(1), "pgwal: could not read directory \"/nowhere\": No such file or directory (os error 2)\n".to_owned())
+        (Some(1), "pgwal: could not open directory \"/nowhere\": No such file or directory (os error 2)\n".to_owned())
     );
 }

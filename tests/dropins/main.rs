@@ -1,6 +1,8 @@
 //! pgwal under the names of PostgreSQL's programs: what all of them have in common.
 #![cfg(unix)]
 
+mod verifybackup;
+
 use std::fs;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};

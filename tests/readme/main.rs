@@ -13,7 +13,7 @@ use std::path::{Path, PathBuf};
 use std::process::{Command, Stdio};
 
 /// Commands that set up the reader's machine; the tests themselves run them.
-const NOT_OURS: [&str; 3] = ["cargo run", "cargo test", "ln -s pgwal pg_waldump"];
+const NOT_OURS: [&str; 4] = ["cargo run", "cargo test", "ln -s pgwal pg_waldump", "ln -s pgwal pg_verifybackup"];
 
 fn top() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).join("../..")

@@ -4,7 +4,7 @@ use std::error::Error;
 use std::fs::File;
 use std::io::{self, IsTerminal, Write};
 use std::os::fd::AsFd;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
 use std::time::Duration;
@@ -13,7 +13,8 @@ use clap::{Args, ValueEnum};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
 use pgwal_stream::backup::manifest::Algorithm;
 use pgwal_stream::backup::{
-    self, Destination, Form, ManifestOptions, Notice, Options, Packing, Progress, Recovery, Slot, Summary, Verified, WalCheck, WalMethod,
+    self, Destination, Form, ManifestOptions, Notice, Options, Packing, Progress, Recovery, Slot, Summary, Verified, VerifyOptions,
+    WalCheck, WalMethod,
 };
 use pgwal_stream::connection::Mode;
 use pgwal_stream::conninfo::{Config, Environment};
@@ -47,9 +48,9 @@ pub struct Opts {
     incremental: Option<PathBuf>,
     #[command(flatten)]
     client: ClientArgs,
-    /// A data directory, or tar archives
-    #[arg(short = 'F', long, value_name = "FORM", default_value = "plain")]
-    format: FormArg,
+    /// A data directory, or tar archives [default: plain; with --verify-only what the backup is]
+    #[arg(short = 'F', long, value_name = "FORM")]
+    format: Option<FormArg>,
     /// How the WAL comes that the backup needs: on a connection of its own, at the end, or not at all
     #[arg(short = 'X', long, value_name = "METHOD", default_value = "stream")]
     wal_method: WalArg,
@@ -108,6 +109,8 @@ pub struct Opts {
     /// Take no backup, but compare the one in the directory with its manifest, and check its WAL, unless -X none says that it has none
     #[arg(long, conflicts_with_all = ONLY_WHEN_TAKEN)]
     verify_only: bool,
+    #[command(flatten)]
+    verify: VerifyArgs,
     /// Leave what was made of a backup that fails
     #[arg(short, long)]
     no_clean: bool,
@@ -131,8 +134,28 @@ pub struct Opts {
     quiet: bool,
 }
 
+/// Options of `--verify-only`, which are those of pg_verifybackup.
+#[derive(Args, Debug)]
+struct VerifyArgs {
+    /// With --verify-only: stop at the first problem
+    #[arg(long, requires = "verify_only")]
+    exit_on_error: bool,
+    /// With --verify-only: do not look at this path in the backup, nor at anything below it
+    #[arg(long, value_name = "RELATIVE_PATH", requires = "verify_only")]
+    ignore: Vec<PathBuf>,
+    /// With --verify-only: the manifest [default: backup_manifest in the backup]
+    #[arg(long, value_name = "FILE", requires = "verify_only")]
+    manifest_path: Option<PathBuf>,
+    /// With --verify-only: compare names and sizes only, and do not read the files
+    #[arg(long, requires = "verify_only")]
+    skip_checksums: bool,
+    /// With --verify-only: directory or archive of the WAL [default: the backup's own]
+    #[arg(long, value_name = "PATH", requires = "verify_only")]
+    wal_directory: Option<PathBuf>,
+}
+
 /// Options that do not go with `--verify-only`.
-const ONLY_WHEN_TAKEN: [&str; 27] = [
+const ONLY_WHEN_TAKEN: [&str; 26] = [
     "target",
     "incremental",
     "dbname",
@@ -140,7 +163,6 @@ const ONLY_WHEN_TAKEN: [&str; 27] = [
     "port",
     "username",
     "status_interval",
-    "format",
     "write_recovery_conf",
     "tablespace_mapping",
     "waldir",
@@ -168,6 +190,15 @@ enum FormArg {
     Plain,
     #[value(alias = "t")]
     Tar,
+}
+
+impl From<FormArg> for Form {
+    fn from(form: FormArg) -> Form {
+        match form {
+            FormArg::Plain => Form::Plain,
+            FormArg::Tar => Form::Tar,
+        }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq, ValueEnum)]
@@ -255,13 +286,7 @@ impl Opts {
     /// Runs the command.
     pub fn run(self, _out: &mut impl Write) -> Result<ExitCode, Box<dyn Error>> {
         if let (true, Some(directory)) = (self.verify_only, &self.directory) {
-            let wal = if self.wal_method == WalArg::None { WalCheck::None } else { WalCheck::Manifest };
-            let stop = signals::stop()?;
-            let verified = backup::verify(directory, wal, &stop)?;
-            if !self.quiet {
-                note!("{}", verified_text(&verified));
-            }
-            return Ok(ExitCode::SUCCESS);
+            return self.verify_only(directory);
         }
         let destination = self.destination()?;
         let packing = self.packing(&destination)?;
@@ -279,6 +304,26 @@ impl Opts {
         Ok(ExitCode::SUCCESS)
     }
 
+    fn verify_only(&self, directory: &Path) -> Result<ExitCode, Box<dyn Error>> {
+        let options = VerifyOptions {
+            form: self.format.map(Form::from),
+            manifest: self.verify.manifest_path.clone(),
+            needs_no_manifest: false,
+            ignore: self.verify.ignore.clone(),
+            skip_checksums: self.verify.skip_checksums,
+            exit_on_error: self.verify.exit_on_error,
+            wal: if self.wal_method == WalArg::None { WalCheck::None } else { WalCheck::Manifest },
+            wal_dir: self.verify.wal_directory.clone(),
+            incremental: true,
+        };
+        let stop = signals::stop()?;
+        let verified = backup::verify(directory, &options, &stop, &mut |_| {})?;
+        if !self.quiet {
+            note!("{}", verified_text(&verified));
+        }
+        Ok(ExitCode::SUCCESS)
+    }
+
     fn destination(&self) -> Result<Destination, Box<dyn Error>> {
         match (self.target.as_deref().filter(|target| *target != "client"), &self.directory) {
             (Some(target), None) => {
@@ -288,7 +333,7 @@ impl Opts {
             (Some(_), Some(_)) => {
                 Err(WrongOption("--target: the server stores the backup itself, so there is no --directory".to_owned()).into())
             }
-            (None, Some(dir)) if self.format == FormArg::Tar && dir.as_os_str() == "-" => {
+            (None, Some(dir)) if self.format == Some(FormArg::Tar) && dir.as_os_str() == "-" => {
                 Ok(Destination::File(Arc::new(File::from(io::stdout().as_fd().try_clone_to_owned()?))))
             }
             (None, Some(dir)) => Ok(Destination::Directory(dir.clone())),
@@ -324,10 +369,7 @@ impl Opts {
         };
         Ok(Options {
             destination,
-            form: match self.format {
-                FormArg::Plain => Form::Plain,
-                FormArg::Tar => Form::Tar,
-            },
+            form: self.format.map(Form::from).unwrap_or_default(),
             wal: match self.wal_method {
                 WalArg::None => WalMethod::None,
                 WalArg::Fetch => WalMethod::Fetch,

@@ -4,7 +4,7 @@ pub mod client;
 pub mod getopt;
 pub mod log;
 pub mod path;
-mod release;
+pub mod release;
 pub mod wrong;
 
 use std::ffi::{OsStr, OsString};

@@ -60,6 +60,11 @@ fn is_version(text: &str) -> bool {
     text.starts_with(|first: char| first.is_ascii_digit()) && !text.contains(char::is_control)
 }
 
+/// The major of a version.
+pub fn major(version: &str) -> Option<u8> {
+    version.split(|c: char| !c.is_ascii_digit()).next()?.parse().ok()
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -68,5 +73,6 @@ mod tests {
     fn versions() {
         assert!(is_version("15.18 (Debian 15.18-0+deb12u1)") && is_version("19rc1"));
         assert!(!is_version("") && !is_version("v15") && !is_version("15\n16"));
+        assert_eq!([major("15.18 (Debian)"), major("19rc1"), major("x")], [Some(15), Some(19), None]);
     }
 }

@@ -7,6 +7,7 @@ use pgwal_stream::backup::Form;
 
 use crate::dropin::getopt::{Argument, Opt, Word, split_all};
 use crate::dropin::path::canonicalize;
+use crate::dropin::wrong::Wrong;
 
 /// What the command line asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -31,19 +32,6 @@ pub struct Options {
     pub wal_directory: Option<PathBuf>,
     /// BACKUPDIR
     pub directory: PathBuf,
-}
-
-/// What is wrong with a command line.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wrong {
-    /// getopt's message, which follows the name that the program was called by, and a hint.
-    Getopt(String),
-    /// A message and a hint.
-    Usage(String),
-    /// A message.
-    Value(String),
-    /// A hint.
-    Silent,
 }
 
 /// Those of 18; earlier releases have no `-F` and `-P`.

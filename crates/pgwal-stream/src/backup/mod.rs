@@ -29,7 +29,7 @@ use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 pub use incremental::{IncrementalError, IncrementalFile};
 pub use recovery::Recovery;
 pub use stream::{Place, Progress, Tablespace};
-pub use verify::{Verified, WalCheck, verify};
+pub use verify::{Problem, Problems, Verified, VerifyEvent, VerifyOptions, WalCheck, What, verify};
 
 use crate::command::{self, BaseBackup, ManifestOption};
 use crate::compress::{Compression, SpecError, split_spec};
@@ -39,7 +39,7 @@ use crate::message::MessageError;
 use crate::receive::{ReceiveError, System, Walsender};
 use crate::segments::{FileError, failed, sync_directory};
 use crate::slots;
-use manifest::{Algorithm, Difference, ManifestError};
+use manifest::{Algorithm, ManifestError};
 use stream::{BackupStream, Part};
 
 /// How a backup lies on disk.
@@ -348,21 +348,10 @@ pub enum BackupError {
     GivenUp,
     /// It was to stop while it was compared with its manifest: the backup is complete, and stays.
     NotVerified,
-    /// There is no manifest to tell what the backup should be.
-    NoManifest(PathBuf),
     /// The manifest cannot be used.
     Manifest(ManifestError),
-    /// What is here is not what the manifest says.
-    Different(Vec<Difference>),
-    /// A file of an incremental backup is not what it should be.
-    Incremental {
-        /// Its path in the backup.
-        path: String,
-        /// What is wrong with it.
-        error: IncrementalError,
-    },
-    /// The WAL that is here does not do for the backup.
-    WalDamaged(String),
+    /// The backup is not as its manifest says.
+    Different(Problems),
 }
 
 impl fmt::Display for BackupError {
@@ -386,24 +375,11 @@ impl fmt::Display for BackupError {
             BackupError::NotVerified => {
                 f.write_str("interrupted while it was verified: the backup is complete, but may not be as its manifest says")
             }
-            BackupError::NoManifest(path) => write!(f, "\"{}\" is not there to say what should be in the backup", path.display()),
             BackupError::Manifest(error) => error.fmt(f),
-            BackupError::Different(differences) => {
-                write!(f, "the backup is not what its manifest says:")?;
-                differences.iter().take(SHOWN).try_for_each(|difference| write!(f, "\n  {difference}"))?;
-                match differences.len().saturating_sub(SHOWN) {
-                    0 => Ok(()),
-                    more => write!(f, "\n  and {more} more"),
-                }
-            }
-            BackupError::Incremental { path, error } => write!(f, "\"{path}\" is damaged: {error}"),
-            BackupError::WalDamaged(problem) => write!(f, "the WAL in the backup does not do for it: {problem}"),
+            BackupError::Different(problems) => problems.fmt(f),
         }
     }
 }
-
-/// So many differences are shown.
-const SHOWN: usize = 20;
 
 impl std::error::Error for BackupError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
@@ -610,7 +586,9 @@ impl Job<'_> {
         let verified = if options.verify {
             notice(Notice::Verify);
             let wal = if options.wal == WalMethod::None { WalCheck::None } else { WalCheck::Between(start, end) };
-            let verified = verify(dir, wal, stop).map_err(|error| match error {
+            let options =
+                VerifyOptions { form: Some(options.form), wal, needs_no_manifest: true, incremental: true, ..VerifyOptions::default() };
+            let verified = verify(dir, &options, stop, &mut |_| {}).map_err(|error| match error {
                 BackupError::Server(connection::Error::Interrupted) => BackupError::NotVerified,
                 error => error,
             });

@@ -1,5 +1,7 @@
 //! `global/pg_control`. C: `ControlFileData`, catalog/pg_control.h.
 
+use std::fmt;
+
 use super::Problem;
 use crate::format::WalFormat;
 use crate::page::{is_segment_size, is_wal_page_size};
@@ -30,6 +32,43 @@ pub struct ControlFile {
     /// Whether pages have checksums. C: `data_checksum_version`.
     pub data_checksums: bool,
 }
+
+/// Why `pg_control` does not say which cluster it is of.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[non_exhaustive]
+pub enum ControlError {
+    /// It has too few bytes.
+    CutShort {
+        /// How many it has.
+        found: usize,
+    },
+    /// It is not of a supported major.
+    Version {
+        /// C: `pg_control_version`.
+        found: u32,
+    },
+    /// Its checksum is wrong.
+    Checksum {
+        /// That of its bytes.
+        expected: u32,
+        /// The one that it has. C: `crc`.
+        found: u32,
+    },
+}
+
+impl fmt::Display for ControlError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ControlError::CutShort { found } => write!(f, "pg_control has only {found} bytes"),
+            ControlError::Version { found } => write!(f, "unsupported version of pg_control: {found}"),
+            ControlError::Checksum { expected, found } => {
+                write!(f, "the checksum of pg_control is wrong: computed {expected:08X}, but it says {found:08X}")
+            }
+        }
+    }
+}
+
+impl std::error::Error for ControlError {}
 
 /// C: `DBState`, catalog/pg_control.h.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -87,7 +126,26 @@ wire_struct! {
 
 impl ControlFile {
     /// Bytes that the file has at most. C: `PG_CONTROL_FILE_SIZE`.
-    pub(super) const MAX_SIZE: u64 = 8192;
+    pub const MAX_SIZE: u64 = 8192;
+
+    /// The cluster that the file is of, whatever the major, and whatever else it says.
+    ///
+    /// # Errors
+    /// It is not of a supported major, or its checksum is wrong.
+    pub fn system_identifier(bytes: &[u8]) -> Result<u64, ControlError> {
+        let short = ControlError::CutShort { found: bytes.len() };
+        let fmt = WalFormat::new(LAYOUTS.last().map_or(0, |layout| *layout.majors.end()));
+        let (i, system_identifier) = u64::read(bytes, fmt).map_err(|_| short)?;
+        let (_, version) = u32::read(i, fmt).map_err(|_| short)?;
+        let layout = LAYOUTS.iter().find(|layout| layout.version == version);
+        let crc = layout.ok_or(ControlError::Version { found: version })?.crc;
+        let (covered, at_crc) = bytes.split_at_checked(crc).ok_or(short)?;
+        let (_, found) = u32::read(at_crc, fmt).map_err(|_| short)?;
+        match crc32c::crc32c(covered) {
+            expected if expected != found => Err(ControlError::Checksum { expected, found }),
+            _ => Ok(system_identifier),
+        }
+    }
 
     /// Reads the file of `major`.
     ///
