@@ -3,6 +3,7 @@
 
 mod elsewhere;
 mod errors;
+mod hostile;
 mod signals;
 
 use std::collections::{BTreeMap, BTreeSet};

@@ -20,7 +20,7 @@ fn wait_for_ever(client: &mut TcpStream) -> std::io::Result<()> {
 }
 
 /// A server that tells `reached` when a client has come to where `script` leaves it alone, and keeps it there.
-fn signalled(script: impl Fn(&mut TcpStream) -> std::io::Result<()> + Send + 'static) -> (String, std::sync::mpsc::Receiver<()>) {
+fn signalled(script: Script, reads: bool) -> (String, std::sync::mpsc::Receiver<()>) {
     let (sender, receiver) = std::sync::mpsc::channel();
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
@@ -28,7 +28,11 @@ fn signalled(script: impl Fn(&mut TcpStream) -> std::io::Result<()> + Send + 'st
         for mut client in listener.incoming().flatten() {
             let _ = script(&mut client);
             let _ = sender.send(());
-            let _ = wait_for_ever(&mut client);
+            if reads {
+                let _ = wait_for_ever(&mut client);
+            } else {
+                std::thread::park();
+            }
         }
     });
     (format!("host=127.0.0.1 port={port} user=me"), receiver)
@@ -89,22 +93,15 @@ fn told_to_stop_it_stops_wherever_the_server_keeps_it_waiting() {
                 let wants_reply = message(b'd', &[&b"k"[..], &[0; 16], &[1]].concat());
                 // Until its answers have filled all buffers, and it does not read any more.
                 while client.write_all(&wants_reply.repeat(1000)).is_ok() {}
-                std::thread::sleep(Duration::from_secs(3600));
                 Ok(())
             }),
         ),
     ];
     for (what, ssl, script) in places {
-        let is_full = what.contains("nobody reads");
-        let (conninfo, reached) = signalled(script);
+        let (conninfo, reached) = signalled(script, !what.contains("nobody reads"));
         let dir = TempDir::new().unwrap();
         let running = Running::start(receive_from(&format!("{conninfo} {ssl}"), dir.path(), ["--timeout=0"]));
-        if is_full {
-            running.wait_for("starting at ");
-            std::thread::sleep(Duration::from_millis(700));
-        } else {
-            reached.recv_timeout(Duration::from_secs(60)).unwrap();
-        }
+        reached.recv_timeout(Duration::from_secs(60)).unwrap();
         ends_soon(what, running);
     }
 }

@@ -53,15 +53,21 @@ SELECT c.oid, n.nspname, c.relname, c.relkind::pg_catalog.text, c.relisshared,
 fn relations(config: &Config, database: &str, oid: Oid, names: &mut Names) -> Result<(), Box<dyn Error>> {
     let config = Config { dbname: database.to_owned(), ..config.clone() };
     let mut server = Connection::connect(&config, Mode::Ordinary)?;
-    let set = query(&mut server, RELATIONS)?;
-    for row in 0..set.rows.len() {
-        let db = if is_true(&set, row, 4) { Oid(0) } else { oid };
-        let rel = RelFileLocator { spc: Oid(number(&set, row, 5)?), db, rel: Oid(number(&set, row, 6)?) };
-        let kind = text(&set, row, 3).bytes().next().and_then(RelKind::from_relkind);
-        let oid = Some(Oid(number(&set, row, 0)?));
-        names.insert_relation(rel, Relation { schema: text(&set, row, 1), name: text(&set, row, 2), kind, oid });
+    // Piece by piece: what a server answers to one command is bounded.
+    server.query(&format!("BEGIN READ ONLY; DECLARE relations NO SCROLL CURSOR FOR {RELATIONS}"))?;
+    loop {
+        let set = query(&mut server, "FETCH 10000 FROM relations")?;
+        if set.rows.is_empty() {
+            return Ok(());
+        }
+        for row in 0..set.rows.len() {
+            let db = if is_true(&set, row, 4) { Oid(0) } else { oid };
+            let rel = RelFileLocator { spc: Oid(number(&set, row, 5)?), db, rel: Oid(number(&set, row, 6)?) };
+            let kind = text(&set, row, 3).bytes().next().and_then(RelKind::from_relkind);
+            let oid = Some(Oid(number(&set, row, 0)?));
+            names.insert_relation(rel, Relation { schema: text(&set, row, 1), name: text(&set, row, 2), kind, oid });
+        }
     }
-    Ok(())
 }
 
 /// The rows of one query.

@@ -6,6 +6,7 @@ use std::io::Write;
 use clap::ValueEnum;
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, presets};
 use pgwal::Lsn;
+use pgwal::printable::escaped;
 use pgwal::text::{Text, Zone};
 use pgwal::types::TimestampTz;
 use pgwal::{WalFormat, put};
@@ -93,7 +94,7 @@ impl Table {
         table.load_style(presets::NOTHING).set_content_arrangement(ContentArrangement::Disabled);
         table.set_header(shown.iter().filter_map(|&at| self.columns.get(at)).map(|column| column.heading));
         for row in &self.rows {
-            table.add_row(shown.iter().map(|&at| row.cells.get(at).map_or(String::new(), |cell| cell.text(zone))));
+            table.add_row(shown.iter().map(|&at| row.cells.get(at).map_or(String::new(), |cell| escaped(&cell.text(zone)).into_owned())));
         }
         for (column, &at) in table.column_iter_mut().zip(&shown) {
             let number = |row: &Row| row.cells.get(at).is_some_and(Cell::is_number);

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use pgwal::format::WalMagic;
 use pgwal::history::{History, HistoryError};
+use pgwal::printable::printable;
 use pgwal::types::TimestampTz;
 use pgwal::{Decoder, Lsn, TimelineId, WalFormat};
 
@@ -281,7 +282,7 @@ impl<E: fmt::Display> fmt::Display for ReceiveError<E> {
             ReceiveError::Server(error) => error.fmt(f),
             ReceiveError::Message(error) => write!(f, "the server sent {error}"),
             ReceiveError::Answer { command, expected, found } => {
-                write!(f, "the server answered {command} with {found}: expected {expected}")
+                write!(f, "the server answered {command} with {}: expected {expected}", printable(found))
             }
             ReceiveError::File(error) => error.fmt(f),
             ReceiveError::Locked(error) => error.fmt(f),

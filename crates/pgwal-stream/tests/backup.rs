@@ -111,7 +111,8 @@ fn server_of(major: u8, upload: Option<Upload>, command: &'static str, backup: V
                 }
                 text => {
                     assert!(text.starts_with(command), "{text}");
-                    client.write_all(&backup).unwrap();
+                    // The client may have had enough of it before the end.
+                    let _ = client.write_all(&backup);
                     return;
                 }
             };
@@ -327,4 +328,114 @@ fn what_does_not_come_whole_is_no_backup() {
     assert!(dir.path().join("backup/PG_VERSION").exists());
     drop(connection);
     thread.join().unwrap();
+}
+
+/// The header of a member that says that it has so many bytes.
+fn claims(kind: u8, name: &str, size: u64) -> Vec<u8> {
+    let mut header = Header::new_ustar();
+    header.as_mut_bytes()[..name.len()].copy_from_slice(name.as_bytes());
+    header.set_entry_type(EntryType::new(kind));
+    header.set_mode(0o600);
+    header.set_size(size);
+    header.set_cksum();
+    header.as_bytes().to_vec()
+}
+
+#[test]
+fn names_and_settings_without_end_are_refused() {
+    const LONG: u64 = 3 << 30;
+    let to_tar = |options: &mut Options| {
+        options.form = Form::Tar;
+        options.tablespaces.clear();
+        options.recovery = Some(pgwal_stream::backup::Recovery::default());
+    };
+    // What is sent of it would be enough to see, and there is no more.
+    let sent_of_it = vec![b'x'; 20 << 20];
+    for (kind, name) in [(b'L', "././@LongLink"), (b'K', "././@LongLink"), (b'x', "pax")] {
+        let bytes = [claims(kind, name, LONG), sent_of_it.clone()].concat();
+        let error = refused([begin(), archive("base.tar", "", &bytes), end()].concat(), |_| {}).to_string();
+        assert_eq!(error, "archive \"base.tar\": a name longer than 1 MB", "{}", char::from(kind));
+    }
+    let bytes = [claims(b'0', "postgresql.auto.conf", LONG), sent_of_it].concat();
+    let error = refused([begin(), archive("base.tar", "", &bytes), end()].concat(), to_tar).to_string();
+    assert_eq!(error, "archive \"base.tar\": \"postgresql.auto.conf\" has more than 16777216 bytes");
+}
+
+#[test]
+fn what_a_server_calls_things_does_not_steer_the_terminal() {
+    let escape = "\u{1b}]0;title\u{7}\u{9b}2J";
+    let safe = |error: String| assert!(!error.chars().any(|c| c.is_control() && c != '\n') && error.contains("\\x1b"), "{error:?}");
+    safe(refused([begin(), archive(escape, "", &[0xFF; 2048]), end()].concat(), |_| {}).to_string());
+    safe(refused([begin(), archive("base.tar", "", &tar(&[(EntryType::Block, escape, "")])), end()].concat(), |_| {}).to_string());
+    safe(refused([begin(), archive("1.tar", escape, &tar(&[])), end()].concat(), |_| {}).to_string());
+    let said = message(b'E', format!("SERROR\0V{escape}\0C53100\0M{escape}\0D{escape}\0H{escape}\0\0").as_bytes());
+    safe(refused([begin(), said, ready()].concat(), |_| {}).to_string());
+    let place = rows(2, &[&[Some(escape), Some("1")]]);
+    let error = refused([place, rows(3, &[]), message(b'H', &[0, 0, 0])].concat(), |_| {}).to_string();
+    assert!(!error.contains('\u{1b}'), "{error:?}");
+}
+
+/// A server whose backup never ends, and whose stream of WAL ends at once with this timeline.
+fn promoted(next: [&'static str; 2]) -> Config {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+    let port = listener.local_addr().unwrap().port();
+    let serve = move |client: &mut TcpStream| -> std::io::Result<()> {
+        let read = |client: &mut TcpStream, len: usize| {
+            let mut bytes = vec![0; len];
+            client.read_exact(&mut bytes).map(|()| bytes)
+        };
+        let len = u32::from_be_bytes(read(client, 4)?.try_into().unwrap());
+        read(client, len as usize - 4)?;
+        client.write_all(&[message(b'R', &[0; 4]), message(b'S', b"server_version\x0015.4\0"), ready()].concat())?;
+        loop {
+            let head = read(client, 5)?;
+            let text = String::from_utf8(read(client, u32::from_be_bytes(head[1..].try_into().unwrap()) as usize - 4)?).unwrap();
+            let one = |value: &str| [rows(1, &[&[Some(value)]]), ready()].concat();
+            let answer = match text.trim_end_matches('\0') {
+                "IDENTIFY_SYSTEM" => [rows(4, &[&[Some("7"), Some("1"), Some("0/3000000"), None]]), ready()].concat(),
+                "SHOW wal_segment_size" => one("16MB"),
+                "SHOW wal_block_size" => one("8192"),
+                "SHOW data_directory_mode" => one("0700"),
+                "START_REPLICATION PHYSICAL 0/2000000 TIMELINE 1" => {
+                    let end = rows(2, &[&[Some(next[0]), Some(next[1])]]);
+                    client.write_all(&[message(b'W', &[0, 0, 0]), message(b'c', &[])].concat())?;
+                    // Statuses, and the end of the COPY from that side.
+                    while read(client, 5).map(|head| head[0] != b'c' && head[4] > 4 && read(client, head[4] as usize - 4).is_ok())? {}
+                    [end, message(b'C', b"START_REPLICATION\0"), ready()].concat()
+                }
+                text if text.starts_with("BASE_BACKUP") => {
+                    let start = rows(2, &[&[Some("0/2000028"), Some("1")]]);
+                    [start, rows(3, &[]), message(b'H', &[0, 0, 0]), sent(FromBackup::Archive { name: "base.tar", tablespace: "" })]
+                        .concat()
+                }
+                other => panic!("{other}"),
+            };
+            client.write_all(&answer)?;
+        }
+    };
+    std::thread::spawn(move || {
+        for mut client in listener.incoming().flatten() {
+            std::thread::spawn(move || serve(&mut client));
+        }
+    });
+    let env = Environment::new("me", Path::new("/nonexistent"));
+    Config::parse(&format!("host=127.0.0.1 port={port} sslmode=disable"), &env).unwrap()
+}
+
+#[test]
+fn a_timeline_that_cannot_follow_ends_the_backup() {
+    for (next, expected) in [
+        (["2", "0/3000000"], "server stopped streaming timeline 1 at 0/02000000, but reported next timeline 2 to begin at 0/03000000"),
+        (["1", "0/2000000"], "server reported unexpected next timeline 1, following timeline 1"),
+        (["2", "here"], "the result set at the end of streaming: next_tli_startpos missing or wrong"),
+    ] {
+        let config = promoted(next);
+        let dir = tempfile::tempdir().unwrap();
+        let mut connection = Connection::connect(&config, Mode::Replication).unwrap();
+        let options = Options { wal: WalMethod::Stream, tablespaces: Vec::new(), ..options(dir.path()) };
+        let result = take(&mut connection, &config, &options, &Arc::new(AtomicBool::new(false)), &mut |_| {});
+        let error = result.unwrap_err().to_string();
+        assert_eq!(error, format!("the WAL that the backup needs did not come: {expected}"));
+        assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 0);
+    }
 }

@@ -12,7 +12,7 @@ use std::time::{Duration, Instant};
 
 use pgwal_stream::connection::{AuthError, ConnectError, Connection, CopyEvent, CopyStart, Error, Mode};
 use pgwal_stream::conninfo::{Config, Environment};
-use pgwal_testkit::server::{Postgres, Server};
+use pgwal_testkit::server::{Postgres, Server, wait_until};
 
 /// Connects as `postgres` with nothing in the home directory and no variables, unless `env` has some.
 fn connect_in(env: &Environment, conninfo: &str, mode: Mode) -> Result<Connection, ConnectError> {
@@ -84,15 +84,17 @@ fn queries_and_replication() {
 
     // Canceled from outside.
     let cancel = sql.cancel_handle().unwrap();
-    let thread = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(300));
-        cancel.cancel().unwrap();
+    std::thread::scope(|scope| {
+        scope.spawn(|| {
+            let sleeps = "SELECT count(*) FROM pg_stat_activity WHERE state = 'active' AND query = 'SELECT pg_sleep(60)'";
+            wait_until("the query", || server.sql(sleeps).unwrap() == "1");
+            cancel.cancel().unwrap();
+        });
+        match sql.query("SELECT pg_sleep(60)") {
+            Err(Error::Server(error)) => assert_eq!(error.code, "57014"),
+            other => panic!("{other:?}"),
+        }
     });
-    match sql.query("SELECT pg_sleep(60)") {
-        Err(Error::Server(error)) => assert_eq!(error.code, "57014"),
-        other => panic!("{other:?}"),
-    }
-    thread.join().unwrap();
 
     let mut wal = connect_in(&nowhere(), &socket, Mode::Replication).unwrap();
     let system = wal.query("IDENTIFY_SYSTEM").unwrap().remove(0);
@@ -171,8 +173,7 @@ fn passwords_hosts_and_kinds() {
     let hba = "local all all trust\nlocal replication all trust\nhost all plain 127.0.0.1/32 password\nhost all,replication scram 127.0.0.1/32 \
                scram-sha-256\nhost all hashed 127.0.0.1/32 md5\n";
     server.put("pg_hba.conf", hba.as_bytes()).unwrap();
-    server.control("reload").unwrap();
-    std::thread::sleep(Duration::from_millis(300));
+    server.reload().unwrap();
     let tcp = format!("{} dbname=postgres", on_tcp(&server));
 
     for role in ["plain", "scram", "hashed"] {
@@ -443,14 +444,134 @@ fn encrypted() {
     // Without alternative names the common name counts; a certificate that signs itself is trusted when it is the root.
     server.put("server.crt", &ca.read("named.crt")).unwrap();
     server.put("server.key", &ca.read("named.key")).unwrap();
-    server.control("reload").unwrap();
-    std::thread::sleep(Duration::from_millis(500));
+    server.reload().unwrap();
     connect(&format!("{tcp} sslmode=verify-full {root}")).unwrap();
     ca.openssl("req -x509 -newkey rsa:2048 -nodes -days 30 -subj /CN=127.0.0.1 -keyout self.key -out self.crt").unwrap();
     server.put("server.crt", &ca.read("self.crt")).unwrap();
     server.put("server.key", &ca.read("self.key")).unwrap();
-    server.control("reload").unwrap();
-    std::thread::sleep(Duration::from_millis(500));
+    server.reload().unwrap();
     connect(&format!("{tcp} sslmode=verify-full sslrootcert={}", ca.path("self.crt"))).unwrap();
     assert!(refused(&format!("{tcp} sslmode=verify-ca {root}")).contains("SSL error"));
+}
+
+/// Certificates of version 1, judged by libpq and by us.
+#[test]
+fn certificates_of_version_1_are_taken_as_libpq_takes_them() {
+    let test = "certificates of version 1";
+    let Some(postgres) = Postgres::find_or_skip(Some(15), test) else { return };
+    if !has_openssl(test) {
+        return;
+    }
+    let server = postgres.start_tcp(&[], "").unwrap();
+    let ca = Authority::new().unwrap();
+    // What is signed without extensions is of version 1, up to OpenSSL 3.1.
+    let request = |name: &str, subject: &str| {
+        ca.openssl(&format!("req -new -newkey rsa:2048 -nodes -subj {subject} -keyout {name}.key -out {name}.csr")).unwrap();
+    };
+    let sign = |name: &str, by: &str, more: &str| {
+        ca.openssl(format!("x509 -req -in {name}.csr -CA {by}.crt -CAkey {by}.key -CAcreateserial -out {name}.crt {more}").trim_end())
+            .unwrap();
+    };
+    for root in ["root1", "other1"] {
+        request(root, "/CN=root1");
+        ca.openssl(&format!("x509 -req -days 30 -in {root}.csr -signkey {root}.key -out {root}.crt")).unwrap();
+    }
+    let text = Command::new("openssl").args(["x509", "-noout", "-text", "-in", &ca.path("root1.crt")]).output().unwrap();
+    if !String::from_utf8_lossy(&text.stdout).contains("Version: 1 (0x0)") {
+        return eprintln!("SKIPPED {test}: this openssl makes others");
+    }
+    fs::write(ca.path("ca.ext"), "basicConstraints=critical,CA:TRUE\n").unwrap();
+    fs::write(ca.path("leaf.ext"), "subjectAltName=IP:127.0.0.1\n").unwrap();
+    for (name, by, days, ext) in [
+        ("leaf1", "root1", "30", ""),
+        ("leaf3", "root1", "30", "leaf.ext"),
+        ("leaf1_of_3", "ca", "30", ""),
+        ("expired", "root1", "-1", ""),
+        ("middle1", "root1", "30", ""),
+        ("middle3", "root1", "30", "ca.ext"),
+    ] {
+        request(name, if name.starts_with("middle") { "/CN=middle" } else { "/CN=127.0.0.1" });
+        let ext = if ext.is_empty() { String::new() } else { format!(" -extfile {ext}") };
+        sign(name, by, &format!("-days {days}{ext}"));
+    }
+    for (name, by) in [("leaf_of_middle1", "middle1"), ("leaf_of_middle3", "middle3")] {
+        request(name, "/CN=127.0.0.1");
+        sign(name, by, "-days 30");
+    }
+    request("named", "/CN=db.example.org");
+    sign("named", "root1", "-days 30");
+    request("self1", "/CN=127.0.0.1");
+    ca.openssl("x509 -req -days 30 -in self1.csr -signkey self1.key -out self1.crt").unwrap();
+    // Signed by one, and changed after that: the last byte is one of the signature.
+    let mut forged = Command::new("openssl").args(["x509", "-outform", "DER", "-in", &ca.path("leaf1.crt")]).output().unwrap().stdout;
+    *forged.last_mut().unwrap() ^= 1;
+    fs::write(ca.path("forged.der"), forged).unwrap();
+    ca.openssl("x509 -inform DER -in forged.der -out forged.crt").unwrap();
+    fs::copy(ca.path("leaf1.key"), ca.path("forged.key")).unwrap();
+    // A list that has the serial number of one of them.
+    fs::write(ca.path("index"), "").unwrap();
+    fs::write(ca.path("number"), "01\n").unwrap();
+    let authority = "[ca]\ndefault_ca=it\n[it]\ndatabase=index\ncrlnumber=number\ndefault_md=sha256\ndefault_crl_days=30\n";
+    fs::write(ca.path("ca.cnf"), authority).unwrap();
+    let by_root = "ca -config ca.cnf -cert root1.crt -keyfile root1.key";
+    ca.openssl(&format!("{by_root} -gencrl -out none.crl")).unwrap();
+    ca.openssl(&format!("{by_root} -revoke leaf1.crt")).unwrap();
+    ca.openssl(&format!("{by_root} -gencrl -out leaf1.crl")).unwrap();
+
+    let mut accepted = 0;
+    let cases: [(&str, &str, &str, &str); 24] = [
+        ("leaf1", "", "", "require"),
+        ("leaf1", "", "root1", "verify-ca"),
+        ("leaf1", "", "root1", "verify-full"),
+        ("leaf1", "root1", "root1", "verify-full"),
+        ("leaf1", "", "other1", "verify-ca"),
+        ("leaf1", "", "ca", "verify-ca"),
+        ("leaf1", "", "root1", "require"),
+        ("leaf1", "", "other1", "require"),
+        ("leaf3", "", "root1", "verify-full"),
+        ("leaf1_of_3", "", "ca", "verify-full"),
+        ("leaf1_of_3", "", "root1", "verify-ca"),
+        ("expired", "", "root1", "verify-ca"),
+        ("leaf_of_middle3", "middle3", "root1", "verify-full"),
+        ("leaf_of_middle3", "", "root1", "verify-full"),
+        ("leaf_of_middle1", "middle1", "root1", "verify-ca"),
+        ("named", "", "root1", "verify-ca"),
+        ("named", "", "root1", "verify-full"),
+        ("self1", "", "self1", "verify-full"),
+        ("self1", "", "root1", "verify-ca"),
+        ("self1", "", "", "require"),
+        ("forged", "", "root1", "verify-ca"),
+        ("leaf1", "", "root1", "verify-ca sslcrl=leaf1.crl"),
+        ("leaf1", "", "root1", "verify-ca sslcrl=none.crl"),
+        ("leaf1_of_3", "", "ca", "verify-ca sslcrl=none.crl"),
+    ];
+    for (cert, more, root, mode) in cases {
+        let chain = [ca.read(&format!("{cert}.crt")), if more.is_empty() { Vec::new() } else { ca.read(&format!("{more}.crt")) }].concat();
+        server.put("server.crt", &chain).unwrap();
+        server.put("server.key", &ca.read(&format!("{cert}.key"))).unwrap();
+        server.sql("ALTER SYSTEM SET ssl = on").unwrap();
+        server.reload().unwrap();
+        let root = if root.is_empty() { "/nonexistent".to_owned() } else { ca.path(&format!("{root}.crt")) };
+        let mode = mode.replace("sslcrl=", &format!("sslcrl={}/", ca.dir.path().display()));
+        let conninfo = format!("{} user=postgres dbname=postgres sslrootcert={root} sslmode={mode}", on_tcp(&server));
+        let libpq = Command::new(postgres.program("psql")).args(["-XAtq", "-d", &conninfo, "-c", "SELECT 1"]).output().unwrap();
+        let ours = connect(&conninfo);
+        let said = ours.as_ref().err().map(ToString::to_string);
+        assert_eq!(ours.is_ok(), libpq.status.success(), "{cert}, {mode}: {said:?}; libpq: {}", String::from_utf8_lossy(&libpq.stderr));
+        accepted += u32::from(ours.is_ok());
+    }
+    assert!((9..=15).contains(&accepted), "{accepted}");
+
+    // A client's own.
+    request("client", "/CN=postgres");
+    sign("client", "root1", "-days 30");
+    fs::set_permissions(ca.path("client.key"), fs::Permissions::from_mode(0o600)).unwrap();
+    server.put("root.crt", &ca.read("root1.crt")).unwrap();
+    server.put("pg_hba.conf", b"local all all trust\nhostssl all all all cert\n").unwrap();
+    server.sql("ALTER SYSTEM SET ssl_ca_file = 'root.crt'").unwrap();
+    server.reload().unwrap();
+    let tcp = format!("{} user=postgres dbname=postgres sslmode=require", on_tcp(&server));
+    connect(&format!("{tcp} sslcert={} sslkey={}", ca.path("client.crt"), ca.path("client.key"))).unwrap();
+    let other = refused(&format!("{tcp} sslcert={} sslkey={}", ca.path("leaf1.crt"), ca.path("client.key")));
+    assert!(other.contains("cannot be used with its private key"), "{other}");
 }

@@ -11,6 +11,7 @@ use std::time::Duration;
 
 use clap::{Args, ValueEnum};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
+use pgwal::printable::printable;
 use pgwal_stream::backup::manifest::Algorithm;
 use pgwal_stream::backup::{
     self, Destination, Form, ManifestOptions, Notice, Options, Packing, Progress, Recovery, Slot, Summary, Verified, VerifyOptions,
@@ -496,8 +497,8 @@ impl Shown {
             },
             Notice::Streaming { .. } => {}
             Notice::Archive(name) => {
-                self.archive = name.to_owned();
-                self.doing(name);
+                self.archive = printable(name).to_string();
+                self.doing(self.archive.clone());
             }
             Notice::Progress { progress: Progress { done, total }, .. } => {
                 if let Some(total) = total {

@@ -7,6 +7,7 @@ use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::Args;
+use pgwal::printable::printable;
 use pgwal_stream::connection::{ConnectError, Mode};
 use pgwal_stream::conninfo::Settings;
 use pgwal_stream::doctor::facts::{Facts, Server};
@@ -134,5 +135,5 @@ fn show(finding: &Finding, two: bool, out: &mut impl Write) -> io::Result<()> {
 
 /// What comes from a server must neither look like lines of ours nor steer the terminal.
 fn clean(text: &str) -> String {
-    text.replace('\n', "; ").chars().map(|c| if c.is_control() { char::REPLACEMENT_CHARACTER } else { c }).collect()
+    printable(text.replace('\n', "; ")).to_string()
 }

@@ -19,6 +19,9 @@ use crate::segments::{FileError, failed};
 /// Name of the archive of the WAL, where it has been streamed.
 pub(super) const WAL_ARCHIVE: &str = "pg_wal.tar";
 
+/// What no file of settings has.
+const MAX_SETTINGS: u64 = 16 << 20;
+
 /// What ends an archive; before 15 a server does not send it.
 const END: [u8; 1024] = [0; 1024];
 
@@ -153,7 +156,10 @@ fn repack(from: impl Read, packed: Compression, builder: &mut Builder<Sink>, rec
         match lines.take_if(|_| path == Path::new(settings)) {
             Some(lines) => {
                 let mut content = Vec::new();
-                entry.read_to_end(&mut content)?;
+                entry.by_ref().take(MAX_SETTINGS).read_to_end(&mut content)?;
+                if content.len() as u64 == MAX_SETTINGS {
+                    return Err(io::Error::new(io::ErrorKind::InvalidData, format!("\"{settings}\" has more than {MAX_SETTINGS} bytes")));
+                }
                 content.extend_from_slice(lines.as_bytes());
                 header.set_size(content.len() as u64);
                 header.set_cksum();

@@ -24,6 +24,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
+use pgwal::printable::printable;
 use rayon::iter::{IntoParallelRefIterator, ParallelIterator};
 
 pub use incremental::{IncrementalError, IncrementalFile};
@@ -359,7 +360,9 @@ impl fmt::Display for BackupError {
         match self {
             BackupError::Server(error) => error.fmt(f),
             BackupError::Message(error) => write!(f, "the server sent {error}"),
-            BackupError::Answer { expected, found } => write!(f, "the server answered BASE_BACKUP with {found}: expected {expected}"),
+            BackupError::Answer { expected, found } => {
+                write!(f, "the server answered BASE_BACKUP with {}: expected {expected}", printable(found))
+            }
             BackupError::Option(text) => f.write_str(text),
             BackupError::Archives(found) => {
                 write!(
@@ -369,7 +372,7 @@ impl fmt::Display for BackupError {
             }
             BackupError::NotEmpty(path) => write!(f, "directory \"{}\" is not empty", path.display()),
             BackupError::File(error) => error.fmt(f),
-            BackupError::Archive { archive, problem } => write!(f, "archive \"{archive}\": {problem}"),
+            BackupError::Archive { archive, problem } => write!(f, "archive \"{}\": {}", printable(archive), printable(problem)),
             BackupError::Wal(problem) => write!(f, "the WAL that the backup needs did not come: {problem}"),
             BackupError::GivenUp => f.write_str("given up"),
             BackupError::NotVerified => {

@@ -8,6 +8,7 @@ use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt, PermissionsExt, symlink};
 use std::path::{Component, Path, PathBuf};
 use std::rc::Rc;
 
+use pgwal::source::guarded;
 use tar::{Archive, Entry, EntryType};
 
 use super::stream::{BackupStream, Tablespace};
@@ -78,9 +79,12 @@ impl From<io::Error> for Problem {
 
 impl Files<'_> {
     fn extract(&mut self, packed: impl Read) -> Result<(), Problem> {
-        let mut archive = Archive::new(Compression::of_name(self.name).reader(packed)?);
+        let (unpacked, guard) = guarded(Compression::of_name(self.name).reader(packed)?);
+        let mut archive = Archive::new(unpacked);
         for entry in archive.entries()? {
-            self.entry(&mut entry?)?;
+            let mut entry = entry?;
+            guard.allow(&entry)?;
+            self.entry(&mut entry)?;
         }
         Ok(())
     }

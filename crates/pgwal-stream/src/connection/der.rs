@@ -156,13 +156,30 @@ fn number(digits: &[u8]) -> Option<u64> {
 }
 
 const BOOLEAN: u8 = 0x01;
-const INTEGER: u8 = 0x02;
+pub(super) const INTEGER: u8 = 0x02;
 const OCTET_STRING: u8 = 0x04;
 const OID: u8 = 0x06;
-const SEQUENCE: u8 = 0x30;
+pub(super) const SEQUENCE: u8 = 0x30;
+
+/// An element of these contents, one after the other.
+pub(super) fn element(tag: u8, contents: &[&[u8]]) -> Vec<u8> {
+    let len: usize = contents.iter().map(|content| content.len()).sum();
+    let mut bytes = vec![tag];
+    match u8::try_from(len) {
+        Ok(len @ ..0x80) => bytes.push(len),
+        _ => {
+            let digits = len.to_be_bytes();
+            let digits: Vec<u8> = digits.into_iter().skip_while(|&digit| digit == 0).collect();
+            bytes.push(0x80 | digits.len() as u8); // 8 at most
+            bytes.extend(digits);
+        }
+    }
+    contents.iter().for_each(|content| bytes.extend_from_slice(content));
+    bytes
+}
 
 /// The value of the next element, which must have this tag, and what follows.
-fn take(bytes: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
+pub(super) fn take(bytes: &[u8], tag: u8) -> Option<(&[u8], &[u8])> {
     let (found, value, rest) = next(bytes)?;
     (found == tag).then_some((value, rest))
 }

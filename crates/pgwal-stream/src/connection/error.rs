@@ -4,6 +4,8 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::io;
 
+use pgwal::printable::{printable, printable_lines};
+
 /// Result of talking to a server.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -186,10 +188,11 @@ impl ServerError {
 
 impl fmt::Display for ServerError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:  {}", self.severity, self.message)?;
+        // Whoever answers at that address may say anything, and this goes to a terminal. Messages may have several lines.
+        write!(f, "{}:  {}", printable(&self.severity), printable_lines(&self.message))?;
         for (name, text) in [("DETAIL", &self.detail), ("HINT", &self.hint)] {
             if let Some(text) = text {
-                write!(f, "\n{name}:  {text}")?;
+                write!(f, "\n{name}:  {}", printable_lines(text))?;
             }
         }
         Ok(())
@@ -200,10 +203,12 @@ impl fmt::Display for AuthError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             AuthError::NoPassword => write!(f, "no password supplied"),
-            AuthError::Unsupported { method } => write!(f, "the server asks for {method} authentication, which is not supported"),
+            AuthError::Unsupported { method } => {
+                write!(f, "the server asks for {} authentication, which is not supported", printable(method))
+            }
             AuthError::NotAllowed { method } => write!(f, "the server asks for {method} authentication, which require_auth does not have"),
             AuthError::ChannelBinding { reason } => write!(f, "channel binding is required, but {reason}"),
-            AuthError::Scram { message } => write!(f, "SCRAM: {message}"),
+            AuthError::Scram { message } => write!(f, "SCRAM: {}", printable(message)),
             AuthError::Unproven => write!(f, "the server ended authentication without showing that it knows the password"),
         }
     }

@@ -10,6 +10,7 @@ mod error;
 mod input;
 mod stream;
 mod tls;
+mod v1;
 
 use std::cell::Cell;
 use std::collections::BTreeMap;

@@ -13,11 +13,12 @@ use rustls::crypto::{CryptoProvider, verify_tls12_signature, verify_tls13_signat
 use rustls::pki_types::pem::{self, PemObject};
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer, ServerName, UnixTime};
 use rustls::server::ParsedCertificate;
+use rustls::sign::{CertifiedKey, SingleCertAndKey};
 use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStore, SignatureScheme};
 use sha2::{Digest, Sha256, Sha384, Sha512};
 
-use super::der;
 use super::error::{Error, Result};
+use super::{der, v1};
 use crate::conninfo::{NamedFile, Roots, SslMode, TlsConfig, TlsVersion};
 
 /// What TLS to a server needs, read from the files.
@@ -36,11 +37,14 @@ pub(super) fn client(config: &TlsConfig) -> Result<Arc<ClientConfig>> {
     let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(&versions).map_err(Error::Tls)?;
     let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
     let mut client = match identity(config)? {
-        Some((chain, key)) => builder.with_client_auth_cert(chain, key).map_err(|error| Error::TlsFile {
-            what: "certificate",
-            path: shown(config.cert.as_ref()),
-            problem: format!("cannot be used with its private key: {error}"),
-        })?,
+        Some((chain, key)) => {
+            let identity = certified(chain, key, builder.crypto_provider()).map_err(|error| Error::TlsFile {
+                what: "certificate",
+                path: shown(config.cert.as_ref()),
+                problem: format!("cannot be used with its private key: {error}"),
+            })?;
+            builder.with_client_cert_resolver(Arc::new(SingleCertAndKey::from(identity)))
+        }
         None => builder.with_no_client_auth(),
     };
     client.enable_sni = config.sni;
@@ -83,6 +87,19 @@ fn identity(config: &TlsConfig) -> Result<Option<(Vec<CertificateDer<'static>>, 
     }
     let key = PrivateKeyDer::from_pem_slice(&bytes).map_err(|error| fail(format!("has no private key in PEM: {error}")))?;
     Ok(Some((chain, key)))
+}
+
+/// Certificates with a key that must fit.
+fn certified(
+    chain: Vec<CertificateDer<'static>>,
+    key: PrivateKeyDer<'static>,
+    provider: &CryptoProvider,
+) -> std::result::Result<CertifiedKey, rustls::Error> {
+    let Some(comparable) = chain.first().and_then(v1::as_version_3) else {
+        return CertifiedKey::from_der(chain, key, provider);
+    };
+    let CertifiedKey { key, .. } = CertifiedKey::from_der(vec![comparable], key, provider)?;
+    Ok(CertifiedKey::new(chain, key))
 }
 
 fn certificates(bytes: &[u8], what: &'static str, path: &Path) -> Result<Vec<CertificateDer<'static>>> {
@@ -166,7 +183,9 @@ impl Verifier {
             let path = if let Roots::File(file) = &config.roots { shown(Some(file)) } else { String::new() };
             return Err(Error::TlsFile { what, path, problem: "none of its certificates can be used".to_owned() });
         }
-        let mut builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), provider.clone());
+        let algorithms = v1::algorithms(provider.signature_verification_algorithms);
+        let of_any_version = CryptoProvider { signature_verification_algorithms: algorithms, ..(**provider).clone() };
+        let mut builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::new(of_any_version));
         if let Some(file) = &config.crl {
             let what = "certificate revocation list file";
             if let Some(bytes) = optional(file, what)? {
@@ -200,7 +219,8 @@ impl ServerCertVerifier for Verifier {
         now: UnixTime,
     ) -> std::result::Result<ServerCertVerified, rustls::Error> {
         let Some(chain) = &self.chain else { return Ok(ServerCertVerified::assertion()) };
-        match chain.verify_server_cert(end_entity, intermediates, server_name, ocsp_response, now) {
+        let readable = v1::as_version_3(end_entity);
+        match chain.verify_server_cert(readable.as_ref().unwrap_or(end_entity), intermediates, server_name, ocsp_response, now) {
             // The name is judged below, and comes after everything else here.
             Ok(_)
             | Err(rustls::Error::InvalidCertificate(CertificateError::NotValidForName | CertificateError::NotValidForNameContext { .. })) =>
@@ -223,6 +243,8 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
+        let readable = v1::as_version_3(cert);
+        let cert = readable.as_ref().unwrap_or(cert);
         verify_tls12_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 
@@ -232,6 +254,8 @@ impl ServerCertVerifier for Verifier {
         cert: &CertificateDer<'_>,
         dss: &DigitallySignedStruct,
     ) -> std::result::Result<HandshakeSignatureValid, rustls::Error> {
+        let readable = v1::as_version_3(cert);
+        let cert = readable.as_ref().unwrap_or(cert);
         verify_tls13_signature(message, cert, dss, &self.provider.signature_verification_algorithms)
     }
 

@@ -46,8 +46,8 @@ impl Read for Member<'_> {
 
 impl<R: Read> Tar<R> {
     pub(super) fn new(stream: R) -> Tar<R> {
-        let allowed = Allowed { up_to: Rc::new(Cell::new(HEADERS)), stream: Rc::new(Cell::new(Went::On)) };
-        Tar { archive: tar::Archive::new(Metered { stream, position: 0, allowed: allowed.clone() }), allowed }
+        let (stream, TarGuard(allowed)) = guarded(stream);
+        Tar { archive: tar::Archive::new(stream), allowed }
     }
 
     /// Shows `visit` the segments and the files about them, in the archive's order.
@@ -102,6 +102,30 @@ fn walk<R: Read>(
     Ok(())
 }
 
+/// What the tar crate may read of `stream`: an error where the headers of one member, such as a name, take more than 1 MB, as it would keep
+/// them in memory whatever they say of their length. The guard is to be told of each member.
+pub fn guarded<R: Read>(stream: R) -> (GuardedTar<R>, TarGuard) {
+    let allowed = Allowed { up_to: Rc::new(Cell::new(HEADERS)), stream: Rc::new(Cell::new(Went::On)) };
+    (Metered { stream, position: 0, allowed: allowed.clone() }, TarGuard(allowed))
+}
+
+/// The stream of a tar archive, of [`guarded`].
+pub type GuardedTar<R> = Metered<R>;
+
+/// What lets a [`GuardedTar`] be read further.
+#[derive(Clone)]
+pub struct TarGuard(Allowed);
+
+impl TarGuard {
+    /// A member's bytes may be read, and the headers of the next one.
+    pub fn allow<R: Read>(&self, member: &tar::Entry<'_, R>) -> io::Result<()> {
+        let is_sparse = member.header().entry_type().is_gnu_sparse();
+        let stored = if is_sparse { member.header().entry_size()? } else { member.size() };
+        self.0.up_to.set(member.raw_file_position().saturating_add(stored).saturating_add(HEADERS));
+        Ok(())
+    }
+}
+
 /// How far a stream may be read, and how that went.
 #[derive(Clone)]
 struct Allowed {
@@ -133,7 +157,7 @@ impl Allowed {
 }
 
 /// A stream that ends with an error where it is read further than is allowed.
-struct Metered<R> {
+pub struct Metered<R> {
     stream: R,
     position: u64,
     allowed: Allowed,

@@ -20,6 +20,7 @@ use std::fs::File;
 use std::io;
 use std::path::Path;
 
+pub use archive::{GuardedTar, TarGuard, guarded};
 pub(crate) use data::{Data, piece_size};
 pub use extent::{Extent, Extents};
 pub(crate) use extent::{Span, Unread};
