@@ -61,6 +61,13 @@ impl Major {
         majors
     }
 
+    /// Those with segments of servers that are built with other sizes of pages.
+    fn odd() -> Vec<Major> {
+        let majors = [15, 18].map(|number| Major { number, dir: fixtures::root().join(format!("odd/v{number}")) });
+        assert!(majors.iter().all(|major| major.dir.join("blocks32/damage.json").exists()), "no damaged segments with odd pages");
+        majors.into()
+    }
+
     fn cases(&self, file: &str) -> Vec<Value> {
         let text = fs::read_to_string(self.dir.join(file)).unwrap_or_default();
         if text.is_empty() { Vec::new() } else { serde_json::from_str(&text).unwrap() }
@@ -292,8 +299,11 @@ fn command_lines() {
 #[test]
 fn damage() {
     let majors = Major::all();
-    let cases = majors.iter().flat_map(|major| major.cases("damage/damage.json").into_iter().map(move |case| (major, case)));
-    check_all(cases.collect(), |major, case| {
+    let odd = Major::odd();
+    let usual = majors.iter().flat_map(|major| major.cases("damage/damage.json").into_iter().map(move |case| (major, case)));
+    let with_odd_pages = odd.iter().flat_map(|major| major.cases("blocks32/damage.json").into_iter().map(move |case| (major, case)));
+    let cases: Vec<_> = usual.chain(with_odd_pages).collect();
+    check_all(cases, |major, case| {
         let top = tempfile::tempdir().unwrap();
         let dir = top.path();
         let scenario = case["scenario"].as_str().unwrap();

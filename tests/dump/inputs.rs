@@ -13,7 +13,7 @@ use crate::fixtures::{runs, with_any_threads};
 use crate::{Ran, dump, run, same_bytes};
 
 fn fixture(major: u8, scenario: &str) -> Fixture {
-    fixtures::all().into_iter().find(|fixture| fixture.major == major && fixture.scenario == scenario).expect("a fixture")
+    fixtures::with_odd().into_iter().find(|fixture| fixture.major == major && fixture.scenario == scenario).expect("a fixture")
 }
 
 /// Segments with their names, and what the real pg_waldump printed of all of them.
@@ -338,4 +338,53 @@ fn standard_input_that_grows_slowly() {
     drop(stdin);
     assert!(child.wait().unwrap().success());
     same_bytes("slow standard input", &fs::read(dir.path().join("out")).unwrap(), &expected);
+}
+
+/// A server built with blocks of 32 kB: its page images show that, in whatever form the WAL comes, and the option says it.
+#[test]
+fn other_block_sizes() {
+    for major in [15, 18] {
+        let fixture = fixture(major, "blocks32");
+        let unpacked = fixture.unpacked();
+        let real = runs(&fixture).into_iter().find(|run| run.args.contains(&"-b".to_owned())).unwrap();
+        let names: Vec<String> = fixture.segments().iter().map(|path| path.file_name().unwrap().to_string_lossy().into_owned()).collect();
+        let segments: Vec<(String, Vec<u8>)> =
+            names.iter().map(|name| (name.clone(), fs::read(unpacked.path().join(name)).unwrap())).collect();
+
+        let dir = TempDir::new().unwrap();
+        fs::write(dir.path().join("wal.tar"), tar(&segments)).unwrap();
+        fs::write(dir.path().join("wal.tar.zst"), packed("zstd", &tar(&segments))).unwrap();
+        let shuffled: Vec<_> = segments.iter().rev().cloned().collect();
+        fs::write(dir.path().join("shuffled.tar.gz"), packed("gzip", &tar(&shuffled))).unwrap();
+        for archive in ["wal.tar", "wal.tar.zst", "shuffled.tar.gz"] {
+            same_bytes(archive, &with_any_threads(dir.path(), &["-b", archive]).stdout, &real.stdout);
+        }
+        let packed_dir = dir.path().join("packed");
+        fs::create_dir(&packed_dir).unwrap();
+        for (number, (name, bytes)) in segments.iter().enumerate() {
+            fs::write(packed_dir.join(format!("{name}.packed")), packed(PACKINGS[number % 3], bytes)).unwrap();
+        }
+        same_bytes("packed", &with_any_threads(dir.path(), &["-b", "packed"]).stdout, &real.stdout);
+
+        for size in ["32768", "32kB"] {
+            let told = run(&mut dump(unpacked.path(), ["-b", "--block-size", size, &names[0], names.last().unwrap()]));
+            same_bytes(size, &told.stdout, &real.stdout);
+        }
+        // What the option says is believed, and then the images are wrong.
+        let told = run(&mut dump(unpacked.path(), ["-b", "--block-size", "16kB", &names[0], names.last().unwrap()]));
+        assert_eq!(told.status, 1);
+        assert!(told.stderr.contains("expected 16384") || told.stderr.contains("hole"), "{}", told.stderr);
+        for wrong in ["0", "8193", "64kB", "8MB", "kB", ""] {
+            let refused = run(&mut dump(unpacked.path(), ["--block-size", wrong, &names[0]]));
+            assert_eq!(refused.status, 2, "{wrong}");
+            assert!(refused.stderr.contains("expected a power of two from 1kB to 32kB"), "{}", refused.stderr);
+        }
+        // A start behind the first images changes nothing about the later ones.
+        let text = String::from_utf8(real.stdout).unwrap();
+        let start = text.lines().filter_map(|line| line.split_once(", lsn: ")).nth(1000).unwrap().1;
+        let start = start.split(',').next().unwrap();
+        let from = text.find(&format!("lsn: {start},")).and_then(|at| text[..at].rfind('\n')).unwrap() + 1;
+        let ran = with_any_threads(unpacked.path(), &["-b", "-s", start, &names[0], names.last().unwrap()]);
+        same_bytes(start, &ran.stdout, &text.as_bytes()[from..]);
+    }
 }

@@ -9,6 +9,7 @@ use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use pgwal::filter::{Filter, OneOf, RmgrSet, rmgr_by_name};
+use pgwal::format::is_block_size;
 use pgwal::names::{Names, RelationName};
 use pgwal::scan::{self, Stop};
 use pgwal::source::{SourceError, SourceProblem, Wal, segment_of_file_name};
@@ -48,6 +49,8 @@ pub struct SegmentArgs {
     /// Read no timeline newer than this one; decimal, or hexadecimal with 0x [default: the newest there is]
     #[arg(short, long, value_name = "TLI", value_parser = timeline)]
     pub timeline: Option<TimelineId>,
+    #[command(flatten)]
+    pub blocks: BlockSizeArg,
 }
 
 /// The WAL that was asked for, and the part of it to read.
@@ -66,6 +69,12 @@ pub struct Selection {
 impl SegmentArgs {
     /// Finds the segments; with `follow`, also those behind a named one.
     pub fn open(&self, follow: bool) -> Result<Selection, Box<dyn Error>> {
+        let mut selection = self.find(follow)?;
+        self.blocks.apply(&mut selection.wal);
+        Ok(selection)
+    }
+
+    fn find(&self, follow: bool) -> Result<Selection, Box<dyn Error>> {
         let Some(first) = &self.start_segment else {
             let path = self.path.clone().unwrap_or_else(default_directory);
             let wal = Wal::open(&[path], self.timeline)?;
@@ -129,15 +138,19 @@ pub struct InputArgs {
     /// Read no timeline newer than this one; decimal, or hexadecimal with 0x [default: the newest there is]
     #[arg(short, long, value_name = "TLI", value_parser = timeline)]
     pub timeline: Option<TimelineId>,
+    #[command(flatten)]
+    pub blocks: BlockSizeArg,
 }
 
 impl InputArgs {
     /// Finds the segments.
     pub fn open(&self) -> Result<Wal, SourceError> {
-        match &self.paths[..] {
+        let mut wal = match &self.paths[..] {
             [] => Wal::open(&[default_directory()], self.timeline),
             paths => Wal::open(paths, self.timeline),
-        }
+        }?;
+        self.blocks.apply(&mut wal);
+        Ok(wal)
     }
 
     /// Whether only single segments were named, so that the WAL may go on behind them: stopping there says nothing about its end.
@@ -341,6 +354,35 @@ impl TimeArgs {
 
 fn time(text: &str) -> Result<TimestampTz, String> {
     Zone::local().parse(text).map_err(|e| e.to_string())
+}
+
+/// Size of the server's blocks.
+#[derive(Args, Debug)]
+pub struct BlockSizeArg {
+    /// Size of heap and index pages that the server was built with: 1kB to 32kB [default: as in pg_control, for a data directory; else
+    /// as page images in the WAL show]
+    #[arg(long, value_name = "SIZE", value_parser = block_size)]
+    pub block_size: Option<u32>,
+}
+
+impl BlockSizeArg {
+    /// Tells `wal`, if the option is given.
+    pub fn apply(&self, wal: &mut Wal) {
+        if let Some(block_size) = self.block_size {
+            wal.set_block_size(block_size);
+        }
+    }
+}
+
+fn block_size(text: &str) -> Result<u32, String> {
+    let (number, unit) = text.split_at(text.find(|c: char| !c.is_ascii_digit()).unwrap_or(text.len()));
+    let factor = match unit {
+        "" | "B" => Some(1),
+        "kB" => Some(1024),
+        _ => None,
+    };
+    let size = number.parse::<u32>().ok().zip(factor).and_then(|(number, factor)| number.checked_mul(factor));
+    size.filter(|&size| is_block_size(size)).ok_or_else(|| "expected a power of two from 1kB to 32kB, as 32kB or 32768".to_owned())
 }
 
 /// How many threads work.

@@ -38,7 +38,7 @@ pub fn records<S: Walsender>(
     stop: &AtomicBool,
     each: &mut dyn FnMut(Live<'_>) -> ControlFlow<()>,
 ) -> Result<Outcome, ReceiveError<S::Error>> {
-    let system = System::ask(server)?;
+    let system = System::ask(server)?.with_block_size(server)?;
     if each(Live::System(system)).is_break() {
         return Ok(Outcome::Stopped);
     }

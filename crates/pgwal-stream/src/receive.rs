@@ -5,8 +5,9 @@ use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use pgwal::format::WalMagic;
+use pgwal::format::{WalMagic, is_block_size};
 use pgwal::history::{History, HistoryError};
+use pgwal::page::{is_segment_size, is_wal_page_size};
 use pgwal::printable::printable;
 use pgwal::types::TimestampTz;
 use pgwal::{Decoder, Lsn, TimelineId, WalFormat};
@@ -371,7 +372,7 @@ pub struct System {
     pub timeline: TimelineId,
     /// Up to where its WAL is on disk.
     pub flushed: Lsn,
-    /// Format of its WAL.
+    /// Format of its WAL. [`System::ask`] leaves the block size open.
     pub fmt: WalFormat,
 }
 
@@ -385,10 +386,19 @@ impl System {
             return Err(ReceiveError::Version { found: server.major() });
         }
         let (identifier, timeline, flushed) = System::identify(server)?;
-        let segment_size = size(server, "wal_segment_size")?;
-        let wal_page_size = size(server, "wal_block_size")?;
-        let fmt = WalFormat { segment_size, wal_page_size, ..WalFormat::new(server.major()) };
+        let segment_size = size(server, "wal_segment_size", is_segment_size)?;
+        let wal_page_size = size(server, "wal_block_size", is_wal_page_size)?;
+        let fmt = WalFormat { segment_size, wal_page_size, block_size: 0, ..WalFormat::new(server.major()) };
         Ok(System { identifier, timeline, flushed, fmt })
+    }
+
+    /// Asks for the size of heap and index pages as well, which whoever looks at records needs.
+    ///
+    /// # Errors
+    /// As of [`System::ask`].
+    pub fn with_block_size<S: Walsender>(self, server: &mut S) -> Result<System, ReceiveError<S::Error>> {
+        let block_size = size(server, "block_size", is_block_size)?;
+        Ok(System { fmt: self.fmt.with_block_size(block_size), ..self })
     }
 
     /// IDENTIFY_SYSTEM: the system identifier, the timeline, and up to where WAL is on disk.
@@ -417,8 +427,8 @@ fn one_row<S: Walsender>(server: &mut S, command: &Command<'_>) -> Result<Vec<Op
     Ok(row.into_iter().map(|value| value.map(|bytes| String::from_utf8_lossy(&bytes).into_owned())).collect())
 }
 
-/// A setting that is a number of bytes, as `16MB` or `8192`.
-fn size<S: Walsender>(server: &mut S, setting: &'static str) -> Result<u32, ReceiveError<S::Error>> {
+/// A setting that is a number of bytes, as `16MB` or `8192`, and one that `is_size` allows.
+fn size<S: Walsender>(server: &mut S, setting: &'static str, is_size: fn(u32) -> bool) -> Result<u32, ReceiveError<S::Error>> {
     let command = Command::Show(setting);
     let value = one_row(server, &command)?.into_iter().next().flatten().unwrap_or_default();
     let digits = value.find(|c: char| !c.is_ascii_digit()).unwrap_or(value.len());
@@ -431,8 +441,11 @@ fn size<S: Walsender>(server: &mut S, setting: &'static str) -> Result<u32, Rece
         _ => None,
     };
     let bytes = number.parse::<u32>().ok().zip(shift).and_then(|(number, shift)| number.checked_mul(1 << shift));
-    let is_size = |bytes: &u32| bytes.is_power_of_two() && (1 << 10..=1 << 30).contains(bytes);
-    bytes.filter(is_size).ok_or(ReceiveError::Answer { command: command.to_string(), expected: "a size", found: format!("\"{value}\"") })
+    bytes.filter(|&bytes| is_size(bytes)).ok_or(ReceiveError::Answer {
+        command: command.to_string(),
+        expected: "a size",
+        found: format!("\"{value}\""),
+    })
 }
 
 /// Receives WAL until `stop` is set, the end that was asked for, the end of the stream, or an error. What was written stays, and another
@@ -462,7 +475,7 @@ fn receive_timelines<S: Walsender>(
     stop: &AtomicBool,
     notice: &mut dyn FnMut(Notice<'_>),
 ) -> Result<Outcome, ReceiveError<S::Error>> {
-    let system = System::ask(server)?;
+    let system = System::ask(server)?.with_block_size(server)?;
     let (mut start, mut decoder) = first(server, options, &system, memory, stop, notice)?;
     // What is in the directory may not have been looked at then, and nothing of it is acknowledged.
     if stop.load(Ordering::Relaxed) {

@@ -5,7 +5,7 @@ use std::path::{Path, PathBuf};
 
 use pgwal::{Decoder, Record, SegmentName};
 
-/// One folder `fixtures/vNN/<scenario>`.
+/// One folder `fixtures/vNN/<scenario>` or `fixtures/odd/vNN/<scenario>`.
 #[derive(Clone, Debug)]
 pub struct Fixture {
     /// Major version of the server that wrote it.
@@ -86,13 +86,34 @@ pub fn root() -> PathBuf {
     }
 }
 
-/// Every fixture, by major and scenario.
+/// Every fixture of a server as it is usually built, by major and scenario: what an installed pg_waldump of its major can read.
 ///
 /// # Panics
 /// There are none: a test over nothing would pass without having looked.
 pub fn all() -> Vec<Fixture> {
+    below(&root())
+}
+
+/// The fixtures of servers that are built with other sizes of blocks and WAL pages.
+///
+/// # Panics
+/// As [`all`].
+pub fn odd() -> Vec<Fixture> {
+    below(&root().join("odd"))
+}
+
+/// [`all`] and [`odd`].
+///
+/// # Panics
+/// As [`all`].
+pub fn with_odd() -> Vec<Fixture> {
+    [all(), odd()].concat()
+}
+
+/// The fixtures in the folders of majors in `top`.
+fn below(top: &Path) -> Vec<Fixture> {
     let mut found = Vec::new();
-    for dir in list(&root()) {
+    for dir in list(top) {
         let Some(major) = name(&dir).strip_prefix('v').and_then(|digits| digits.parse().ok()) else { continue };
         for dir in list(&dir) {
             let fixture = Fixture { major, scenario: name(&dir), dir };
@@ -101,7 +122,7 @@ pub fn all() -> Vec<Fixture> {
             }
         }
     }
-    assert!(!found.is_empty(), "no fixtures in {}", root().display());
+    assert!(!found.is_empty(), "no fixtures in {}", top.display());
     found
 }
 

@@ -332,7 +332,7 @@ fn look_at(raw: &RawRecord<'_>) {
     let mut page = Vec::new();
     for image in record.blocks.iter().filter_map(|block| block.image) {
         match image.restore(raw.fmt, &mut page) {
-            Ok(()) => assert_eq!(page.len(), raw.fmt.block_size as usize),
+            Ok(()) => assert_eq!(page.len(), raw.fmt.known_block_size() as usize),
             Err(kind) => assert!(!kind.to_string().is_empty()),
         }
     }

@@ -736,7 +736,7 @@ impl ImageBuilder {
     }
 
     fn like(image: Image<'_>, fmt: WalFormat) -> ImageBuilder {
-        let hole = (1, (fmt.block_size - 1) as u16);
+        let hole = (1, (fmt.known_block_size() - 1) as u16);
         ImageBuilder { data: vec![0], hole, apply: image.apply(), method: None }
     }
 

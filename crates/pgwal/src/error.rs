@@ -98,7 +98,7 @@ pub enum ErrorKind {
         /// `xl_tot_len`.
         found: u32,
     },
-    /// `xl_tot_len` is more than any server writes (1020 MB).
+    /// `xl_tot_len` is more than a server of this major replays: see [`crate::record::max_record_size`].
     RecordTooLong {
         /// `xl_tot_len`.
         found: u32,
@@ -280,7 +280,9 @@ impl fmt::Display for ErrorKind {
             NoContinuation => write!(f, "xlp_info: expected XLP_FIRST_IS_CONTRECORD, since a record goes on here; it is not set"),
             ContinuationLength { expected, found } => write!(f, "xlp_rem_len: expected {expected}, found {found}"),
             RecordLength { found } => write!(f, "xl_tot_len: expected at least 24, found {found}"),
-            RecordTooLong { found } => write!(f, "xl_tot_len: expected at most {}, found {found}", crate::record::MAX_RECORD_SIZE),
+            RecordTooLong { found } => {
+                write!(f, "xl_tot_len: expected at most 1069547520 (before PostgreSQL 16: less than 1 GB), found {found}")
+            }
             ResourceManager { found } => write!(f, "xl_rmid: no resource manager has id {found}"),
             PreviousLink { expected: Some(expected), found } => write!(f, "xl_prev: expected {expected}, found {found}"),
             PreviousLink { expected: None, found } => write!(f, "xl_prev: expected an earlier record, found {found}"),

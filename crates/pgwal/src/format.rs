@@ -4,8 +4,15 @@ use std::fmt;
 
 use serde::{Serialize, Serializer};
 
-/// Size of a heap or index page (`BLCKSZ`) that almost every server is built with. The WAL does not record it.
+/// Size of a heap or index page (`BLCKSZ`) that almost every server is built with.
 pub const DEFAULT_BLOCK_SIZE: u32 = 8192;
+/// Largest size of a heap or index page that a server can be built with.
+pub const MAX_BLOCK_SIZE: u32 = 32768;
+
+/// Sizes of heap and index pages that `configure --with-blocksize` offers.
+pub const fn is_block_size(size: u32) -> bool {
+    size.is_power_of_two() && size >= 1024 && size <= MAX_BLOCK_SIZE
+}
 
 /// The magic number at the start of every WAL page; it changes with the WAL format. C: `XLOG_PAGE_MAGIC`, access/xlog_internal.h.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
@@ -90,7 +97,12 @@ pub struct WalFormat {
     pub wal_page_size: u32,
     /// Bytes in a segment, a power of two from 1 MB to 1 GB.
     pub segment_size: u32,
-    /// Bytes in a heap or index page (`BLCKSZ`), a power of two up to 32 kB. Not in the WAL; [`DEFAULT_BLOCK_SIZE`] unless told.
+    /// Bytes in a heap or index page (`BLCKSZ`), a power of two from 1 kB to 32 kB; zero while it is not known.
+    ///
+    /// The WAL does not record it, so a format that comes from a page header has zero here. Whoever knows better says so: the user, the
+    /// `pg_control` of a data directory ([`crate::Wal`] asks it), or the server that sends the WAL. Otherwise the reader of records takes
+    /// the size from the first page image that shows it, and the records that it returns have that size in their format. Nothing in the
+    /// WAL depends on the size but page images; one that is read without it is taken for [`DEFAULT_BLOCK_SIZE`].
     pub block_size: u32,
 }
 
@@ -98,6 +110,22 @@ impl WalFormat {
     /// The usual format of `major`: WAL pages and blocks of 8 kB, segments of 16 MB.
     pub const fn new(major: u8) -> WalFormat {
         WalFormat { major, wal_page_size: 8192, segment_size: 16 << 20, block_size: DEFAULT_BLOCK_SIZE }
+    }
+
+    /// The same with another block size; zero: not known.
+    pub const fn with_block_size(self, block_size: u32) -> WalFormat {
+        WalFormat { block_size, ..self }
+    }
+
+    /// The block size, [`DEFAULT_BLOCK_SIZE`] while it is not known.
+    pub const fn known_block_size(self) -> u32 {
+        if self.block_size == 0 { DEFAULT_BLOCK_SIZE } else { self.block_size }
+    }
+
+    /// Whether `other` is the same, as far as both are known: only the block size can be unknown.
+    pub fn is_same_wal(self, other: WalFormat) -> bool {
+        let is_known = self.block_size != 0 && other.block_size != 0;
+        self == if is_known { other } else { other.with_block_size(self.block_size) }
     }
 
     /// Version number of the major's system catalogs; zero for a major without a row in [`CATALOG_VERSIONS`].

@@ -9,11 +9,11 @@ use std::fmt;
 use serde::Serialize;
 
 use crate::error::{Error, ErrorKind, Location, Result};
-use crate::format::WalFormat;
+use crate::format::{DEFAULT_BLOCK_SIZE, WalFormat};
 use crate::lsn::{Lsn, SegmentName, TimelineId};
 use crate::machine::{self, Crc};
 use crate::page::{LONG_HEADER_SIZE, PageHeader, PageInfo, SHORT_HEADER_SIZE};
-use crate::record::{MAX_RECORD_SIZE, RECORD_HEADER_SIZE, RawRecord, RecordHeader, is_rmgr};
+use crate::record::{RECORD_HEADER_SIZE, RawRecord, RecordHeader, Shown, is_rmgr, max_record_size, shown_block_size};
 use crate::wire::Wire;
 
 /// Where the WAL ends, and why the reader thinks so: a verdict, not an error.
@@ -155,6 +155,53 @@ pub(crate) struct Framer {
     timeline: Option<TimelineId>,
     /// Start of a record that was lost, until the next record comes.
     overwritten: Option<Lsn>,
+    blocks: Blocks,
+    /// A record with more bytes than this is damage.
+    longest: u32,
+}
+
+/// What is known of the block size (`BLCKSZ`): see [`WalFormat::block_size`].
+///
+/// All are equal: readers that stand at the same place do not differ for it. Whether one of them can take over what the other has read
+/// is up to [`Blocks::agrees_with`].
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct Blocks {
+    /// Zero: not known.
+    size: u32,
+    /// While it was not known, an image came that does not show it.
+    has_unclear_image: bool,
+}
+
+impl PartialEq for Blocks {
+    fn eq(&self, _: &Blocks) -> bool {
+        true
+    }
+}
+
+impl Eq for Blocks {}
+
+impl Blocks {
+    /// What `fmt` says.
+    pub(crate) fn of(fmt: WalFormat) -> Blocks {
+        Blocks { size: fmt.block_size, has_unclear_image: false }
+    }
+
+    /// Whether a reader that knows this would have read as another one did that began at the same place and knows `ahead` at its end.
+    pub(crate) fn agrees_with(self, ahead: Blocks) -> bool {
+        let is_size = self.size == ahead.size || ahead.size == 0;
+        // While none is known, the first image that shows a size decides, for both; others are taken for images of the usual size.
+        self.size == 0 || (is_size && (self.size == DEFAULT_BLOCK_SIZE || !ahead.has_unclear_image))
+    }
+
+    /// `fmt` with the block size, where that has become known.
+    pub(crate) fn complete(self, fmt: WalFormat) -> WalFormat {
+        if fmt.block_size == 0 { fmt.with_block_size(self.size) } else { fmt }
+    }
+
+    /// This, or if it says nothing, `other`.
+    pub(crate) fn or(self, other: Blocks) -> Blocks {
+        if self.size == 0 { other } else { self }
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -180,10 +227,12 @@ struct Joining {
     header: Option<RecordHeader>,
 }
 
-/// Two framers are equal that go on in the same way.
+/// Two framers are equal that go on in the same way. What they know of the block size may differ.
 impl PartialEq for Framer {
     fn eq(&self, other: &Framer) -> bool {
-        let state = |framer: &Framer| (framer.fmt, framer.next, framer.state, framer.previous, framer.timeline, framer.overwritten);
+        let state = |framer: &Framer| {
+            (framer.fmt.with_block_size(0), framer.next, framer.state, framer.previous, framer.timeline, framer.overwritten)
+        };
         let is_joining = matches!(self.state, State::Joining(_));
         state(self) == state(other) && (!is_joining || self.joined == other.joined)
     }
@@ -195,12 +244,27 @@ impl Framer {
     /// A framer whose first window starts at `start`: a page, whose first record is looked for, or a record.
     pub(crate) fn new(fmt: WalFormat, start: Lsn) -> Framer {
         let state = if fmt.page_offset(start) == 0 { State::FindFirst } else { State::InsidePage };
-        Framer { fmt, next: start, state, joined: Vec::new(), previous: None, timeline: None, overwritten: None }
+        Framer {
+            fmt,
+            next: start,
+            state,
+            joined: Vec::new(),
+            previous: None,
+            timeline: None,
+            overwritten: None,
+            blocks: Blocks::of(fmt),
+            longest: max_record_size(fmt),
+        }
     }
 
     /// A framer whose first window starts at `start`, where a record starts, behind the one at `previous`.
     pub(crate) fn behind(previous: Option<Lsn>, timeline: Option<TimelineId>, fmt: WalFormat, start: Lsn) -> Framer {
-        Framer { fmt, next: start, state: State::Record, joined: Vec::new(), previous, timeline, overwritten: None }
+        Framer { state: State::Record, previous, timeline, ..Framer::new(fmt, start) }
+    }
+
+    /// Takes records of any length, as pg_waldump does.
+    fn without_limit(self) -> Framer {
+        Framer { longest: u32::MAX, ..self }
     }
 
     /// Takes `timeline` for that of the last page header.
@@ -219,6 +283,36 @@ impl Framer {
     /// Format of the WAL.
     pub(crate) fn format(&self) -> WalFormat {
         self.fmt
+    }
+
+    /// What it knows of the block size.
+    pub(crate) fn blocks(&self) -> Blocks {
+        self.blocks
+    }
+
+    /// Knows also what `blocks` says of the block size.
+    pub(crate) fn know_blocks(&mut self, blocks: Blocks) {
+        self.blocks = self.blocks.or(blocks);
+        self.fmt.block_size = self.blocks.size;
+    }
+
+    /// Goes on where `ahead` has come to, which began to read where this stands.
+    pub(crate) fn go_on_from(&mut self, ahead: Framer) {
+        let blocks = self.blocks;
+        *self = ahead;
+        self.know_blocks(blocks);
+    }
+
+    /// Takes the block size from the images of a whole record whose checksum is right, while it is not known.
+    #[inline]
+    fn learn_block_size(&mut self, record: &[u8]) {
+        if self.blocks.size == 0 {
+            match shown_block_size(record, self.fmt) {
+                Shown::NoImage => {}
+                Shown::Nothing => self.blocks.has_unclear_image = true,
+                Shown::Size(size) => (self.blocks.size, self.fmt.block_size) = (size, size),
+            }
+        }
     }
 
     /// LSN that the next window must start at.
@@ -387,6 +481,7 @@ impl Framer {
         if let Cow::Owned(bytes) = &mut raw.bytes {
             self.joined = std::mem::take(bytes);
         }
+        self.learn_block_size(inside.bytes);
         (raw.lsn, raw.end, raw.timeline) = (inside.start, self.next, self.timeline.unwrap_or_default());
         (raw.overwritten, raw.header, raw.bytes, raw.fmt) = (None, inside.header, Cow::Borrowed(inside.bytes), self.fmt);
     }
@@ -446,7 +541,7 @@ impl Framer {
                 if header.remaining == 0 || u64::from(header.remaining) != expected {
                     return Err(self.error(ErrorKind::ContinuationLength { expected, found: header.remaining }, page));
                 }
-                if j.total > MAX_RECORD_SIZE {
+                if j.total > self.longest {
                     return Err(self.error(ErrorKind::RecordTooLong { found: j.total }, page));
                 }
             }
@@ -579,6 +674,7 @@ impl Framer {
             let expected = crate::record::crc(&bytes);
             return Err(self.record_error(ErrorKind::Crc { expected, found: header.crc }, start));
         }
+        self.learn_block_size(&bytes);
         let mut end = self.next.align();
         if header.is_switch() {
             // The rest of the segment is unused. Like the server, a switch record that fills the segment skips nothing.
@@ -679,15 +775,15 @@ impl Decoder {
     }
 
     /// Like [`Decoder::starting_at`], but without verdicts: what stops the server's own reader is an error here too,
-    /// the usual end of the WAL included. pg_waldump works like this.
+    /// the usual end of the WAL included. No record is too long. pg_waldump works like this.
     pub fn strict_at(start: Lsn, fmt: WalFormat) -> Decoder {
-        Decoder { strict: true, ..Decoder::starting_at(start, fmt) }
+        Decoder { strict: true, framer: Some(Framer::new(fmt, start).without_limit()), ..Decoder::default() }
     }
 
     /// Like [`Decoder::strict_at`], behind the record that starts at `previous`, which the first one must link to: a record starts at
     /// `start`, or a page whose header it follows.
     pub fn strict_behind(previous: Lsn, start: Lsn, fmt: WalFormat) -> Decoder {
-        Decoder { strict: true, framer: Some(Framer::behind(Some(previous), None, fmt, start)), ..Decoder::default() }
+        Decoder { strict: true, framer: Some(Framer::behind(Some(previous), None, fmt, start).without_limit()), ..Decoder::default() }
     }
 
     /// Takes the next bytes of the WAL.

@@ -3,7 +3,7 @@
 use serde::Serialize;
 
 use crate::error::ErrorKind;
-use crate::format::{DEFAULT_BLOCK_SIZE, WalFormat, WalMagic};
+use crate::format::{WalFormat, WalMagic};
 use crate::lsn::{Lsn, TimelineId};
 use crate::wire::{Parsed, Wire, WireError};
 
@@ -120,7 +120,7 @@ impl PageHeader {
         self.info.contains(PageInfo::overwrite_contrecord(fmt))
     }
 
-    /// The format that a long header describes.
+    /// The format that a long header describes. It does not tell the block size.
     ///
     /// # Errors
     /// An unknown magic, no long header, or sizes that no server has.
@@ -137,7 +137,7 @@ impl PageHeader {
         if !is_wal_page_size(long.wal_page_size) {
             return Err(ErrorKind::WalPageSize { expected: None, found: long.wal_page_size });
         }
-        Ok(WalFormat { major, wal_page_size: long.wal_page_size, segment_size: long.segment_size, block_size: DEFAULT_BLOCK_SIZE })
+        Ok(WalFormat { major, wal_page_size: long.wal_page_size, segment_size: long.segment_size, block_size: 0 })
     }
 
     /// Checks the header of the page at `at` as the server does, in its order. C: `XLogReaderValidatePageHeader`.

@@ -7,9 +7,10 @@
 
 use std::cell::OnceCell;
 use std::ops::ControlFlow;
+use std::sync::atomic::{AtomicU32, Ordering};
 
 use crate::error::Error;
-use crate::frame::{End, EndReason, Framer, Step};
+use crate::frame::{Blocks, End, EndReason, Framer, Step};
 use crate::lsn::{Lsn, SegmentName};
 use crate::ordered::{self, Results};
 use crate::page::PageHeader;
@@ -99,9 +100,11 @@ pub fn scan<W: Work>(wal: &Wal, options: Options, work: &W, mut sink: impl FnMut
         _ => true,
     };
     let wanted = std::iter::from_fn(|| extents.next_unread()).filter(is_wanted);
+    // The block size, once the reader in order knows it: so that not every worker looks for it anew.
+    let block_size = AtomicU32::new(0);
     let work_on = |unread: Result<Unread, _>, is_ahead: bool| {
         let mut extent = unread?.read()?;
-        let ahead = is_ahead.then(|| Ahead::read(options, work, &extent));
+        let ahead = is_ahead.then(|| Ahead::read(options, work, &extent, block_size.load(Ordering::Relaxed)));
         // The reader in order looks at what comes before the first record, and this thread reads the next extent into memory that
         // it has just used.
         if let Some((first, _)) = ahead.as_ref().and_then(|ahead| ahead.first) {
@@ -109,7 +112,7 @@ pub fn scan<W: Work>(wal: &Wal, options: Options, work: &W, mut sink: impl FnMut
         }
         Ok((extent, ahead))
     };
-    let mut reader = Reader { options, work, framer: None, first: None };
+    let mut reader = Reader { options, work, framer: None, first: None, block_size: &block_size };
     let stop = ordered::with_workers(options.threads, wanted, work_on, |feed| reader.run(wal, feed, &mut sink));
     let last = reader.framer.as_ref().and_then(Framer::previous);
     Summary { stop, first: reader.first, last, position: reader.framer.as_ref().map(Framer::position) }
@@ -124,6 +127,8 @@ struct Reader<'w, W> {
     work: &'w W,
     framer: Option<Framer>,
     first: Option<Lsn>,
+    /// What the framer knows of the block size, for the workers.
+    block_size: &'w AtomicU32,
 }
 
 /// An extent that a worker has read without knowing what came before.
@@ -143,8 +148,9 @@ fn rest(options: Options, extent: &Extent, start: Lsn) -> &[u8] {
 
 impl<W: Work> Ahead<W> {
     /// Reads an extent that others come before. Gives up, and leaves it to the reader in order, at anything unusual.
-    fn read(options: Options, work: &W, extent: &Extent) -> Ahead<W> {
+    fn read(options: Options, work: &W, extent: &Extent, block_size: u32) -> Ahead<W> {
         let mut ahead = Ahead { first: None, framer: Framer::new(extent.fmt, extent.start), part: work.part() };
+        ahead.framer.know_blocks(Blocks::of(extent.fmt.with_block_size(block_size)));
         let mut first = None;
         let mut window = rest(options, extent, extent.start);
         let mut raw = RawRecord::vacant(extent.fmt);
@@ -190,7 +196,9 @@ impl<W: Work> Reader<'_, W> {
         loop {
             match feed.next() {
                 Some(Ok((extent, ahead))) => {
-                    if let Some(stop) = self.read(extent, ahead, feed, sink) {
+                    let stop = self.read(extent, ahead, feed, sink);
+                    self.block_size.store(self.framer.as_ref().map_or(0, |framer| framer.format().block_size), Ordering::Relaxed);
+                    if let Some(stop) = stop {
                         return stop;
                     }
                 }
@@ -242,12 +250,13 @@ impl<W: Work> Reader<'_, W> {
             let meets = |ahead: &mut Ahead<W>| match ahead.first {
                 Some((first, prev)) => {
                     let state = framer.next_record() == Some(first) && framer.previous() == Some(prev) && !framer.has_lost_record();
-                    state && framer.timeline() <= timeline && framer.format() == extent.fmt
+                    let is_format = framer.format().is_same_wal(extent.fmt);
+                    state && framer.timeline() <= timeline && is_format && framer.blocks().agrees_with(ahead.framer.blocks())
                 }
                 None => false,
             };
             if let Some(ahead) = ahead.take_if(meets) {
-                *framer = ahead.framer;
+                framer.go_on_from(ahead.framer);
                 return (sink(part).is_break() || sink(ahead.part).is_break()).then_some(Stop::Enough);
             }
             if W::IS_QUICK && ahead.is_none() && self.first.is_some() {

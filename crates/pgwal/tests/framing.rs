@@ -2,7 +2,7 @@
 
 use pgwal::format::MAGICS;
 use pgwal::page::PageInfo;
-use pgwal::{Decoder, EndReason, Lsn, RmgrId, TimelineId, WalFormat};
+use pgwal::{Decoder, End, EndReason, ErrorKind, Lsn, RmgrId, TimelineId, WalFormat};
 use pgwal_testkit::read::{self, every_way, expect_all, in_chunks, whole};
 use pgwal_testkit::wal::{BlockBuilder, MIB, Placed, RecordBuilder, Wal, relation};
 
@@ -486,4 +486,31 @@ fn records_are_borrowed_unless_a_page_cuts_them() {
         assert!(raw.bytes.len() == 33 || last.unwrap().1 || raw.bytes.len() > 500, "{last:?}");
     }
     assert_eq!(last, Some((33, false)));
+}
+
+/// A length that no server of the major replays is damage before its bytes are there; the reader of pg_waldump has no limit.
+#[test]
+fn the_longest_record_is_that_of_the_major() {
+    for major in 10..=19 {
+        let fmt = format(major, 8192, MIB);
+        let longest = if major >= 16 { 1020 << 20 } else { 0x3FFF_FFFF - 8192 };
+        for len in [longest, longest + 1, 1_069_548_588, u32::MAX] {
+            let mut wal = Wal::new(fmt);
+            wal.leave(160);
+            let first = wal.record(&RecordBuilder::filler(1504));
+            wal.patch(first, &len.to_le_bytes());
+            wal.patch_page(Lsn(first.0.next_multiple_of(8192)), |header| header.remaining = len - 160);
+            let stop = every_way(&wal).stop;
+            if len > longest {
+                assert_eq!(stop.unwrap_err().kind(), &ErrorKind::RecordTooLong { found: len }, "{major}");
+            } else {
+                let missing = Some(u64::from(len) - 1504);
+                assert_eq!(stop, Ok(End { lsn: first, reason: EndReason::Unfinished { missing } }), "{major}");
+            }
+            let mut strict = Decoder::strict_at(wal.start(), fmt);
+            strict.feed(wal.bytes());
+            while strict.next_record().unwrap().is_some() {}
+            assert!(matches!(strict.finish().reason, EndReason::Unfinished { .. }), "{major}");
+        }
+    }
 }

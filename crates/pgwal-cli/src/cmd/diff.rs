@@ -10,7 +10,7 @@ use pgwal::diff::{self, Json, Kind, Options, Side, Sides, Unified};
 use pgwal::text::Zone;
 use pgwal::{Lsn, TimelineId};
 
-use crate::args::{Form, timeline};
+use crate::args::{BlockSizeArg, Form, timeline};
 use crate::console::{COULD_NOT_RUN, CouldNotRun};
 
 /// Compare two copies of WAL, or two timelines: where they part, and what each has from there on
@@ -61,6 +61,8 @@ pub struct Opts {
     /// Show nothing; the exit status tells
     #[arg(short, long)]
     quiet: bool,
+    #[command(flatten)]
+    blocks: BlockSizeArg,
     /// Form of the output
     #[arg(long, value_name = "FORM", default_value = "text")]
     format: Form,
@@ -100,8 +102,12 @@ impl Opts {
 
     fn compare(&self, out: &mut impl Write) -> Result<ExitCode, Box<dyn Error>> {
         let timelines = self.timelines.unzip();
-        let a = Side::open(&self.a, timelines.0)?;
-        let b = Side::open(self.b.as_ref().unwrap_or(&self.a), timelines.1)?;
+        let mut a = Side::open(&self.a, timelines.0)?;
+        let mut b = Side::open(self.b.as_ref().unwrap_or(&self.a), timelines.1)?;
+        if let Some(block_size) = self.blocks.block_size {
+            a.set_block_size(block_size);
+            b.set_block_size(block_size);
+        }
         let options = Options { start: self.start, end: self.end, context: self.unified.into(), check: self.check };
         let zone = Zone::local();
         let limit = if self.limit == 0 { u64::MAX } else { self.limit };

@@ -52,7 +52,7 @@ pub struct Opts {
     #[arg(short, long, conflicts_with = "until")]
     follow: bool,
     /// Read from a live server, as it writes: from --start, or from now on; `keyword=value` pairs or a URI, as libpq takes them
-    #[arg(long, value_name = "CONNINFO", conflicts_with_all = ["start_segment", "path", "timeline", "follow", "since", "until"])]
+    #[arg(long, value_name = "CONNINFO", conflicts_with_all = ["start_segment", "path", "timeline", "block_size", "follow", "since", "until"])]
     from: Option<String>,
     /// Stop after this many records; 0: never
     #[arg(short = 'n', long, value_name = "N")]

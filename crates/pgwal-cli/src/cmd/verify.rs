@@ -65,6 +65,8 @@ pub struct Opts {
     #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "to", "timeline", "fail_fast"])]
     state: Option<PathBuf>,
     #[command(flatten)]
+    blocks: args::BlockSizeArg,
+    #[command(flatten)]
     restore: RestoreArgs,
     /// Form of the output; json: one object for each finding, then one for the summary; junit and sarif: a report for CI systems
     #[arg(long, value_name = "FORM", default_value = "text")]
@@ -256,6 +258,9 @@ impl Opts {
         if let Some(id) = self.system_identifier {
             scope.options.insert("system_identifier".to_owned(), id.to_string());
         }
+        if let Some(block_size) = self.blocks.block_size {
+            scope.options.insert("block_size".to_owned(), block_size.to_string());
+        }
         scope
     }
 
@@ -268,7 +273,11 @@ impl Opts {
         }
         let is_segment = |path: &PathBuf| path.is_file() && args::name_of(path).is_some();
         let is_set = is_asked_for || (!paths.iter().any(is_segment) && self.from.is_none() && self.to.is_none());
-        Ok(if is_set { Some(Archive::open(&paths)?) } else { None })
+        let mut archive = if is_set { Some(Archive::open(&paths)?) } else { None };
+        if let (Some(archive), Some(block_size)) = (&mut archive, self.blocks.block_size) {
+            archive.set_block_size(block_size);
+        }
+        Ok(archive)
     }
 
     /// What is wrong with the set of files besides its segments; and with `gaps`, which segments are missing.
@@ -286,6 +295,12 @@ impl Opts {
     }
 
     fn open(&self) -> Result<Wal, Box<dyn Error>> {
+        let mut wal = self.find()?;
+        self.blocks.apply(&mut wal);
+        Ok(wal)
+    }
+
+    fn find(&self) -> Result<Wal, Box<dyn Error>> {
         let segment = |path: &Path| if path.is_file() { args::name_of(path) } else { None };
         match self.paths.as_slice() {
             [] => Ok(Wal::open_all(&[args::default_directory()], self.timeline)?),

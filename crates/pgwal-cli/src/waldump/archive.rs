@@ -71,6 +71,7 @@ impl Archive {
             return Err(fatal(format!("could not find WAL in archive \"{name}\"")));
         };
         let segment_size = files::segment_size(front);
+        let wal_page_size = files::wal_page_size(front).unwrap_or(8192);
         if !page::is_segment_size(segment_size) {
             let bytes = if segment_size == 1 { "byte" } else { "bytes" };
             return Err(Failure::Fatal(
@@ -78,7 +79,8 @@ impl Archive {
                 Some("The WAL segment size must be a power of two between 1 MB and 1 GB."),
             ));
         }
-        let fmt = WalFormat { segment_size, ..WalFormat::new(wording.major) };
+        // The block size comes from the page images.
+        let fmt = WalFormat { wal_page_size, segment_size, block_size: 0, ..WalFormat::new(wording.major) };
         let last = if end.is_valid() { end.segment_number(segment_size) } else { u64::MAX };
         let range = (start.segment_number(segment_size), last);
         Ok(Archive { tar, name, path: path.to_owned(), timeline, range, fmt, wording, spilled: None, buffer: Vec::new() })
@@ -100,8 +102,8 @@ impl Archive {
                 return Ok(false);
             }
             if let Some(len) = self.tar.short.get(&wanted) {
-                let archive = &self.name;
-                return Err(fatal(format!("WAL segment \"{wanted}\" in archive \"{archive}\" is too short: read {len} of 8192 bytes")));
+                let (archive, page) = (&self.name, self.fmt.wal_page_size);
+                return Err(fatal(format!("WAL segment \"{wanted}\" in archive \"{archive}\" is too short: read {len} of {page} bytes")));
             }
             if self.spilled.as_ref().is_some_and(|spilled| spilled.has(wanted)) {
                 return Ok(true);
@@ -297,7 +299,7 @@ impl Tar {
         Ok(Tar { stream, member: None, front: Vec::new(), short: BTreeMap::new() })
     }
 
-    /// Goes to the first segment that is long enough for a page header, and shows its first bytes.
+    /// Goes to the first segment that is long enough for a page header, and shows its first bytes: a usual page and a header at most.
     fn first_wal(&mut self) -> Result<Option<&[u8]>, Broken> {
         while self.next_member()? {
             let Some((Some(name), left)) = self.member.as_ref().map(|member| (member.segment, member.left)) else { continue };
@@ -305,10 +307,12 @@ impl Tar {
                 self.short.entry(name).or_insert(left);
                 continue;
             }
-            let mut front = vec![0; LONG_HEADER_SIZE];
-            if self.read_member(&mut front)? < LONG_HEADER_SIZE {
+            let mut front = vec![0; left.min(files::PAGE_SIZE_LOOK as u64) as usize];
+            let len = self.read_member(&mut front)?;
+            if len < LONG_HEADER_SIZE {
                 return Err(Broken::Cut);
             }
+            front.truncate(len);
             if let Some(member) = &mut self.member {
                 member.position = 0;
             }

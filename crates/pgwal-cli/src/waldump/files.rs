@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use std::thread::sleep;
 use std::time::Duration;
 
-use pgwal::page::{self, LONG_HEADER_SIZE, PageHeader};
+use pgwal::page::{self, PageHeader, SHORT_HEADER_SIZE};
 use pgwal::{Lsn, SegmentName, TimelineId, WalFormat, WalMagic};
 
 use super::cscan::Scan;
@@ -16,7 +16,11 @@ use super::{Failure, PageSource, fatal};
 use crate::fullpage::Errno;
 
 /// The size of WAL pages that pg_waldump is built for, unless the server was built for another.
-pub const XLOG_BLCKSZ: usize = 8192;
+const XLOG_BLCKSZ: usize = 8192;
+/// Bytes of the largest WAL page.
+const MAX_XLOG_BLCKSZ: usize = 1 << 16;
+/// Bytes of a file that are enough to tell the size of its pages.
+pub const PAGE_SIZE_LOOK: usize = MAX_XLOG_BLCKSZ + SHORT_HEADER_SIZE;
 
 /// The major whose messages are used where no WAL tells one.
 pub const DEFAULT_MAJOR: u8 = 18;
@@ -71,19 +75,20 @@ pub fn find(directory: Option<&OsStr>, name: Option<&OsStr>, wording: Wording) -
         let text = name.to_string_lossy();
         let Some(mut file) = open(&dir, &name)? else { continue };
         let mut front = Vec::new();
-        if let Err(e) = file.by_ref().take(XLOG_BLCKSZ as u64).read_to_end(&mut front) {
+        if let Err(e) = file.by_ref().take(PAGE_SIZE_LOOK as u64).read_to_end(&mut front) {
             return Err(fatal(format!("could not read file \"{text}\": {}", Errno(&e))));
         }
-        if front.len() != XLOG_BLCKSZ {
-            return Err(fatal(format!("could not read file \"{text}\": read {} of {XLOG_BLCKSZ}", front.len())));
+        let wal_page_size = wal_page_size(&front).or_else(|| any_page_size(&dir)).unwrap_or(XLOG_BLCKSZ as u32);
+        if front.len() < wal_page_size as usize {
+            return Err(fatal(format!("could not read file \"{text}\": read {} of {wal_page_size}", front.len())));
         }
         let segment_size = segment_size(&front);
         if !page::is_segment_size(segment_size) {
             let (message, detail) = wording.bad_segment_size(&text, segment_size);
             return Err(Failure::Fatal(message, detail));
         }
-        let wal_page_size = wal_page_size(&mut file, &front);
-        return Ok(Found { dir, fmt: WalFormat { wal_page_size, segment_size, ..WalFormat::new(wording.major) } });
+        // The block size comes from the page images.
+        return Ok(Found { dir, fmt: WalFormat { wal_page_size, segment_size, block_size: 0, ..WalFormat::new(wording.major) } });
     }
     Err(fatal(match name {
         Some(name) => format!("could not locate WAL file \"{}\"", name.to_string_lossy()),
@@ -96,22 +101,39 @@ pub fn segment_size(page: &[u8]) -> u32 {
     page.get(32..36).and_then(|bytes| bytes.try_into().ok()).map_or(0, u32::from_le_bytes)
 }
 
-/// The size of WAL pages that the header says, where the next page is really there; otherwise the usual one, so that a
-/// damaged header is found out as such.
-fn wal_page_size(file: &mut File, front: &[u8]) -> u32 {
-    let usual = XLOG_BLCKSZ as u32;
-    let Ok((_, first)) = PageHeader::read(front) else { return usual };
-    let said = first.long.map_or(usual, |long| long.wal_page_size);
-    if said == usual || !page::is_wal_page_size(said) {
-        return usual;
-    }
-    let mut is_page = |offset: u32| {
-        let mut header = [0; LONG_HEADER_SIZE];
-        let read = file.seek(SeekFrom::Start(offset.into())).and_then(|_| file.read_exact(&mut header));
-        let Ok((_, header)) = PageHeader::read(&header) else { return false };
-        read.is_ok() && header.magic == first.magic && header.address == first.address + u64::from(offset)
+/// The size of WAL pages that a segment was written with, by its first bytes ([`PAGE_SIZE_LOOK`], or all where there are fewer).
+/// `None`: they do not tell.
+///
+/// The real program is compiled for one size and finds a header damaged that says another. Here the header is believed unless the pages
+/// behind it contradict it, whether they are of this segment or left over from an earlier use of the file.
+pub fn wal_page_size(front: &[u8]) -> Option<u32> {
+    let (_, first) = PageHeader::read(front).ok()?;
+    let long = first.long.filter(|long| first.magic.major().is_some() && page::is_segment_size(long.segment_size))?;
+    let page_at = |offset: u32| front.get(offset as usize..).filter(|page| page.len() >= SHORT_HEADER_SIZE);
+    let has_header = |offset: &u32| {
+        let header = page_at(*offset).and_then(|page| PageHeader::read(page).ok());
+        let is_here = |header: &PageHeader| header.address.segment_offset(long.segment_size) == u64::from(*offset);
+        header.is_some_and(|(_, header)| header.magic == first.magic && is_here(&header))
     };
-    if is_page(said) && (said < usual || !is_page(usual)) { said } else { usual }
+    let is_empty = |offset: u32| page_at(offset).is_none_or(|page| page.iter().take(SHORT_HEADER_SIZE).all(|&byte| byte == 0));
+    let said = long.wal_page_size;
+    let is_size = page::is_wal_page_size(said);
+    match (10..=16).map(|power| 1 << power).find(has_header) {
+        // A page that is empty, or not there, says nothing.
+        Some(found) if !is_size || said > found || (said < found && !is_empty(said)) => Some(found),
+        _ if !is_size => None,
+        None if said < XLOG_BLCKSZ as u32 && !is_empty(said) => None,
+        _ => Some(said),
+    }
+}
+
+/// The size of WAL pages in `dir`, by the first segment that tells.
+fn any_page_size(dir: &Path) -> Option<u32> {
+    any_segments(dir).find_map(|name| {
+        let mut front = Vec::new();
+        File::open(dir.join(name)).ok()?.take(PAGE_SIZE_LOOK as u64).read_to_end(&mut front).ok()?;
+        wal_page_size(&front)
+    })
 }
 
 /// Opens a file; `None`: it is not there.
@@ -237,6 +259,8 @@ fn open_segment(dir: &Path, name: SegmentName) -> Result<File, Failure> {
 mod tests {
     use std::io::Cursor;
 
+    use pgwal::page::{LongHeader, PageInfo};
+
     use super::*;
 
     #[test]
@@ -257,6 +281,54 @@ mod tests {
         assert_eq!(from_file_name(OsStr::new("000000020000000100000003"), mib), (TimelineId(2), 0x1003));
         assert_eq!(from_file_name(OsStr::new("000000020000000100000003.partial"), mib), (TimelineId(2), 0x1003));
         assert_eq!(from_file_name(OsStr::new("what"), mib), (TimelineId(0), 0));
+    }
+
+    #[test]
+    fn the_size_of_pages_is_that_of_the_header_unless_other_pages_contradict() {
+        let header = |address: u64, long: Option<u32>| {
+            let info = PageInfo(if long.is_some() { 2 } else { 0 });
+            let long = long.map(|wal_page_size| LongHeader { system_identifier: 1, segment_size: 1 << 20, wal_page_size });
+            let header = PageHeader {
+                magic: WalMagic(0xD118),
+                info,
+                timeline: TimelineId(1),
+                address: Lsn(address),
+                remaining: 0,
+                padding: 0,
+                long,
+            };
+            let mut bytes = Vec::new();
+            header.write(&mut bytes);
+            bytes
+        };
+        // The header says a size; the pages have another, from `address` on; the second is cut off, empty, or full of a record.
+        let front = |said: u32, size: usize, second: Option<Vec<u8>>| {
+            let mut bytes = header(1 << 20, Some(said));
+            bytes.resize(size, 0xA5);
+            for page in 1..3 {
+                let page = second.clone().filter(|_| page == 1).unwrap_or_else(|| header((1 << 20) + (page * size) as u64, None));
+                bytes.extend(page);
+                bytes.resize(bytes.len().next_multiple_of(size), 0xA5);
+            }
+            bytes
+        };
+        for size in (10..=16).map(|power| 1u32 << power) {
+            let pages = size as usize;
+            for (what, second) in
+                [("whole", None), ("empty", Some(vec![0; pages])), ("left over", Some(header((7 << 20) + u64::from(size), None)))]
+            {
+                assert_eq!(wal_page_size(&front(size, pages, second)), Some(size), "{what}");
+            }
+            for cut in [40, 100, pages - 1, pages, pages + 10] {
+                assert_eq!(wal_page_size(&front(size, pages, None)[..cut]), Some(size), "cut to {cut}");
+            }
+            for said in [0, 8193, 1024, 4096, 8192, 16384, 32768, 65536] {
+                assert_eq!(wal_page_size(&front(said, pages, None)), Some(size), "the header says {said}");
+            }
+        }
+        assert_eq!(wal_page_size(&front(8193, 8192, None)[..8000]), None);
+        assert_eq!(wal_page_size(&[0; 8192]), None);
+        assert_eq!(wal_page_size(b"notes"), None);
     }
 
     #[test]

@@ -141,6 +141,7 @@ impl Reader {
             self.start = end;
         }
         self.source.forget();
+        self.fmt = self.decoder.format().unwrap_or(self.fmt); // with the block size, once that is known
         self.decoder = Decoder::strict_at(page_of(self.start, self.fmt), self.fmt);
         self.checked = false;
     }

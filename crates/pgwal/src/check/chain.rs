@@ -9,7 +9,7 @@ use super::finding::{Check, Class, Finding, Problem};
 use super::flip;
 use crate::error::{Error, ErrorKind};
 use crate::format::{WalFormat, WalMagic};
-use crate::frame::{End, EndReason, Framer, Inside, Step};
+use crate::frame::{Blocks, End, EndReason, Framer, Inside, Step};
 use crate::lsn::{Lsn, SegmentName, TimelineId};
 use crate::page::{LongHeader, PageHeader, PageInfo, SHORT_HEADER_SIZE};
 use crate::record::{Plain, RECORD_HEADER_SIZE, RawRecord, Record, RecordHeader, is_rmgr};
@@ -52,6 +52,8 @@ pub(super) struct Chain {
     /// Joins the records; `None` while the place is looked for where records start again.
     framer: Option<Framer>,
     fmt: WalFormat,
+    /// What is known of the block size, from one framer to the next.
+    blocks: Blocks,
     /// Behind the last byte that has been looked at.
     position: Lsn,
     /// The page at which the search for a first record began, until one is found.
@@ -203,6 +205,7 @@ impl Chain {
         Chain {
             framer: Some(Framer::new(fmt, start)),
             fmt,
+            blocks: Blocks::of(fmt),
             position: start,
             origin: Some(start),
             leading: None,
@@ -224,6 +227,17 @@ impl Chain {
     /// Of the first segment, or the one asked for.
     pub(super) fn system_identifier(&self) -> Option<u64> {
         self.system_identifier
+    }
+
+    /// Goes on where `ahead` has come to, which began to read where this stands, unless the two disagree on the block size.
+    pub(super) fn go_on_from(&mut self, ahead: Chain) -> bool {
+        let agrees = self.blocks.agrees_with(ahead.blocks);
+        if agrees {
+            let blocks = self.blocks;
+            *self = ahead;
+            self.blocks = self.blocks.or(blocks);
+        }
+        agrees
     }
 
     /// Bytes that it holds.
@@ -308,7 +322,9 @@ impl Chain {
         }
         // Each round ends the page or goes on further behind in it.
         while let Some(mut framer) = self.framer.take() {
+            framer.know_blocks(self.blocks);
             let result = self.records(place, &page, &mut framer, found);
+            self.blocks = framer.blocks();
             match result {
                 Ok(()) => {
                     self.keep_cut(&page, &framer);

@@ -1,6 +1,6 @@
 //! How the bytes of a file are to be read: format and place, by its name and what most of its pages say.
 
-use crate::format::{DEFAULT_BLOCK_SIZE, WalFormat};
+use crate::format::WalFormat;
 use crate::lsn::{Lsn, SegmentName};
 use crate::page::{PageHeader, is_segment_size};
 use crate::set::most_frequent;
@@ -60,7 +60,7 @@ fn by_pages(front: &[u8], name: Option<SegmentName>) -> Option<(WalFormat, Lsn)>
             |page: &PageHeader, before: &PageHeader| page.magic == before.magic && page.address == before.address + u64::from(size);
         let major = first.magic.major().filter(|_| follows(&second, &first) || follows(&first, &zeroth))?;
         let start = Lsn(first.address.0.checked_sub(size.into())?);
-        let fmt = |segment_size| WalFormat { major, wal_page_size: size, segment_size, block_size: DEFAULT_BLOCK_SIZE };
+        let fmt = |segment_size| WalFormat { major, wal_page_size: size, segment_size, block_size: 0 };
         let told = zeroth.long.map(|long| long.segment_size).filter(|&size| is_segment_size(size));
         let sizes = told.into_iter().chain((20..=30).map(|power| 1 << power));
         let fits = |&size: &u32| name.map_or(start.segment_offset(size) == 0, |name| name.start(size) == start);

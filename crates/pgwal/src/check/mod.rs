@@ -35,6 +35,7 @@ use crate::format::{WalFormat, WalMagic};
 use crate::frame::{End, EndReason};
 use crate::lsn::{Lsn, SegmentName, TimelineId};
 use crate::ordered::{self, Results};
+use crate::page::PageHeader;
 use crate::source::{Piece, Pieces, SourceError, SourceProblem, Span, Wal, piece_size};
 use chain::{Chain, Found, Place};
 use links::Links;
@@ -163,6 +164,7 @@ enum Job {
 
 /// Reads the files and finds out how each is to be read.
 struct Plan<'w> {
+    wal: &'w Wal,
     pieces: Pieces<'w>,
     files: Vec<(&'w str, Option<SegmentName>)>,
     options: Options,
@@ -179,17 +181,19 @@ impl<'w> Plan<'w> {
         let fronts = wal.fronts(VOTERS);
         let vote = form::vote(fronts.iter().map(Vec::as_slice));
         let (fmt, system_identifier) = (vote.map(|vote| vote.0), options.system_identifier.or(vote.map(|vote| vote.1)));
-        Plan { pieces: wal.pieces(piece), files: wal.files().collect(), options, fmt, system_identifier, place: None, queue: None }
+        Plan { wal, pieces: wal.pieces(piece), files: wal.files().collect(), options, fmt, system_identifier, place: None, queue: None }
     }
 
     /// Looks at the first bytes of a file.
     fn begin(&mut self, file: usize, front: &[u8]) -> Result<(Job, Arc<Place>, bool), Class> {
         let (input, name) = self.files.get(file).copied().unwrap_or_default();
-        let form = form::find(front, name, self.fmt).ok_or(Class::NotWal)?;
+        let mut form = form::find(front, name, self.fmt).ok_or(Class::NotWal)?;
+        let long = PageHeader::read(front).ok().and_then(|(_, header)| header.long);
+        form.fmt = self.wal.complete(form.fmt, long.map(|long| long.system_identifier));
         let other_major = self.fmt.filter(|fmt| fmt.major != form.fmt.major).and_then(|_| WalMagic::of(form.fmt.major));
         self.fmt.get_or_insert(form.fmt);
         let before = self.place.take().map(|(place, _)| Arc::new(Place { before: None, ..(*place).clone() }));
-        let before = before.filter(|before| before.fmt == form.fmt && before.start < form.start);
+        let before = before.filter(|before| before.fmt.is_same_wal(form.fmt) && before.start < form.start);
         let place = Arc::new(Place { input: input.into(), name, fmt: form.fmt, start: form.start, before });
         let end = if name.is_some() { form.start + u64::from(form.fmt.segment_size) } else { Lsn(u64::MAX) };
         let is_wanted = self.options.from.is_none_or(|from| end > from) && self.options.to.is_none_or(|to| form.start < to);
@@ -374,10 +378,12 @@ fn take_over(chain: &mut Chain, ahead: Ahead, place: &Place, start: Lsn) -> Opti
             return None;
         }
     }
-    *chain = ahead.chain;
-    let mut found = ahead.found;
-    found.add(&mut before);
-    Some(found)
+    reader.go_on_from(ahead.chain).then(|| {
+        *chain = reader;
+        let mut found = ahead.found;
+        found.add(&mut before);
+        found
+    })
 }
 
 impl<'w> Walk<'w> {

@@ -260,7 +260,7 @@ fn sets(dir: &Path) -> Vec<Vec<PathBuf>> {
 fn every_turned_bit_is_found() {
     const RANDOM: usize = 8_000;
     let sets: Vec<(u8, Vec<PathBuf>)> =
-        fixtures::all().iter().flat_map(|fixture| sets(&fixture.dir).into_iter().map(|set| (fixture.major, set))).collect();
+        fixtures::with_odd().iter().flat_map(|fixture| sets(&fixture.dir).into_iter().map(|set| (fixture.major, set))).collect();
     let counts: Vec<(u8, Count, Count)> = sets
         .par_iter()
         .with_max_len(1)

@@ -25,7 +25,7 @@ pub(super) fn align(feeds: &mut Sides<Feed>, known: &Sides<Option<Lsn>>, start: 
     let a = first_chunk(&mut feeds.a, known.a, Which::A)?;
     let b = first_chunk(&mut feeds.b, known.b, Which::B)?;
     if let (Some((a, _)), Some((b, _))) = (a, b)
-        && a != b
+        && !a.is_same_wal(b)
     {
         return Err(Error::Formats { a, b });
     }

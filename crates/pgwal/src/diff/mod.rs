@@ -116,6 +116,11 @@ impl Side {
         Ok(Side { wal, input: input.display().to_string(), directory: switch::directory_of(input) })
     }
 
+    /// See [`Wal::set_block_size`].
+    pub fn set_block_size(&mut self, block_size: u32) {
+        self.wal.set_block_size(block_size);
+    }
+
     /// What the user knows it by.
     pub fn input(&self) -> &str {
         &self.input

@@ -12,7 +12,7 @@ use std::sync::mpsc::{Receiver, SyncSender};
 
 use super::{Damage, Finish, Trouble};
 use crate::format::WalFormat;
-use crate::frame::{End, Framer, Step};
+use crate::frame::{Blocks, End, Framer, Step};
 use crate::lsn::{Lsn, TimelineId};
 use crate::page::PageHeader;
 use crate::record::{RECORD_HEADER_SIZE, RawRecord, RecordHeader, is_rmgr};
@@ -146,6 +146,8 @@ impl Feed {
 #[derive(Debug)]
 pub(super) struct Batch {
     chunk: Chunk,
+    /// Format of its records.
+    fmt: WalFormat,
     pub(super) items: Vec<Item>,
     /// Page headers as they are, right or wrong, by their place.
     pub(super) pages: Vec<(Lsn, PageHeader)>,
@@ -203,7 +205,7 @@ impl Batch {
             overwritten: record.overwritten,
             header: record.header,
             bytes: self.bytes(record).into(),
-            fmt: self.chunk.fmt(),
+            fmt: self.fmt,
         }
     }
 }
@@ -238,7 +240,8 @@ impl PartialEq for Tail {
 
 /// Decodes `feed` into batches.
 pub(super) fn decode(mut feed: Feed, fmt: WalFormat, sender: &SyncSender<Message>) {
-    let mut decoder = Decoder { fmt, state: State::Start, rest: Vec::new(), before: None, unused: None, found: None };
+    let mut decoder =
+        Decoder { fmt, blocks: Blocks::of(fmt), state: State::Start, rest: Vec::new(), before: None, unused: None, found: None };
     while let Some(piece) = feed.next() {
         let batch = match piece {
             Err(error) => {
@@ -268,6 +271,8 @@ pub(super) fn decode(mut feed: Feed, fmt: WalFormat, sender: &SyncSender<Message
 
 struct Decoder {
     fmt: WalFormat,
+    /// What is known of the block size, from one framer to the next.
+    blocks: Blocks,
     state: State,
     /// Bytes at the end of the last chunk that were too few to be used: an input that is cut short inside a page.
     rest: Vec<u8>,
@@ -304,6 +309,11 @@ struct Unused {
 }
 
 impl Decoder {
+    /// Reads records from `start` on, which is in `chunk`.
+    fn framer(&self, chunk: &Chunk, start: Lsn) -> Framer {
+        Framer::new(self.blocks.complete(chunk.fmt()), start)
+    }
+
     fn decode(&mut self, chunk: Chunk, after: &[u8]) -> Batch {
         if let State::Reading(framer) = &self.state
             && framer.position() != chunk.start()
@@ -312,7 +322,7 @@ impl Decoder {
             self.fail(Trouble::Source(SourceError::new(chunk.input(), problem)));
         }
         if let State::Start = self.state {
-            self.state = State::Reading(Framer::new(chunk.fmt(), chunk.start()));
+            self.state = State::Reading(self.framer(&chunk, chunk.start()));
         }
         let mut items = Vec::new();
         self.hash_unused(&chunk, &mut items);
@@ -324,6 +334,7 @@ impl Decoder {
                 State::Start => break, // left above
                 State::Reading(framer) => match framer.step(&mut window, &mut raw) {
                     Ok(Step::Record) => {
+                        self.blocks = framer.blocks();
                         if let Some(mut lost) = self.found.take() {
                             lost.damage.to = Some(raw.lsn);
                             items.push(Item { lsn: lost.damage.lsn, what: What::Damage(Box::new(lost.damage)) });
@@ -368,7 +379,7 @@ impl Decoder {
                         break;
                     };
                     window = chunk.bytes_from(found);
-                    let framer = Framer::new(chunk.fmt(), found);
+                    let framer = self.framer(&chunk, found);
                     if let State::Lost(lost) = std::mem::replace(&mut self.state, State::Reading(framer)) {
                         self.found = Some(lost);
                     }
@@ -381,7 +392,8 @@ impl Decoder {
             _ => page_headers(&chunk, None),
         };
         self.before = Some(chunk.clone());
-        Batch { chunk, items, pages }
+        let fmt = self.blocks.complete(chunk.fmt());
+        Batch { chunk, fmt, items, pages }
     }
 
     /// Goes on behind something that could not be read at all.
@@ -413,7 +425,7 @@ impl Decoder {
                 (Some(end), _) => (None, Finish::End(end), lost.tail),
                 (None, _) => {
                     let item = Item { lsn: lost.damage.lsn, what: What::Damage(Box::new(lost.damage)) };
-                    let batch = self.before.map(|chunk| Batch { chunk, items: vec![item], pages: Vec::new() });
+                    let batch = self.before.map(|chunk| Batch { fmt: chunk.fmt(), chunk, items: vec![item], pages: Vec::new() });
                     (batch, Finish::Damage, Tail::default())
                 }
             },

@@ -95,6 +95,8 @@ impl std::fmt::Debug for Image<'_> {
 
 impl<'r> Image<'r> {
     /// Reads the image's header; its data comes later in the record.
+    ///
+    /// Without a block size, nothing is checked that depends on it, and `hole_length` stays zero where the image is not compressed.
     pub(super) fn read_header(i: &[u8], fmt: WalFormat) -> Result<(&[u8], Image<'r>), Refusal> {
         let left = i.len();
         let (i, len) = read::<u16>(i, fmt, "XLogRecordBlockImageHeader.length")?;
@@ -103,7 +105,7 @@ impl<'r> Image<'r> {
         let info = ImageInfo::new(bits, fmt);
         let hole_length = if !info.is_compressed() {
             // Before the check below, C computes this in a uint16 too.
-            (fmt.block_size as u16).wrapping_sub(len)
+            if fmt.block_size == 0 { 0 } else { (fmt.block_size as u16).wrapping_sub(len) }
         } else if info.has_hole() {
             let (rest, length) = read::<u16>(i, fmt, "XLogRecordBlockCompressHeader.hole_length")?;
             i = rest;
@@ -111,6 +113,9 @@ impl<'r> Image<'r> {
         } else {
             0
         };
+        if fmt.block_size == 0 {
+            return Ok((i, Image { data: &[], len, hole_offset, hole_length, info }));
+        }
         let whole_page = u32::from(len) == fmt.block_size;
         let kind = if info.has_hole() && (hole_offset == 0 || hole_length == 0 || whole_page) {
             ErrorKind::ImageHole { has_hole: true, offset: hole_offset, length: hole_length, image: len }
@@ -133,7 +138,7 @@ impl<'r> Image<'r> {
 
     /// Bytes that compression saved. C: what pg_waldump calls `compression saved`.
     pub fn saved(&self, fmt: WalFormat) -> u32 {
-        fmt.block_size.wrapping_sub(self.hole_length.into()).wrapping_sub(self.len.into())
+        fmt.known_block_size().wrapping_sub(self.hole_length.into()).wrapping_sub(self.len.into())
     }
 
     /// Restores the whole page into `page`, which is cleared first: decompresses, and puts the hole back as zeroes.
@@ -142,7 +147,7 @@ impl<'r> Image<'r> {
     /// The data does not decompress to a page without its hole. C: `RestoreBlockImage`.
     pub fn restore(&self, fmt: WalFormat, page: &mut Vec<u8>) -> Result<(), ErrorKind> {
         page.clear();
-        let block_size = fmt.block_size as usize;
+        let block_size = fmt.known_block_size() as usize;
         let (offset, length) = (usize::from(self.hole_offset), usize::from(self.hole_length));
         let Some(raw_size) = block_size.checked_sub(length).filter(|&size| offset <= size) else {
             let (offset, length) = (self.hole_offset, self.hole_length);
@@ -170,12 +175,17 @@ impl<'r> Image<'r> {
 
 /// Decompresses `data` to exactly `size` bytes, at most a block.
 fn decompress(method: Compression, data: &[u8], size: usize) -> Result<Vec<u8>, String> {
-    let page = match method {
-        Compression::Pglz => pglz(data, size)?,
-        Compression::Lz4 => lz4_flex::block::decompress(data, size).map_err(|e| e.to_string())?,
-        Compression::Zstd => zstd::bulk::decompress(data, size).map_err(|e| e.to_string())?,
-    };
+    let page = unpack(method, data, size)?;
     if page.len() == size { Ok(page) } else { Err(format!("{} bytes, expected {size}", page.len())) }
+}
+
+/// Decompresses all of `data` to at most `limit` bytes.
+pub(super) fn unpack(method: Compression, data: &[u8], limit: usize) -> Result<Vec<u8>, String> {
+    match method {
+        Compression::Pglz => pglz(data, limit),
+        Compression::Lz4 => lz4_flex::block::decompress(data, limit).map_err(|e| e.to_string()),
+        Compression::Zstd => zstd::bulk::decompress(data, limit).map_err(|e| e.to_string()),
+    }
 }
 
 /// PostgreSQL's own LZ compression: a control byte before every eight items, each a literal byte or a tag of two or three bytes

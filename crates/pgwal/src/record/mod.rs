@@ -1,5 +1,6 @@
 //! Records: header, block references, main data. C: access/xlogrecord.h.
 
+mod block_size;
 mod image;
 mod plain;
 
@@ -8,6 +9,7 @@ use std::borrow::Cow;
 use serde::Serialize;
 use smallvec::SmallVec;
 
+pub(crate) use block_size::{Shown, shown as shown_block_size};
 pub use image::{Compression, Image, ImageInfo};
 pub(crate) use plain::Plain;
 
@@ -20,8 +22,15 @@ use crate::wire::{Parsed, Problem, Wire, WireError};
 
 /// Bytes of a record header. C: `SizeOfXLogRecord`.
 pub const RECORD_HEADER_SIZE: usize = 24;
-/// The longest record that any server writes, in bytes. C: `XLogRecordMaxSize` (from 16 on; before, memory set the limit).
-pub const MAX_RECORD_SIZE: u32 = 1020 << 20;
+/// The longest record that a server replays, in bytes.
+///
+/// From 16 on no server writes a longer one than `XLogRecordMaxSize`. Before, nothing stopped it, but recovery cannot read a record for
+/// which it cannot allocate a buffer (`MaxAllocSize`; C: `allocate_recordbuf`, access/transam/xlogreader.c): more than the record, up to
+/// whole WAL pages. pg_waldump has no limit but memory.
+pub fn max_record_size(fmt: WalFormat) -> u32 {
+    const MAX_ALLOC_SIZE: u32 = 0x3FFF_FFFF;
+    if fmt.since(16) { 1020 << 20 } else { MAX_ALLOC_SIZE.saturating_sub(fmt.wal_page_size) }
+}
 
 /// C: `XLR_MAX_BLOCK_ID`.
 const MAX_BLOCK_ID: u8 = 32;
@@ -165,7 +174,8 @@ impl<'a> RawRecord<'a> {
 
     /// Checks the length and the CRC of one record's bytes, for WAL that comes record by record.
     ///
-    /// `lsn` is where the record stands in the WAL; it is used for messages only.
+    /// `lsn` is where the record stands in the WAL; it is used for messages only. A block size that is not known is taken from the record's
+    /// page images, where they show it.
     ///
     /// # Errors
     /// The length does not fit, or the CRC is wrong.
@@ -209,6 +219,10 @@ impl<'a> RawRecord<'a> {
         }
         let end = (fmt.lsn_in_record(lsn, bytes.len() as u64 - 1) + 1).align();
         let timeline = TimelineId::default();
+        let fmt = match fmt.block_size {
+            0 => fmt.with_block_size(shown_block_size(bytes, fmt).size().unwrap_or(0)),
+            _ => fmt,
+        };
         Ok(RawRecord { lsn, end, timeline, overwritten: None, header, bytes: Cow::Borrowed(bytes), fmt })
     }
 
@@ -229,9 +243,9 @@ impl<'a> RawRecord<'a> {
         Ok(record)
     }
 
-    /// The work of [`Record::read`].
-    fn try_parts<'r>(&'r self, record: &mut Record<'r>) -> std::result::Result<(), Refusal> {
-        let fmt = self.fmt;
+    /// The work of [`Record::read`]. `fmt` is the record's format; without a block size, that of images is not checked.
+    #[inline]
+    fn try_parts<'r>(&'r self, record: &mut Record<'r>, fmt: WalFormat) -> std::result::Result<(), Refusal> {
         let mut input = self.bytes.get(RECORD_HEADER_SIZE..).unwrap_or_default();
         // Bytes of data (images, block data, main data) that the headers read so far speak of.
         let mut data_total = 0;
@@ -441,7 +455,7 @@ impl<'r> Record<'r> {
     /// Those of [`RawRecord::decode`].
     #[inline]
     pub fn read(&mut self) -> Result<()> {
-        self.raw.try_parts(self).map_err(|Refusal { kind, left }| {
+        self.raw.try_parts(self, self.raw.fmt.with_block_size(self.raw.fmt.known_block_size())).map_err(|Refusal { kind, left }| {
             let at = self.raw.bytes.len().saturating_sub(left);
             Error::new(kind, self.raw.location(at))
         })

@@ -10,7 +10,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 use super::archive::Tar;
 use super::data::Buffers;
 use super::kind::{FIRST_PAGE, Kind, Packing, first_page};
-use super::plan::{Entry, Place};
+use super::plan::{BlockSizes, Entry, Place};
 use super::{Data, SourceError, SourceProblem, unpack};
 use crate::format::WalFormat;
 use crate::lsn::{Lsn, SegmentName};
@@ -153,6 +153,7 @@ pub struct Extents<'w> {
     waiting: Option<&'w Entry>,
     archive: Option<PackedTar>,
     buffers: Buffers,
+    block_sizes: BlockSizes,
 }
 
 /// The segment that is being read.
@@ -182,7 +183,7 @@ pub(super) enum Bytes {
 }
 
 impl<'w> Extents<'w> {
-    pub(super) fn new(entries: &'w [Entry], from: Lsn, size: usize) -> Extents<'w> {
+    pub(super) fn new(entries: &'w [Entry], block_sizes: BlockSizes, from: Lsn, size: usize) -> Extents<'w> {
         let size = size.next_multiple_of(LARGEST_PAGE).max(LARGEST_PAGE);
         Extents {
             entries: entries.iter(),
@@ -193,7 +194,13 @@ impl<'w> Extents<'w> {
             waiting: None,
             archive: None,
             buffers: Buffers::default(),
+            block_sizes,
         }
+    }
+
+    /// Opens single files.
+    pub(super) fn opener() -> Extents<'w> {
+        Extents::new(&[], BlockSizes::default(), Lsn::INVALID, LARGEST_PAGE)
     }
 
     fn open(&mut self, entry: &Entry) -> Result<Current, SourceError> {
@@ -202,7 +209,10 @@ impl<'w> Extents<'w> {
         let front = bytes.front().map_err(|e| fail(SourceProblem::Unpack(e.to_string())))?;
         let (fmt, start) = match (first_page(&front), self.before, entry.name) {
             // The name says where the segment belongs; a header that says otherwise shows when the page is read.
-            (Ok((fmt, header)), _, name) => (fmt, name.map_or(header.address, |name| name.start(fmt.segment_size))),
+            (Ok((fmt, header)), _, name) => {
+                let fmt = self.block_sizes.complete(fmt, header.long.map(|long| long.system_identifier));
+                (fmt, name.map_or(header.address, |name| name.start(fmt.segment_size)))
+            }
             // Behind good WAL, whatever stands in the file is judged page by page: zeroes, or damage with its place.
             (Err(_), Some((_, fmt)), Some(name)) if !front.is_empty() => (fmt, name.start(fmt.segment_size)),
             (Err(what), ..) => return Err(fail(SourceProblem::NotWal(what))),

@@ -180,6 +180,11 @@ impl Archive {
         Ok(Archive { files, wal })
     }
 
+    /// See [`Wal::set_block_size`].
+    pub fn set_block_size(&mut self, block_size: u32) {
+        self.wal.set_block_size(block_size);
+    }
+
     /// The files: segments by timeline and number, behind what is none.
     pub fn files(&self) -> &[ArchiveFile] {
         &self.files

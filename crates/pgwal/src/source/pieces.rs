@@ -4,7 +4,6 @@ use super::data::Buffers;
 use super::extent::{Bytes, Extents, LARGEST_PAGE, Span};
 use super::plan::Entry;
 use super::{SourceError, SourceProblem};
-use crate::lsn::Lsn;
 
 /// What comes next of a file.
 #[derive(Debug)]
@@ -39,7 +38,7 @@ pub(crate) struct Pieces<'w> {
 impl<'w> Pieces<'w> {
     pub(super) fn new(entries: &'w [Entry], size: usize) -> Pieces<'w> {
         let size = size.next_multiple_of(LARGEST_PAGE).max(LARGEST_PAGE);
-        Pieces { opener: Extents::new(&[], Lsn::INVALID, size), entries, at: 0, current: None, size, buffers: Buffers::default() }
+        Pieces { opener: Extents::opener(), entries, at: 0, current: None, size, buffers: Buffers::default() }
     }
 
     /// Reads no further in the current file.
@@ -51,7 +50,7 @@ impl<'w> Pieces<'w> {
 
 /// The first bytes of a file, a few thousand.
 pub(super) fn front(entry: &Entry) -> Result<Vec<u8>, SourceError> {
-    let mut bytes = Extents::new(&[], Lsn::INVALID, LARGEST_PAGE).open_place(entry)?;
+    let mut bytes = Extents::opener().open_place(entry)?;
     bytes.front().map_err(|e| SourceError::new(&entry.input, SourceProblem::Unpack(e.to_string())))
 }
 

@@ -1,6 +1,6 @@
 //! Which segments there are, in the order of the WAL.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
@@ -13,17 +13,53 @@ use super::extent::Extents;
 use super::kind::{FIRST_PAGE, Kind, Packing};
 use super::pieces::Pieces;
 use super::{SourceError, SourceProblem, unpack};
+use crate::datadir::DataDir;
+use crate::format::WalFormat;
 use crate::lsn::{Lsn, SegmentName, TimelineId};
 use crate::page::PageHeader;
 
 /// The segments of one or more inputs, in the order of the WAL. Nothing is read but names and first bytes.
-#[derive(Debug)]
+#[derive(Debug, Default)]
 pub struct Wal {
     pub(super) entries: Vec<Entry>,
     /// The other files of folders, and what archives have of files that tell about segments.
     pub(super) others: Vec<Entry>,
+    pub(super) block_sizes: BlockSizes,
     /// Members of archives that could not be read in their order; removed with the last user.
     _spilled: Vec<Arc<TempDir>>,
+}
+
+/// The block size (`BLCKSZ`), as far as something else than the WAL tells it: see [`WalFormat::block_size`].
+#[derive(Clone, Debug, Default)]
+pub(crate) struct BlockSizes {
+    /// For all WAL, as the user says.
+    told: Option<u32>,
+    /// By system identifier, from the `pg_control` files of data directories.
+    clusters: BTreeMap<u64, u32>,
+    /// Data directories that have been looked at.
+    seen: BTreeSet<PathBuf>,
+}
+
+impl BlockSizes {
+    /// `fmt` with the block size of the cluster with this system identifier, if that is known.
+    pub(crate) fn complete(&self, fmt: WalFormat, system_identifier: Option<u64>) -> WalFormat {
+        let cluster = || system_identifier.and_then(|identifier| self.clusters.get(&identifier)).copied();
+        fmt.with_block_size(self.told.or_else(cluster).unwrap_or(fmt.block_size))
+    }
+
+    /// Looks at the data directory that `dir` is, or whose `pg_wal` it is.
+    fn look_at(&mut self, dir: &Path) {
+        let dir = match dir.parent() {
+            Some(parent) if dir.file_name().is_some_and(|name| name == "pg_wal") => Path::new(".").join(parent),
+            _ if dir.join("pg_wal").is_dir() => dir.to_owned(),
+            _ => return,
+        };
+        if self.seen.insert(dir.clone()) {
+            // What is wrong with a data directory is not this reader's business: the WAL itself shows the size, too.
+            let control = DataDir::open(dir, |_| {}).ok().and_then(|dir| dir.control().copied());
+            self.clusters.extend(control.map(|control| (control.system_identifier, control.block_size)));
+        }
+    }
 }
 
 /// One segment, or a stream of several.
@@ -83,7 +119,7 @@ impl Wal {
     /// An input that cannot be read, or a directory or archive without any segment. An archive that is damaged behind a segment is read
     /// up to there: see [`Wal::broken`].
     pub fn open<P: AsRef<Path>>(inputs: &[P], timeline: Option<TimelineId>) -> Result<Wal, SourceError> {
-        let mut wal = Wal { entries: Vec::new(), others: Vec::new(), _spilled: Vec::new() };
+        let mut wal = Wal::default();
         let mut named = BTreeMap::new();
         let mut broken = Vec::new();
         for input in inputs {
@@ -126,7 +162,7 @@ impl Wal {
     /// # Errors
     /// As [`Wal::open`].
     pub fn open_all<P: AsRef<Path>>(inputs: &[P], timeline: Option<TimelineId>) -> Result<Wal, SourceError> {
-        let mut wal = Wal { entries: Vec::new(), others: Vec::new(), _spilled: Vec::new() };
+        let mut wal = Wal::default();
         for input in inputs {
             let found = wal.find(input.as_ref())?;
             wal.entries.extend(found);
@@ -172,12 +208,22 @@ impl Wal {
 
     /// The segments `entries`, which follow each other; they may be of `whole`.
     pub(super) fn of(entries: Vec<Entry>, whole: &Wal) -> Wal {
-        Wal { entries, others: Vec::new(), _spilled: whole._spilled.clone() }
+        Wal { entries, others: Vec::new(), block_sizes: whole.block_sizes.clone(), _spilled: whole._spilled.clone() }
     }
 
     /// Names of the segments, of those that have one.
     pub fn names(&self) -> impl Iterator<Item = SegmentName> {
         self.entries.iter().filter_map(|entry| entry.name)
+    }
+
+    /// Takes `block_size` for the size of heap and index pages (`BLCKSZ`), whatever else would tell it: see [`WalFormat::block_size`].
+    pub fn set_block_size(&mut self, block_size: u32) {
+        self.block_sizes.told = Some(block_size);
+    }
+
+    /// `fmt` with the block size of the cluster with this system identifier, if that is known.
+    pub(crate) fn complete(&self, fmt: WalFormat, system_identifier: Option<u64>) -> WalFormat {
+        self.block_sizes.complete(fmt, system_identifier)
     }
 
     /// Keeps the segments from `first` to `last`, both included, whatever their timeline.
@@ -215,7 +261,7 @@ impl Wal {
 
     /// The same from `start` on, or a little before it.
     pub fn extents_from(&self, start: Lsn, size: usize) -> Extents<'_> {
-        Extents::new(&self.entries, start, size)
+        Extents::new(&self.entries, self.block_sizes.clone(), start, size)
     }
 
     fn find(&mut self, input: &Path) -> Result<Vec<Entry>, SourceError> {
@@ -242,11 +288,15 @@ impl Wal {
                     _ => Ok(vec![single]),
                 }
             }
-            Kind::Plain => Ok(vec![single]),
+            Kind::Plain => {
+                self.block_sizes.look_at(input.parent().unwrap_or(Path::new("")));
+                Ok(vec![single])
+            }
         }
     }
 
     fn find_in_directory(&mut self, dir: &Path) -> Result<Vec<Entry>, SourceError> {
+        self.block_sizes.look_at(dir);
         let pg_wal = dir.join("pg_wal");
         let dir = if pg_wal.is_dir() { pg_wal.as_path() } else { dir };
         let mut entries = Vec::new();

@@ -124,7 +124,7 @@ impl Images {
                 sizes.count += 1;
                 sizes.size += u64::from(image.len);
                 sizes.raw_size += u64::from(image.len) + u64::from(if compression.is_some() { image.saved(fmt) } else { 0 });
-                sizes.page_size += u64::from(fmt.block_size);
+                sizes.page_size += u64::from(fmt.known_block_size());
             }
             if compression.is_none() {
                 let number = mix(record.raw.lsn.0 ^ u64::from(block.id) << 56);
