@@ -161,16 +161,16 @@ fn receive_until(
             }
             receive::receive(&mut connection, wanted, &mut memory, stop, &mut |notice| teller.take(notice)).map_err(|error| explain(&error))
         });
-        teller.close(wanted);
         match result {
             Ok(Outcome::Reached(lsn)) => {
                 teller.info(|timeline| format!("stopped log streaming at {} (timeline {timeline})", client::short(lsn)));
-                return Ok(());
             }
-            Ok(Outcome::Stopped) => {
-                teller.info(|_| "received interrupt signal, exiting".to_owned());
-                return Ok(());
-            }
+            Ok(Outcome::Stopped) => teller.info(|_| "received interrupt signal, exiting".to_owned()),
+            _ => {}
+        }
+        teller.close(wanted);
+        match result {
+            Ok(Outcome::Reached(_) | Outcome::Stopped) => return Ok(()),
             // Whoever is told to stop need not say that the connection broke.
             Ok(Outcome::Ended) | Err((_, false)) if stop.load(Ordering::Relaxed) => return Ok(()),
             Ok(Outcome::Ended) => log.say(Level::Error, "replication stream was terminated before stop point"),

@@ -147,6 +147,7 @@ impl<'c> BackupStream<'c> {
             Some(part) => Ok(part),
             None => {
                 let sets = self.connection.finish_copy(None)?;
+                self.pass_notices();
                 let end = sets.iter().find(|set| set.rows.len() == 1).ok_or_else(|| answer("an end", "no row".to_owned()))?;
                 place(end).map(Part::End)
             }
@@ -179,9 +180,7 @@ impl<'c> BackupStream<'c> {
             if (self.given_up)() {
                 return Err(BackupError::GivenUp);
             }
-            for message in self.connection.take_notices() {
-                self.say(Notice::Server(&message));
-            }
+            self.pass_notices();
             match self.connection.next_copy(Instant::now().checked_add(LOOK))? {
                 CopyEvent::Data(message) => {
                     let data = if self.is_one { FromBackup::read(message)? } else { FromBackup::Data(message) };
@@ -220,6 +219,13 @@ impl<'c> BackupStream<'c> {
             }
         }
         Ok(0)
+    }
+
+    /// Passes on what the server has said besides.
+    fn pass_notices(&mut self) {
+        for message in self.connection.take_notices() {
+            self.say(Notice::Server(&message));
+        }
     }
 
     /// Tells whoever takes the backup.
