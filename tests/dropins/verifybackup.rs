@@ -13,7 +13,7 @@ use sha2::{Digest, Sha256};
 /// Both programs of a release, and a backup that its pg_basebackup made.
 struct Pair {
     postgres: Postgres,
-    _server: Server,
+    server: Server,
     backup: PathBuf,
     bin: tempfile::TempDir,
     work: tempfile::TempDir,
@@ -47,7 +47,7 @@ impl Pair {
         // With the release beside it that it stands in for.
         let bin = super::bin();
         symlink(postgres.program("pg_controldata"), bin.path().join("pg_controldata")).unwrap();
-        Pair { postgres, _server: server, backup, bin, work: tempfile::tempdir().unwrap() }
+        Pair { postgres, server, backup, bin, work: tempfile::tempdir().unwrap() }
     }
 
     fn manifest(&self) -> String {
@@ -421,4 +421,76 @@ fn pipes_loops_and_unreadable_directories_are_problems() {
         (status, stderr),
         (Some(1), format!("pg_verifybackup: error: could not open file \"{}\": not a regular file\n", pipe.display()))
     );
+}
+
+/// A manifest of version 2, as servers from 17 on write it, is that of one cluster.
+#[test]
+fn the_cluster_in_pg_control_is_that_of_the_manifest() {
+    let Some(postgres) = Postgres::find_or_skip(None, "the_cluster_in_pg_control_is_that_of_the_manifest") else { return };
+    let pair = Pair::new(postgres);
+    let identifier = pair.server.sql("SELECT system_identifier FROM pg_control_system()").unwrap();
+    let manifest = pair.manifest();
+    let files = manifest.find("\"Files\"").unwrap();
+    let path = pair.backup.join("backup_manifest");
+    let verify = |identifier: &str, args: &[&str]| {
+        let field = if identifier.is_empty() { String::new() } else { format!("\"System-Identifier\": {identifier},\n") };
+        let head = "{ \"PostgreSQL-Backup-Manifest-Version\": 2,\n";
+        fs::write(&path, sealed(&[head, &field, &manifest[files..]].concat())).unwrap();
+        let args = [args, &[pair.backup.to_str().unwrap()]].concat();
+        let output = super::run(&pair.bin.path().join("pg_verifybackup"), &args);
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    let control = pair.backup.join("global/pg_control");
+    let refused = |found: &str| {
+        let place = control.display();
+        let text = format!("{place}: manifest system identifier is {found}, but control file has {identifier}");
+        (Some(1), format!("pg_verifybackup: error: {text}\n"))
+    };
+    assert_eq!(verify(&identifier, &[]), (Some(0), String::new()));
+    assert_eq!(verify("1", &[]), refused("1"));
+    assert_eq!(verify("", &["-n"]), refused("0"));
+    assert_eq!(verify("1", &["-i", "global/pg_control"]), (Some(0), String::new()));
+    let bytes = fs::read(&control).unwrap();
+    let wrong = |change: &dyn Fn(&mut Vec<u8>)| {
+        let mut changed = bytes.clone();
+        change(&mut changed);
+        fs::write(&control, changed).unwrap();
+        let said = verify(&identifier, &["-s", "-n"]);
+        fs::write(&control, &bytes).unwrap();
+        (said.0, said.1.replace(control.to_str().unwrap(), "pg_control"))
+    };
+    let error = |text: &str| (Some(1), format!("pg_verifybackup: error: {text}\n"));
+    assert_eq!(wrong(&|bytes| bytes[100] ^= 1), error("pg_control: CRC is incorrect"));
+    assert_eq!(wrong(&|bytes| bytes[8..12].copy_from_slice(&[9; 4])), error("pg_control: unexpected control file version"));
+    let (status, stderr) = wrong(&|bytes| bytes.truncate(100));
+    assert!(status == Some(1) && stderr.ends_with("could not read file \"pg_control\": read only 100 bytes\n"), "{stderr}");
+
+    // pgwal's own command judges alike.
+    let own = |args: &[&str]| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pgwal"));
+        let output = command.args(["basebackup", "--verify-only", "-D"]).arg(&pair.backup).args(args).output().unwrap();
+        (output.status.code(), String::from_utf8(output.stderr).unwrap())
+    };
+    verify("1", &[]);
+    let (status, stderr) = own(&[]);
+    assert!(status == Some(1) && stderr.contains("but the manifest has 1: it is that of another cluster"), "{stderr}");
+    assert_eq!(own(&["--ignore", "global/pg_control"]).0, Some(0));
+    verify(&identifier, &[]);
+    assert_eq!(own(&[]).0, Some(0));
+    fs::write(pair.backup.join("PG_VERSION"), "qq\n").unwrap();
+    fs::remove_file(pair.backup.join("pg_ident.conf")).unwrap();
+    let (status, stderr) = own(&[]);
+    assert!(status == Some(1) && stderr.contains("PG_VERSION") && stderr.contains("pg_ident.conf"), "{stderr}");
+    let (status, stderr) = own(&["--exit-on-error"]);
+    assert!(status == Some(1) && !stderr.contains("PG_VERSION") && stderr.contains("pg_ident.conf"), "{stderr}");
+    assert_eq!(own(&["--ignore", "pg_ident.conf", "--skip-checksums"]).0, Some(0));
+    let (elsewhere, wal) = (pair.backup.with_file_name("manifest"), pair.backup.with_file_name("wal"));
+    fs::rename(&path, &elsewhere).unwrap();
+    fs::rename(pair.backup.join("pg_wal"), &wal).unwrap();
+    let usual = ["--ignore", "pg_ident.conf", "--skip-checksums"];
+    assert_eq!(own(&[&usual[..], &["-X", "none"]].concat()).0, Some(1), "a backup without a manifest is no success");
+    let named = [&usual[..], &["--manifest-path", elsewhere.to_str().unwrap()]].concat();
+    assert_eq!(own(&named).0, Some(1), "nor one without its WAL");
+    assert_eq!(own(&[&named[..], &["--wal-directory", wal.to_str().unwrap()]].concat()).0, Some(0));
+    assert_eq!(own(&[&named[..], &["-X", "none"]].concat()).0, Some(0));
 }
