@@ -1,8 +1,9 @@
-//! Servers and archives that have names without end: in bounded memory.
+//! Servers that send names without end, and backups with things in them that are no files: in bounded memory, and without waiting.
 
 use std::fs;
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
+use std::path::Path;
 use std::process::Command;
 
 use tar::{EntryType, Header};
@@ -121,4 +122,37 @@ fn manifest(files: &str) -> String {
     let head = format!("{{ \"PostgreSQL-Backup-Manifest-Version\": 1,\n\"Files\": [\n{files}\n],\n\"WAL-Ranges\": [\n],\n");
     let digits: String = sha2::Sha256::digest(&head).iter().map(|byte| format!("{byte:02x}")).collect();
     format!("{head}\"Manifest-Checksum\": \"{digits}\"}}\n")
+}
+
+#[test]
+fn what_is_no_file_is_an_error_and_never_waited_for() {
+    let outside = temporary();
+    fs::write(outside.path().join("file"), "x").unwrap();
+    type Make = fn(&Path, &Path);
+    let cases: [(&str, Make); 5] = [
+        ("a FIFO", |path, _| assert!(Command::new("mkfifo").arg(path).status().unwrap().success())),
+        ("a socket", |path, _| drop(std::os::unix::net::UnixListener::bind(path).unwrap())),
+        ("a link to a device", |path, _| std::os::unix::fs::symlink("/dev/zero", path).unwrap()),
+        ("a link out of the backup", |path, outside| std::os::unix::fs::symlink(outside.join("file"), path).unwrap()),
+        ("a link to nothing", |path, _| std::os::unix::fs::symlink("/nowhere/at/all", path).unwrap()),
+    ];
+    for (what, make) in cases {
+        for place in ["x", "base/x", "backup_manifest"] {
+            let dir = temporary();
+            let entry = format!(
+                "{{ \"Path\": \"{place}\", \"Size\": 1, \"Last-Modified\": \"2026-01-01 00:00:00 GMT\", \"Checksum-Algorithm\": \"CRC32C\", \"Checksum\": \"00000000\" }}"
+            );
+            fs::create_dir(dir.path().join("base")).unwrap();
+            if place != "backup_manifest" {
+                fs::write(dir.path().join("backup_manifest"), manifest(&entry)).unwrap();
+            }
+            make(&dir.path().join(place), outside.path());
+            let mut command = Command::new("timeout");
+            let args = ["-s", "KILL", "20", env!("CARGO_BIN_EXE_pgwal"), "basebackup", "--verify-only", "-X", "none", "-D"];
+            let ran = command.args(args).arg(dir.path()).output().unwrap();
+            let said = String::from_utf8_lossy(&ran.stderr);
+            assert_eq!(ran.status.code(), Some(1), "{what} as {place}: {said}");
+            assert!(said.contains(place) || place == "backup_manifest", "{what} as {place}: {said}");
+        }
+    }
 }

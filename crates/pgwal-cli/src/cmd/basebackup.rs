@@ -316,6 +316,7 @@ impl Opts {
             wal: if self.wal_method == WalArg::None { WalCheck::None } else { WalCheck::Manifest },
             wal_dir: self.verify.wal_directory.clone(),
             incremental: true,
+            inside: true,
         };
         let stop = signals::stop()?;
         let verified = backup::verify(directory, &options, &stop, &mut |_| {})?;

@@ -74,6 +74,7 @@ fn verify(options: &Options, called_by: &OsStr, log: &Log) -> bool {
         wal: if options.no_parse_wal { WalCheck::None } else { WalCheck::Manifest },
         wal_dir: options.wal_directory.clone(),
         incremental: false,
+        inside: false,
     };
     let mut progress = Progress::new(options.progress);
     // Signals do what they do to a C program that does not look at them.

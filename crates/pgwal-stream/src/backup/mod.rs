@@ -589,8 +589,14 @@ impl Job<'_> {
         let verified = if options.verify {
             notice(Notice::Verify);
             let wal = if options.wal == WalMethod::None { WalCheck::None } else { WalCheck::Between(start, end) };
-            let options =
-                VerifyOptions { form: Some(options.form), wal, needs_no_manifest: true, incremental: true, ..VerifyOptions::default() };
+            let options = VerifyOptions {
+                form: Some(options.form),
+                wal,
+                needs_no_manifest: true,
+                incremental: true,
+                inside: true,
+                ..VerifyOptions::default()
+            };
             let verified = verify(dir, &options, stop, &mut |_| {}).map_err(|error| match error {
                 BackupError::Server(connection::Error::Interrupted) => BackupError::NotVerified,
                 error => error,

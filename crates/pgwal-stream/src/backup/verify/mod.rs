@@ -58,6 +58,8 @@ pub struct VerifyOptions {
     pub wal_dir: Option<PathBuf>,
     /// The headers of files with changed blocks only are read, too.
     pub incremental: bool,
+    /// A link that leads out of the backup, other than that of a tablespace, is a problem; pg_verifybackup follows it.
+    pub inside: bool,
 }
 
 /// Which WAL of a backup is checked.
@@ -322,9 +324,34 @@ impl<'a> Verifier<'a> {
         Ok(())
     }
 
+    /// Whether a path is a link that leads out of the backup, and is not that of a tablespace.
+    fn leads_out(&self, path: &Path) -> bool {
+        let whole = self.dir.join(path);
+        if !fs::symlink_metadata(&whole).is_ok_and(|metadata| metadata.is_symlink()) {
+            return false;
+        }
+        // A tablespace's own files are below its link.
+        let mut parts = path.components();
+        let is_in_tablespaces = parts.next().is_some_and(|part| part.as_os_str() == "pg_tblspc");
+        let tablespace = parts.next().filter(|_| is_in_tablespaces).map(|oid| self.dir.join("pg_tblspc").join(oid));
+        if tablespace.as_ref() == Some(&whole) {
+            return false;
+        }
+        let Ok(target) = fs::canonicalize(&whole) else { return false };
+        let contains = |root: &Path| fs::canonicalize(root).is_ok_and(|root| target.starts_with(root));
+        !contains(self.dir) && !tablespace.is_some_and(|tablespace| contains(&tablespace))
+    }
+
     /// Looks at a file, or a directory.
     fn file(&mut self, path: &Path, above: &mut Vec<(u64, u64)>) -> Result<(), Stop> {
         let bytes = path.as_os_str().as_encoded_bytes();
+        if self.options.inside && self.leads_out(path) {
+            match self.manifest.files.find(bytes).and_then(|index| self.found.get_mut(index)) {
+                Some(found) => *found = true,
+                None => self.ignored.push(bytes.to_vec()),
+            }
+            return self.problem(path, None, What::LeadsOut);
+        }
         // A tablespace is a link to a directory.
         let metadata = match fs::metadata(self.dir.join(path)) {
             Ok(metadata) => metadata,

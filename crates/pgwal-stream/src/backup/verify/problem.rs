@@ -70,6 +70,8 @@ pub enum What {
         /// Why it could not be done.
         error: io::Error,
     },
+    /// A link that leads out of the backup, and is not that of a tablespace.
+    LeadsOut,
     /// A directory that a link below it leads to: it would be read for ever.
     Loop,
     /// pg_control does not say which cluster this is.
@@ -120,6 +122,7 @@ impl fmt::Display for Problem {
             What::NotRegular { in_tar_form: true } => f.write_str(" is not a regular file, as everything in a backup in tar format is"),
             What::NotAnArchive => f.write_str(" is not an archive of a backup in tar format"),
             What::Unreadable { doing, error } => write!(f, ": could not {doing}: {error}"),
+            What::LeadsOut => f.write_str(" is a link that leads out of the backup"),
             What::Loop => f.write_str(" contains a link to itself"),
             What::Control(error) => write!(f, ": {error}"),
             What::Incremental(error) => write!(f, " is damaged: {error}"),
