@@ -57,3 +57,23 @@ fn stays_bounded() {
         assert!(peak > 0 && peak < LIMIT, "{args:?}: {peak} kB");
     }
 }
+
+/// What unpacks to gigabytes of zeroes behind a segment's first pages.
+#[test]
+fn bombs() {
+    let fixture = pgwal_testkit::fixtures::all().into_iter().find(|f| f.major == 15 && f.scenario == "workload").unwrap();
+    let good = fs::read(&fixture.segments()[0]).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    fs::write(dir.path().join("good"), &good).unwrap();
+    let pack = |bytes: &[u8]| zstd::encode_all(bytes, 3).unwrap();
+    let mut bomb = pack(&good[..1 << 16]);
+    let zeroes = pack(&vec![0; 64 << 20]);
+    (0..16).for_each(|_| bomb.extend_from_slice(&zeroes));
+    fs::write(dir.path().join("bomb"), bomb).unwrap();
+    for args in [["good", "bomb"], ["bomb", "good"], ["bomb", "bomb"]] {
+        let mut command = std::process::Command::new("sh");
+        command.args(["-c", "ulimit -v 524288; exec \"$0\" diff \"$@\"", env!("CARGO_BIN_EXE_pgwal")]).args(args).current_dir(dir.path());
+        let mut child = command.stdout(Stdio::null()).stderr(Stdio::null()).spawn().unwrap();
+        assert_eq!(child.wait().unwrap().code(), Some(i32::from(args[0] != args[1])), "{args:?}");
+    }
+}

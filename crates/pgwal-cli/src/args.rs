@@ -11,6 +11,7 @@ use clap::{Args, ValueEnum};
 use pgwal::filter::{Filter, OneOf, RmgrSet, rmgr_by_name};
 use pgwal::format::is_block_size;
 use pgwal::names::{Names, RelationName};
+use pgwal::printable::printable_path;
 use pgwal::scan::{self, Stop};
 use pgwal::source::{SourceError, SourceProblem, Wal, segment_of_file_name};
 use pgwal::text::Zone;
@@ -269,8 +270,8 @@ impl NamesArg {
     pub fn read(&self) -> Result<Names, Box<dyn Error>> {
         match (&self.names, &self.dbname) {
             (Some(path), _) => {
-                let file = File::open(path).map_err(|e| format!("{}: {e}", path.display()))?;
-                Ok(Names::read(file).map_err(|e| format!("{}: {e}", path.display()))?)
+                let file = File::open(path).map_err(|e| format!("{}: {e}", printable_path(path)))?;
+                Ok(Names::read(file).map_err(|e| format!("{}: {e}", printable_path(path)))?)
             }
             (None, Some(conninfo)) => live::names(conninfo, |warning| note!("{warning}")),
             (None, None) => Ok(Names::default()),

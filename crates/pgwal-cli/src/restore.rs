@@ -1,14 +1,15 @@
 //! `--reach` and `--from-backup`: whether a restore comes to a place.
 
 use std::error::Error;
-use std::fs;
-use std::io::{self, Write};
+use std::fs::{self, File};
+use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 
 use clap::Args;
 use pgwal::TimelineId;
 use pgwal::backup_label::BackupLabel;
 use pgwal::check::Finding;
+use pgwal::printable::{printable, printable_path};
 use pgwal::reach::{Reach, Request, Target, TargetTimeline, reach};
 use pgwal::source::Archive;
 
@@ -40,21 +41,33 @@ impl RestoreArgs {
     }
 }
 
+/// Bytes of a backup label, at most; a server writes some hundred, and a line for each tablespace is in a file of its own.
+const LABEL_LEN: u64 = 1 << 20;
+
 fn read_label(path: &Path) -> Result<BackupLabel, Box<dyn Error>> {
     let path = if path.is_dir() { path.join("backup_label") } else { path.to_owned() };
-    let bytes = fs::read(&path).map_err(|e| format!("{}: {e}", path.display()))?;
-    BackupLabel::parse(&bytes).map_err(|e| format!("{}: {e}", path.display()).into())
+    let shown = printable_path(&path);
+    // A pipe with nobody at its other end is not waited for.
+    let is_file = fs::metadata(&path).map_err(|e| format!("{shown}: {e}"))?.is_file();
+    let mut bytes = Vec::new();
+    let mut read =
+        || if is_file { File::open(&path)?.take(LABEL_LEN + 1).read_to_end(&mut bytes) } else { Err(io::Error::other("not a file")) };
+    let len = read();
+    if len.map_err(|e| format!("{shown}: {e}"))? as u64 > LABEL_LEN {
+        return Err(format!("{shown}: longer than a backup label: more than {LABEL_LEN} bytes").into());
+    }
+    BackupLabel::parse(&bytes).map_err(|e| format!("{shown}: {e}").into())
 }
 
 /// Writes the answer: a sentence, and the files, one a line.
 pub fn write_text(answer: &Reach, out: &mut impl Write) -> io::Result<()> {
-    writeln!(out, "{answer}")?;
+    writeln!(out, "{}", printable(answer))?;
     match answer.files.len() {
         0 => Ok(()),
-        1 => writeln!(out, "  {}", answer.files.join("")),
+        1 => writeln!(out, "  {}", printable(answer.files.join(""))),
         count => {
             writeln!(out, "{count} files, in this order:")?;
-            answer.files.iter().try_for_each(|file| writeln!(out, "  {file}"))
+            answer.files.iter().try_for_each(|file| writeln!(out, "  {}", printable(file)))
         }
     }
 }

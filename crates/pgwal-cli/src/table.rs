@@ -7,6 +7,7 @@ use clap::ValueEnum;
 use comfy_table::{CellAlignment, ColumnConstraint, ContentArrangement, presets};
 use pgwal::Lsn;
 use pgwal::printable::escaped;
+use pgwal::printable::printable;
 use pgwal::text::{Text, Zone};
 use pgwal::types::TimestampTz;
 use pgwal::{WalFormat, put};
@@ -103,7 +104,7 @@ impl Table {
             }
             column.set_padding((0, 2)).set_constraint(ColumnConstraint::ContentWidth);
         }
-        writeln!(out, "{}", self.title)?;
+        writeln!(out, "{}", printable(&self.title))?;
         for line in table.lines() {
             writeln!(out, "  {}", line.trim_end())?;
         }

@@ -192,6 +192,7 @@ impl Names {
     /// # Errors
     /// The input cannot be read, or is not in that form; the message has line and column.
     pub fn read(input: impl Read) -> Result<Names, ReadError> {
+        let input = ShortStrings { input, inside: false, escaped: false, len: 0 };
         let file: NamesFile = serde_json::from_reader(BufReader::new(input)).map_err(ReadError)?;
         Ok(Names {
             system_identifier: file.system_identifier,
@@ -493,6 +494,36 @@ impl<'de> Deserialize<'de> for Rows {
             }
         }
         deserializer.deserialize_seq(RowsVisitor)
+    }
+}
+
+/// Bytes of a string in a file of names, at most; a name has 63, or a few more where PostgreSQL was built so.
+const STRING: usize = 64 << 10;
+
+/// JSON whose strings are short: a reader of JSON takes a whole string into memory before it asks whether it is wanted.
+struct ShortStrings<R> {
+    input: R,
+    inside: bool,
+    escaped: bool,
+    len: usize,
+}
+
+impl<R: Read> Read for ShortStrings<R> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        let read = self.input.read(buffer)?;
+        for &byte in buffer.get(..read).unwrap_or_default() {
+            match (self.inside, self.escaped, byte) {
+                (true, true, _) => self.escaped = false,
+                (true, false, b'\\') => self.escaped = true,
+                (_, _, b'"') => (self.inside, self.len) = (!self.inside, 0),
+                _ => {}
+            }
+            self.len += usize::from(self.inside);
+            if self.len > STRING {
+                return Err(io::Error::new(io::ErrorKind::InvalidData, "a string of more than 64 kB, which is no name"));
+            }
+        }
+        Ok(read)
     }
 }
 

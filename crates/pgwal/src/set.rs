@@ -16,6 +16,7 @@ use crate::error::{Error, ErrorKind};
 use crate::format::{WalFormat, WalMagic};
 use crate::history::{self, History, HistoryError, HistoryMismatch};
 use crate::lsn::{Lsn, SegmentName, TimelineId};
+use crate::printable::printable;
 use crate::record::RawRecord;
 use crate::rmgr::{Payload, xlog};
 use crate::scan::{self, Work, scan};
@@ -237,9 +238,12 @@ pub fn survey(archive: &Archive, system_identifier: Option<u64>) -> Vec<Remark> 
     remarks.extend(set.abandoned());
     remarks.extend(texts(archive, set.fmt));
     remarks.extend(set.histories_of_timelines());
-    for (file, _, history) in archive.histories() {
-        if let (Ok(history), Some(fmt)) = (history, set.fmt) {
-            remarks.extend(set.switch_point(history, fmt).map(|kind| file.remark(kind)));
+    if let Some(fmt) = set.fmt {
+        let crossings = set.crossings(fmt);
+        for (file, _, history) in archive.histories() {
+            if let Ok(history) = history {
+                remarks.extend(set.switch_point(history, fmt, &crossings).map(|kind| file.remark(kind)));
+            }
         }
     }
     remarks
@@ -367,7 +371,9 @@ impl<'a> Set<'a> {
             }
         }
         // A file of that name that is no good has its own remark.
-        let is_bad = |name: SegmentName| self.archive.segments().any(|(_, segment)| segment.name == name && !segment.partial);
+        let named: BTreeSet<SegmentName> =
+            self.archive.segments().filter(|(_, segment)| !segment.partial).map(|(_, segment)| segment.name).collect();
+        let is_bad = |name: SegmentName| named.contains(&name);
         let remark = |(mut first, (mut last, mut count)): (SegmentName, (SegmentName, u64))| {
             let further = |name: SegmentName, by: i64| SegmentName::new(name.timeline, name.number(size).saturating_add_signed(by), size);
             while count > 0 && is_bad(first) {
@@ -390,10 +396,9 @@ impl<'a> Set<'a> {
         for (at, ancestor) in history.ancestors.iter().enumerate() {
             let child = history.ancestors.get(at + 1).map_or(history.timeline, |next| next.timeline);
             let switch = ancestor.switch.segment_number(fmt.segment_size);
-            for (name, file) in self.present().filter(|(name, _)| name.timeline == ancestor.timeline) {
-                if name.number(fmt.segment_size) > switch {
-                    remarks.push(file.remark(RemarkKind::Abandoned { child, switch: ancestor.switch }));
-                }
+            let from = SegmentName::new(ancestor.timeline, switch.saturating_add(1), fmt.segment_size);
+            for (_, file) in self.present.range(from..).take_while(|(name, _)| name.timeline == ancestor.timeline) {
+                remarks.push(file.remark(RemarkKind::Abandoned { child, switch: ancestor.switch }));
             }
         }
         remarks
@@ -404,8 +409,32 @@ impl<'a> Set<'a> {
         missing.map(|timeline| Remark { input: history::file_name(timeline), kind: RemarkKind::NoHistory { timeline } }).collect()
     }
 
+    /// The segment of a timeline with a switch point in it, and the next one, as a record there may end in that.
+    fn segments_at(&self, timeline: TimelineId, number: u64, fmt: WalFormat) -> Option<crate::source::Wal> {
+        let names = [number, number.saturating_add(1)].map(|number| SegmentName::new(timeline, number, fmt.segment_size));
+        let mut files = names.map(|name| self.get(name)).into_iter().map_while(|file| file);
+        let first = files.next()?;
+        Some(self.archive.wal(std::iter::once(first).chain(files)))
+    }
+
+    /// The records of parents that switch points are inside of. Each segment is read once, however many timelines begin in it.
+    fn crossings(&self, fmt: WalFormat) -> Crossings {
+        let mut wanted: BTreeMap<(TimelineId, u64), BTreeSet<Lsn>> = BTreeMap::new();
+        for (.., history) in self.archive.histories() {
+            let Some(parent) = history.as_ref().ok().and_then(History::parent) else { continue };
+            let number = parent.switch.segment_number(fmt.segment_size);
+            wanted.entry((parent.timeline, number)).or_default().insert(parent.switch);
+        }
+        let mut crossings = Crossings::new();
+        for ((timeline, number), switches) in wanted {
+            let Some(wal) = self.segments_at(timeline, number, fmt) else { continue };
+            crossings.extend(crossed(&wal, &switches).into_iter().map(|(switch, record)| ((timeline, switch), record)));
+        }
+        crossings
+    }
+
     /// Compares the last switch point of `history` with the records there.
-    fn switch_point(&self, history: &History, fmt: WalFormat) -> Option<RemarkKind> {
+    fn switch_point(&self, history: &History, fmt: WalFormat, crossings: &Crossings) -> Option<RemarkKind> {
         let parent = history.parent()?;
         let (child, switch) = (history.timeline, parent.switch);
         let found = |found| RemarkKind::SwitchPoint { child, parent: parent.timeline, expected: switch, found };
@@ -415,16 +444,9 @@ impl<'a> Set<'a> {
             let start = SegmentName::new(child, first, fmt.segment_size).start(fmt.segment_size);
             return Some(found(SwitchFound::HasSegment(start)));
         }
-        let segments = |timeline| {
-            // The record that names the new timeline may end in the next segment.
-            let names = [number, number.saturating_add(1)].map(|number| SegmentName::new(timeline, number, fmt.segment_size));
-            let mut files = names.map(|name| self.get(name)).into_iter().map_while(|file| file);
-            let first = files.next()?;
-            Some(self.archive.wal(std::iter::once(first).chain(files)))
-        };
-        let around = match segments(child) {
-            Some(wal) => Around::read(&wal, switch, Some(child)),
-            None => Around::read(&segments(parent.timeline)?, switch, None),
+        let around = match self.segments_at(child, number, fmt) {
+            Some(wal) => Around::read(&wal, switch, child),
+            None => Around { across: crossings.get(&(parent.timeline, switch)).copied(), ..Around::default() },
         };
         match around {
             Around { names: Some((_, named)), .. } if named != parent.timeline => Some(found(SwitchFound::Parent(named))),
@@ -433,6 +455,37 @@ impl<'a> Set<'a> {
             _ => None,
         }
     }
+}
+
+/// Starts of records that start before a switch point of a timeline and end behind it.
+type Crossings = BTreeMap<(TimelineId, Lsn), Lsn>;
+
+/// The records of `wal` that start before one of `switches` and end behind it, by switch point.
+fn crossed(wal: &crate::source::Wal, switches: &BTreeSet<Lsn>) -> BTreeMap<Lsn, Lsn> {
+    struct Collect<'s>(&'s BTreeSet<Lsn>);
+    impl Work for Collect<'_> {
+        type Part = (Vec<(Lsn, Lsn)>, Lsn);
+        fn part(&self) -> Self::Part {
+            (Vec::new(), Lsn::INVALID)
+        }
+        fn record(&self, raw: &RawRecord<'_>, part: &mut Self::Part) -> Result<(), Error> {
+            let inside = self.0.range(raw.lsn + 1..).take_while(|switch| **switch < raw.end);
+            part.0.extend(inside.map(|switch| (*switch, raw.lsn)));
+            part.1 = raw.end;
+            Ok(())
+        }
+    }
+    let Some(last) = switches.last() else { return BTreeMap::new() };
+    let mut crossed = BTreeMap::new();
+    let options = scan::Options { start: None, end: None, threads: 1 };
+    // Damage is reported where it is; the records before it tell what they tell.
+    let _ = scan(wal, options, &Collect(switches), |(found, end)| {
+        for (switch, record) in found {
+            crossed.entry(switch).or_insert(record);
+        }
+        if end >= *last { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+    });
+    crossed
 }
 
 /// The records around a switch point.
@@ -448,10 +501,10 @@ struct Around {
 
 impl Around {
     /// Reads the records from the start of `wal` to the one that says that `child` begins.
-    fn read(wal: &crate::source::Wal, switch: Lsn, child: Option<TimelineId>) -> Around {
+    fn read(wal: &crate::source::Wal, switch: Lsn, child: TimelineId) -> Around {
         struct Collect {
             switch: Lsn,
-            child: Option<TimelineId>,
+            child: TimelineId,
         }
         impl Work for Collect {
             type Part = Vec<(Lsn, Lsn, Step)>;
@@ -484,9 +537,6 @@ impl Around {
                     Step::Other if lsn >= switch => around.in_order = false,
                     Step::Before | Step::Other => {}
                 }
-                if child.is_none() && lsn >= switch {
-                    return ControlFlow::Break(());
-                }
             }
             ControlFlow::Continue(())
         });
@@ -505,14 +555,14 @@ enum Step {
 }
 
 impl Step {
-    fn of(raw: &RawRecord<'_>, child: Option<TimelineId>) -> Result<Step, Error> {
+    fn of(raw: &RawRecord<'_>, child: TimelineId) -> Result<Step, Error> {
         if raw.header.rmid != crate::RmgrId::XLOG {
             return Ok(Step::Other);
         }
         let record = raw.decode()?;
         let Some(Payload::Xlog(op)) = record.payload()? else { return Ok(Step::Other) };
         Ok(match op.timeline_switch() {
-            Some((parent, begins)) if Some(begins) == child => Step::Names(parent),
+            Some((parent, begins)) if begins == child => Step::Names(parent),
             _ if matches!(op, xlog::Op::FpwChange { .. }) => Step::Before,
             _ => Step::Other,
         })
@@ -599,15 +649,17 @@ fn texts(archive: &Archive, fmt: Option<WalFormat>) -> Vec<Remark> {
                 let parent = archive.history(history.parent()?.timeline).and_then(|(_, parent)| parent.as_ref().ok())?;
                 RemarkKind::HistoryMismatch(history.disagrees(parent)?)
             }
-            FileKind::BackupLabel { label: Err(error), .. } => RemarkKind::BackupLabel(error.clone()),
-            FileKind::BackupLabel { label: Ok(label), start } => {
-                let (segment, offset) = (*start)?;
-                let expected = segment.start(fmt?.segment_size) + u64::from(offset);
-                if expected == label.start {
-                    return None;
+            FileKind::BackupLabel { label, start } => match &**label {
+                Err(error) => RemarkKind::BackupLabel(error.clone()),
+                Ok(label) => {
+                    let (segment, offset) = (*start)?;
+                    let expected = segment.start(fmt?.segment_size) + u64::from(offset);
+                    if expected == label.start {
+                        return None;
+                    }
+                    RemarkKind::BackupStart { expected, found: label.start }
                 }
-                RemarkKind::BackupStart { expected, found: label.start }
-            }
+            },
             FileKind::Unreadable(why) => RemarkKind::Unreadable { reason: why.clone() },
             FileKind::Other if is_known(&file.file) => return None,
             FileKind::Other => RemarkKind::OtherFile,
@@ -641,7 +693,7 @@ pub(crate) fn most_frequent<T: Copy + Eq + Hash>(values: impl Iterator<Item = T>
 
 impl fmt::Display for Remark {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}: {}", self.input, self.kind)
+        write!(f, "{}: {}", printable(&self.input), self.kind)
     }
 }
 
@@ -651,8 +703,10 @@ impl fmt::Display for RemarkKind {
         match self {
             Gap { first, last, .. } if first == last => write!(f, "the segment is missing"),
             Gap { last, count, .. } => write!(f, "{count} segments are missing, up to {last}"),
-            Duplicate { other, differs_at: None } => write!(f, "the same segment as {other}"),
-            Duplicate { other, differs_at: Some(lsn) } => write!(f, "expected the same bytes as in {other}, found others at {lsn}"),
+            Duplicate { other, differs_at: None } => write!(f, "the same segment as {}", printable(other)),
+            Duplicate { other, differs_at: Some(lsn) } => {
+                write!(f, "expected the same bytes as in {}, found others at {lsn}", printable(other))
+            }
             Misplaced { expected, found, .. } => {
                 write!(f, "expected the segment that starts at {expected}, found the one that starts at {found}")
             }
@@ -677,7 +731,7 @@ impl fmt::Display for RemarkKind {
             }
             BackupLabel(error) => error.fmt(f),
             BackupStart { expected, found } => write!(f, "START WAL LOCATION: expected {expected} as in the file's name, found {found}"),
-            Unreadable { reason } => write!(f, "cannot be read: {reason}"),
+            Unreadable { reason } => write!(f, "cannot be read: {}", printable(reason)),
             Abandoned { child, switch } => write!(f, "abandoned: timeline {child} took over at {switch}"),
             Future { recycled: Some(lsn) } => write!(f, "made ready for later, from the segment that started at {lsn}"),
             Future { recycled: None } => write!(f, "made ready for later, zeroed"),

@@ -80,7 +80,7 @@ const TICK: (Duration, Duration) = (Duration::from_millis(20), Duration::from_se
 /// to after it has been read without a trace.
 pub fn wait_for_clock(archive: &Archive) {
     let changed = archive.segments().filter_map(|(file, _)| file.stamp).map(|stamp| stamp.changed.max(stamp.modified));
-    let (mut newest, mut is_fine) = (i128::MIN, false);
+    let (mut newest, mut is_fine) = (i64::MIN, false);
     let now = source::nanoseconds(SystemTime::now());
     for time in changed.filter(|&time| time <= now) {
         newest = newest.max(time);

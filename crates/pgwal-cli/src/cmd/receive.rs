@@ -118,7 +118,7 @@ impl Opts {
             return Ok(ExitCode::SUCCESS);
         };
         if !dir.is_dir() {
-            return Err(format!("{}: not a directory", dir.display()).into());
+            return Err(format!("{}: not a directory", pgwal::printable::printable_path(&dir)).into());
         }
         let stop = signals::stop()?;
         let options = Options {

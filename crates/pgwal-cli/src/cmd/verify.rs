@@ -1,6 +1,6 @@
 //! `pgwal verify`: everything that the format allows to check.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::error::Error;
 use std::fs;
 use std::io::{self, Write};
@@ -128,29 +128,40 @@ impl Opts {
         };
         let unchanged = archive.as_ref().map_or_else(Vec::new, |archive| before.unchanged(archive));
         let is_unchanged: BTreeSet<&str> = unchanged.iter().map(|file| file.input.as_str()).collect();
+        let part;
         let wal = match &archive {
-            Some(archive) if !unchanged.is_empty() => {
-                let files = archive.segments().map(|(file, _)| file);
-                archive.wal(files.filter(|file| !is_unchanged.contains(file.input.as_str())))
+            Some(archive) if unchanged.is_empty() && self.timeline.is_none() => archive.whole(),
+            Some(archive) => {
+                part = archive.wal_without(self.timeline, |input| is_unchanged.contains(input));
+                &part
             }
-            _ => self.open()?,
+            None => {
+                part = self.open()?;
+                &part
+            }
         };
         let (system_identifier, threads) = (self.system_identifier, self.threads.get());
         let options = check::Options { from: self.from, to: self.to, system_identifier, threads };
         let bar = self.progress_bar(wal.files().len());
         let mut written = Ok(());
-        let is_live = is_being_written(&wal);
+        let mut is_live = is_being_written(wal);
         let mut held = Vec::new();
         let mut kept = Kept::default();
-        let mut summary = check::check(&wal, options, |event| {
+        let mut summary = check::check(wal, options, |event| {
             written = match event {
                 // What is not read again is not missing: gaps are looked for in the whole set.
                 Event::Finding(Finding { class: Class::MissingSegment { .. }, .. }) if !unchanged.is_empty() => {
                     return ControlFlow::Continue(());
                 }
-                Event::Finding(finding) if is_live => {
+                Event::Finding(finding) if is_live && held.len() < HELD => {
                     held.push(finding);
                     return ControlFlow::Continue(());
+                }
+                // A server that writes has few places that do not fit: this is something else.
+                Event::Finding(finding) if !held.is_empty() => {
+                    is_live = false;
+                    let mut all = held.drain(..).chain(Some(finding));
+                    bar.suspend(|| all.try_for_each(|finding| self.take(finding, &mut kept, out)))
                 }
                 Event::Finding(finding) => bar.suspend(|| self.take(finding, &mut kept, out)),
                 Event::Checked(Checked { input, leftover, .. }) => {
@@ -158,7 +169,7 @@ impl Opts {
                     if self.keeps() && !leftover {
                         kept.inputs.push(input.clone());
                     }
-                    bar.set_message(input);
+                    bar.set_message(printable(&input).to_string());
                     return ControlFlow::Continue(());
                 }
                 _ => return ControlFlow::Continue(()),
@@ -178,9 +189,10 @@ impl Opts {
             summary.findings = kept.findings.len() as u64;
         }
         if let Some(archive) = archive.as_ref().filter(|_| !self.fail_fast || summary.findings == 0) {
-            let found = self.of_the_set(archive, !unchanged.is_empty());
-            summary.findings += found.len() as u64;
-            found.into_iter().try_for_each(|finding| self.take(finding, &mut kept, out))?;
+            for finding in self.of_the_set(archive, !unchanged.is_empty()) {
+                summary.findings += 1;
+                self.take(finding, &mut kept, out)?;
+            }
         }
         if let (Some(path), Some(archive)) = (&self.state, &archive) {
             let after = remember(archive, &before, &is_unchanged, &kept);
@@ -281,17 +293,20 @@ impl Opts {
     }
 
     /// What is wrong with the set of files besides its segments; and with `gaps`, which segments are missing.
-    fn of_the_set(&self, archive: &Archive, gaps: bool) -> Vec<Finding> {
+    fn of_the_set(&self, archive: &Archive, gaps: bool) -> impl Iterator<Item = Finding> {
         let size = archive.segments().find_map(|(_, segment)| segment.in_place()).map_or(0, |(fmt, _)| fmt.segment_size);
-        let found = survey(archive, self.system_identifier).into_iter().filter_map(|remark| remark.finding(size));
-        let is_new = |finding: &Finding| match finding.class {
+        let wanted = self.timeline;
+        let found = survey(archive, self.system_identifier).into_iter().filter_map(move |remark| remark.finding(size));
+        let is_new = move |finding: &Finding| match finding.class {
             Class::TextFile => true,
+            // A segment that cannot be read has been told of.
+            Class::Unreadable { .. } => finding.segment.is_none(),
             Class::MissingSegment { .. } => gaps,
             _ => false,
         };
         let timeline =
             |finding: &Finding| timeline_of_file_name(file_of_input(&finding.input)).or(finding.segment.map(|segment| segment.timeline));
-        found.filter(|finding| is_new(finding) && self.timeline.is_none_or(|wanted| timeline(finding) == Some(wanted))).collect()
+        found.filter(move |finding| is_new(finding) && wanted.is_none_or(|wanted| timeline(finding) == Some(wanted)))
     }
 
     fn open(&self) -> Result<Wal, Box<dyn Error>> {
@@ -321,17 +336,14 @@ impl Opts {
     fn confirmed(&self, mut findings: Vec<Finding>, options: check::Options) -> Result<Vec<Finding>, Box<dyn Error>> {
         for _ in 0..LOOKS {
             std::thread::sleep(PAUSE);
-            let mut again = Vec::new();
+            let mut again = HashSet::new();
             check::check(&self.open()?, options, |event| {
                 if let Event::Finding(finding) = event {
-                    again.push((finding.input, finding.lsns.map(|lsns| lsns.start)));
+                    again.insert((finding.input, finding.lsns.map(|lsns| lsns.start)));
                 }
                 ControlFlow::Continue(())
             });
-            findings.retain(|finding| {
-                let place = (&finding.input, finding.lsns.as_ref().map(|lsns| lsns.start));
-                again.iter().any(|(input, start)| (input, *start) == place)
-            });
+            findings.retain(|finding| again.contains(&(finding.input.clone(), finding.lsns.as_ref().map(|lsns| lsns.start))));
             if findings.is_empty() {
                 break;
             }
@@ -448,6 +460,8 @@ fn remember(archive: &Archive, before: &State, unchanged: &BTreeSet<&str>, kept:
 }
 
 /// Looks at WAL that is being written before something is said to be wrong with it, and the time between them.
+/// Findings of one run that may be such places.
+const HELD: usize = 1000;
 const LOOKS: usize = 2;
 const PAUSE: Duration = Duration::from_millis(300);
 /// A file that was written to such a short time ago may be one that a server writes to.

@@ -8,7 +8,9 @@ use serde::{Serialize, Serializer};
 use crate::error::ErrorKind;
 use crate::format::WalMagic;
 use crate::lsn::{Lsn, SegmentName, TimelineId};
+use crate::printable::printable;
 use crate::set::RemarkKind;
+use crate::source::NoFile;
 
 /// Something wrong in a segment, or in the set of segments; one for each damaged range. JSON: one object, with the fields of its
 /// [`Class`] and of its [`Problem`] (`problem`) beside its own, and with `action`.
@@ -115,6 +117,12 @@ pub enum Class {
     Timeline,
     /// A history file or backup label is missing, or does not say what a server writes.
     TextFile,
+    /// What has the name of a segment is not a file.
+    NotAFile {
+        /// What it is.
+        #[serde(flatten)]
+        what: NoFile,
+    },
     /// The file cannot be read, or does not unpack.
     Unreadable {
         /// What the operating system or the decompressor says.
@@ -249,6 +257,7 @@ impl Class {
             Class::DuplicateSegment { .. } => "duplicate_segment",
             Class::Timeline => "timeline",
             Class::TextFile => "text_file",
+            Class::NotAFile { .. } => "not_a_file",
             Class::Unreadable { .. } => "unreadable",
         }
     }
@@ -289,7 +298,7 @@ impl Serialize for Finding {
 /// One paragraph: where, what, what was expected and found, what it means, and what to do.
 impl fmt::Display for Finding {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.input)?;
+        printable(&self.input).fmt(f)?;
         if let Some(offsets) = &self.offsets {
             write!(f, ":0x{:x}-0x{:x}", offsets.start, offsets.end)?;
         }
@@ -332,10 +341,11 @@ impl fmt::Display for Class {
             Class::TooLong { len, expected } => write!(f, "too long: {len} bytes, where a segment has {expected}"),
             Class::MissingSegment { first, last } if first == last => write!(f, "missing segment: there is WAL behind it"),
             Class::MissingSegment { first, last } => write!(f, "missing segments: {first} to {last}, and there is WAL behind them"),
-            Class::DuplicateSegment { other } => write!(f, "duplicate segment: {other} is the same one"),
+            Class::DuplicateSegment { other } => write!(f, "duplicate segment: {} is the same one", printable(other)),
             Class::Timeline => write!(f, "timelines contradict each other"),
             Class::TextFile => write!(f, "history file or backup label"),
-            Class::Unreadable { reason } => write!(f, "unreadable: {reason}"),
+            Class::NotAFile { what } => write!(f, "not a file: {what}"),
+            Class::Unreadable { reason } => write!(f, "unreadable: {}", printable(reason)),
         }
     }
 }

@@ -16,35 +16,40 @@ pub(super) struct Links {
 impl Links {
     /// `files` are in the order of their names, the best one of each segment first.
     pub(super) fn new(files: &[(&str, Option<SegmentName>)], segment_size: u32) -> Links {
-        let mut numbers: BTreeMap<u64, BTreeMap<TimelineId, usize>> = BTreeMap::new();
-        for (file, (_, name)) in files.iter().enumerate() {
-            if let Some(name) = name {
-                numbers.entry(name.number(segment_size)).or_default().entry(name.timeline).or_insert(file);
-            }
-        }
-        let mut links = Links { before: Vec::new(), gaps: Vec::new(), forks: BTreeSet::new() };
-        for (file, (_, name)) in files.iter().enumerate() {
-            let (mut before, mut gap) = (None, None);
-            if let Some(name) = name {
-                let number = name.number(segment_size);
+        let mut links = Links { before: vec![None; files.len()], gaps: vec![None; files.len()], forks: BTreeSet::new() };
+        let named =
+            files.iter().enumerate().filter_map(|(file, (_, name))| name.map(|name| (name.number(segment_size), name.timeline, file)));
+        let mut named: Vec<(u64, TimelineId, usize)> = named.collect();
+        named.sort(); // the best file of a segment stays the first
+        // The last segment before, by timeline: without those that a later one of an older timeline comes before.
+        let mut last: BTreeMap<TimelineId, (u64, usize)> = BTreeMap::new();
+        for same in named.chunk_by(|a, b| a.0 == b.0) {
+            for &(number, timeline, file) in same {
                 // The newest timeline that can have led here.
-                let ancestors =
-                    |timelines: &BTreeMap<TimelineId, usize>| timelines.range(..=name.timeline).next_back().map(|(&t, &f)| (t, f));
-                let nearest = numbers.range(..number).rev().find_map(|(&number, timelines)| Some((number, ancestors(timelines)?)));
-                match nearest {
-                    Some((last, (_, file))) if last + 1 == number => before = Some(file),
-                    Some((last, (timeline, _))) => {
+                match last.range(..=timeline).next_back() {
+                    Some((_, &(before, at))) if before + 1 == number => {
+                        if let Some(link) = links.before.get_mut(file) {
+                            *link = Some(at);
+                        }
+                        if at + 1 != file {
+                            links.forks.insert(at);
+                        }
+                    }
+                    Some((&timeline, &(before, _))) => {
                         let missing = |number| SegmentName::new(timeline, number, segment_size);
-                        gap = Some((missing(last + 1), missing(number - 1))); // last + 1 < number
+                        if let Some(gap) = links.gaps.get_mut(file) {
+                            *gap = Some((missing(before + 1), missing(number - 1))); // before + 1 < number
+                        }
                     }
                     None => {}
                 }
             }
-            if let Some(before) = before.filter(|before| before + 1 != file) {
-                links.forks.insert(before);
+            if let Some(&(_, oldest, _)) = same.first() {
+                drop(last.split_off(&oldest));
             }
-            links.before.push(before);
-            links.gaps.push(gap);
+            for &(number, timeline, file) in same {
+                last.entry(timeline).or_insert((number, file));
+            }
         }
         links
     }

@@ -36,7 +36,7 @@ use crate::frame::{End, EndReason};
 use crate::lsn::{Lsn, SegmentName, TimelineId};
 use crate::ordered::{self, Results};
 use crate::page::PageHeader;
-use crate::source::{Piece, Pieces, SourceError, SourceProblem, Span, Wal, piece_size};
+use crate::source::{NoFile, Piece, Pieces, SourceError, SourceProblem, Span, Wal, piece_size};
 use chain::{Chain, Found, Place};
 use links::Links;
 
@@ -267,19 +267,22 @@ impl Iterator for Plan<'_> {
                 (file, Piece::Failed(SourceError { problem: SourceProblem::Io(e), .. })) if e.kind() == std::io::ErrorKind::NotFound => {
                     return Some(Job::Vanished { file });
                 }
-                (file, Piece::Failed(error)) => return Some(Job::Failed { file, class: Class::Unreadable { reason: reason(&error) } }),
+                (file, Piece::Failed(error)) => return Some(Job::Failed { file, class: class(&error) }),
             }
         }
     }
 }
 
 /// Why an input cannot be read, without its name.
-fn reason(error: &SourceError) -> String {
-    match &error.problem {
+fn class(error: &SourceError) -> Class {
+    let reason = match &error.problem {
+        SourceProblem::NoFile(NoFile::Unknown { reason }) => reason.clone(),
+        SourceProblem::NoFile(what) => return Class::NotAFile { what: what.clone() },
         SourceProblem::Io(e) => e.to_string(),
         SourceProblem::Unpack(why) => format!("does not unpack: {why}"),
         _ => error.to_string(),
-    }
+    };
+    Class::Unreadable { reason }
 }
 
 /// Pages that a worker checked without knowing what came before.

@@ -227,7 +227,7 @@ impl DataDirError {
 
 impl fmt::Display for DataDirError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.path.display())?;
+        write!(f, "{}", crate::printable::printable_path(&self.path))?;
         if let Some(block) = self.block {
             write!(f, ", block {}", block.0)?;
         }

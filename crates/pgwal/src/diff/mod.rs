@@ -647,7 +647,10 @@ impl Cursor {
                     match self.receiver.recv() {
                         Ok(Message::Batch(mut batch)) => {
                             self.pages.extend(std::mem::take(&mut batch.pages).into_iter().filter(|page| page.0 >= self.start));
-                            self.batches.push_back(batch);
+                            // Gigabytes of damage, or of zeroes, have nothing to look back at.
+                            if !batch.items.is_empty() {
+                                self.batches.push_back(batch);
+                            }
                         }
                         Ok(Message::Finish(finish, tail)) => self.finish = Some((finish, tail)),
                         // The decoder says how it ends unless it panics, and then the scope does.

@@ -11,6 +11,7 @@ use super::{
 };
 use crate::lsn::Lsn;
 use crate::page::PageHeader;
+use crate::printable::{printable, printable_bytes};
 use crate::record::RawRecord;
 use crate::text::{Text, Zone};
 use crate::{json, waldump};
@@ -83,7 +84,7 @@ impl<W: Write> Unified<W> {
 
     fn head(&mut self) -> io::Result<()> {
         match self.labels.take() {
-            Some(labels) => writeln!(self.out, "--- {}\n+++ {}", labels.a, labels.b),
+            Some(labels) => writeln!(self.out, "--- {}\n+++ {}", printable(labels.a), printable(labels.b)),
             None => Ok(()),
         }
     }
@@ -91,13 +92,15 @@ impl<W: Write> Unified<W> {
     fn line(&self, sign: char, found: &Found<'_>) -> Vec<u8> {
         match found {
             Found::Record(raw) => self.record_line(sign, raw),
-            Found::Damage(damage) => format!("{sign}damaged: {damage}\n").into_bytes(),
+            Found::Damage(damage) => format!("{sign}damaged: {}\n", printable(damage)).into_bytes(),
         }
     }
 
     fn record_line(&self, sign: char, raw: &RawRecord<'_>) -> Vec<u8> {
         let mut line = sign.to_string().into_bytes();
-        line.extend_from_slice(record_text(raw, self.zone.clone()).as_bytes());
+        // What a record says may be anything, such as the name of a restore point.
+        let text = record_text(raw, self.zone.clone());
+        line.extend_from_slice(printable_bytes(text.as_bytes()).to_string().as_bytes());
         line.push(b'\n');
         line
     }
@@ -156,6 +159,9 @@ impl<W: Write> Sink for Unified<W> {
                 let lines = (self.line('-', &a), self.line('+', &b));
                 self.block.a.extend_from_slice(if wanted.0 { &lines.0 } else { &[] });
                 self.block.b.extend_from_slice(if wanted.1 { &lines.1 } else { &[] });
+                if self.block.a.len().max(self.block.b.len()) > BLOCK {
+                    self.flush()?;
+                }
                 if self.bytes && wanted.0 && wanted.1 {
                     self.dump(Some(Dumped::of(&a)), Some(Dumped::of(&b)))?;
                 }

@@ -223,7 +223,7 @@ impl<'w> Extents<'w> {
         self.before = Some((entry.name, fmt));
         let next = start + bytes.skip((self.from - start) / LARGEST_PAGE as u64 * LARGEST_PAGE as u64);
         let partial = entry.input.contains(".partial");
-        Ok(Current { input: entry.input.as_str().into(), fmt, start, next, bytes, partial })
+        Ok(Current { input: Arc::clone(&entry.input), fmt, start, next, bytes, partial })
     }
 
     pub(super) fn open_place(&mut self, entry: &Entry) -> Result<Bytes, SourceError> {
@@ -245,6 +245,7 @@ impl<'w> Extents<'w> {
             }
             Place::Packed { archive, packing, member } => self.open_member(archive, *packing, member).map_err(fail)?,
             Place::Stdin => stdin_stream().map_err(fail)?,
+            Place::NoFile { what } => return Err(SourceError::new(&entry.input, SourceProblem::NoFile(what.clone()))),
             Place::Broken { why } => return Err(SourceError::new(&entry.input, SourceProblem::Unpack(why.clone()))),
         };
         Bytes::stream(stream).unpacked().map_err(fail)

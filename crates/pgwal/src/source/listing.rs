@@ -22,6 +22,8 @@ use crate::page::PageHeader;
 #[derive(Debug)]
 pub struct Archive {
     files: Vec<ArchiveFile>,
+    /// The best history file of each timeline, by its place among the files.
+    histories: BTreeMap<TimelineId, usize>,
     wal: Wal,
 }
 
@@ -57,10 +59,10 @@ pub struct Stamp {
     pub len: u64,
     /// When its content was last changed, which its owner may set: nanoseconds since 1970-01-01 00:00:00 UTC.
     #[serde(with = "as_text")]
-    pub modified: i128,
+    pub modified: i64,
     /// When it was last changed in any way, which nobody can set; 0 where the system does not know.
     #[serde(with = "as_text")]
-    pub changed: i128,
+    pub changed: i64,
 }
 
 impl Stamp {
@@ -77,7 +79,7 @@ impl Stamp {
         #[cfg(unix)]
         {
             use std::os::unix::fs::MetadataExt;
-            let changed = i128::from(metadata.ctime()) * 1_000_000_000 + i128::from(metadata.ctime_nsec());
+            let changed = metadata.ctime().saturating_mul(1_000_000_000).saturating_add(metadata.ctime_nsec());
             Stamp { device: metadata.dev(), inode: metadata.ino(), len: metadata.len(), modified, changed }
         }
         #[cfg(not(unix))]
@@ -86,8 +88,8 @@ impl Stamp {
 }
 
 /// Since 1970-01-01 00:00:00 UTC.
-pub(crate) fn nanoseconds(time: SystemTime) -> i128 {
-    let span = |later: SystemTime, earlier| later.duration_since(earlier).ok().and_then(|span| i128::try_from(span.as_nanos()).ok());
+pub(crate) fn nanoseconds(time: SystemTime) -> i64 {
+    let span = |later: SystemTime, earlier| later.duration_since(earlier).ok().and_then(|span| i64::try_from(span.as_nanos()).ok());
     span(time, UNIX_EPOCH).or_else(|| span(UNIX_EPOCH, time).map(|before| -before)).unwrap_or_default()
 }
 
@@ -125,7 +127,7 @@ pub enum FileKind {
         /// Where the backup starts, by the name of a backup history file; `None`: a backup_label.
         start: Option<(SegmentName, u32)>,
         /// What it says.
-        label: Result<BackupLabel, BackupLabelError>,
+        label: Box<Result<BackupLabel, BackupLabelError>>,
     },
     /// A text that cannot be read.
     Unreadable(String),
@@ -177,7 +179,17 @@ impl Archive {
         let mut files: Vec<ArchiveFile> = entries.filter_map(|entry| ArchiveFile::new(entry, &mut packed)).collect();
         // The order of the WAL, and of names.
         files.sort_by(|a, b| (a.entry.name, &a.file, &a.input).cmp(&(b.entry.name, &b.file, &b.input)));
-        Ok(Archive { files, wal })
+        let mut histories: BTreeMap<TimelineId, usize> = BTreeMap::new();
+        let is_good = |file: Option<&ArchiveFile>| matches!(file.map(|file| &file.kind), Some(FileKind::History { history: Ok(_), .. }));
+        for (at, file) in files.iter().enumerate() {
+            if let FileKind::History { timeline, .. } = file.kind {
+                let best = histories.entry(timeline).or_insert(at);
+                if !is_good(files.get(*best)) && is_good(Some(file)) {
+                    *best = at;
+                }
+            }
+        }
+        Ok(Archive { files, histories, wal })
     }
 
     /// See [`Wal::set_block_size`].
@@ -205,8 +217,24 @@ impl Archive {
 
     /// The history file of `timeline`; where there are several, one that can be read.
     pub fn history(&self, timeline: TimelineId) -> Option<(&ArchiveFile, &Result<History, HistoryError>)> {
-        let files = || self.histories().filter(|found| found.1 == timeline).map(|(file, _, history)| (file, history));
-        files().find(|(_, history)| history.is_ok()).or_else(|| files().next())
+        let file = self.files.get(*self.histories.get(&timeline)?)?;
+        match &file.kind {
+            FileKind::History { history, .. } => Some((file, history)),
+            _ => None,
+        }
+    }
+
+    /// All of its WAL, on every timeline, with what cannot be read.
+    pub fn whole(&self) -> &Wal {
+        &self.wal
+    }
+
+    /// All of its WAL but the files that `is_left_out` says, and only that of `timeline`, where one is given; with what cannot be read.
+    pub fn wal_without(&self, timeline: Option<TimelineId>, is_left_out: impl Fn(&str) -> bool) -> Wal {
+        let is_wanted = |entry: &&Entry| {
+            !is_left_out(&entry.input) && entry.name.is_none_or(|name| timeline.is_none_or(|wanted| name.timeline == wanted))
+        };
+        Wal::of(self.wal.entries.iter().filter(is_wanted).cloned().collect(), &self.wal)
     }
 
     /// The WAL of `files`, segments of this archive that follow each other.
@@ -220,6 +248,7 @@ impl ArchiveFile {
     fn new(entry: Entry, packed: &mut Packed) -> Option<ArchiveFile> {
         let file = match &entry.place {
             Place::Stdin | Place::Broken { .. } => String::new(),
+            Place::NoFile { .. } => file_of_input(&entry.input).to_owned(),
             Place::Packed { member, .. } => file_name(member),
             // Spilled files have other names than they had.
             Place::File(_) | Place::Range { .. } => file_of_input(&entry.input).to_owned(),
@@ -244,10 +273,12 @@ impl ArchiveFile {
                 Some((_, Err(e))) if e.kind() == io::ErrorKind::NotFound => return None,
                 Some((_, Err(e))) => FileKind::Unreadable(e.to_string()),
                 Some((TextFile::History(timeline), Ok(text))) => FileKind::History { timeline, history: History::parse(timeline, &text) },
-                Some((TextFile::BackupLabel(start), Ok(text))) => FileKind::BackupLabel { start, label: BackupLabel::parse(&text) },
+                Some((TextFile::BackupLabel(start), Ok(text))) => {
+                    FileKind::BackupLabel { start, label: Box::new(BackupLabel::parse(&text)) }
+                }
             },
         };
-        Some(ArchiveFile { input: entry.input.clone(), file, len, modified, stamp, kind, entry })
+        Some(ArchiveFile { input: entry.input.to_string(), file, len, modified, stamp, kind, entry })
     }
 
     /// Whether it is still the file that was listed, and nobody has written to it since.
@@ -298,8 +329,9 @@ impl Place {
     /// The file that it is, or is in.
     fn path(&self) -> Option<&Path> {
         match self {
-            Place::File(path) | Place::Range { file: path, .. } | Place::Packed { archive: path, .. } => Some(path),
-            Place::Stdin | Place::Broken { .. } => None,
+            Place::File(path) => Some(path),
+            Place::Range { file: path, .. } | Place::Packed { archive: path, .. } => Some(path),
+            Place::Stdin | Place::Broken { .. } | Place::NoFile { .. } => None,
         }
     }
 
@@ -328,13 +360,14 @@ impl Packed {
                 front(file.take(*member), len)
             }
             Place::Packed { archive, packing, member } => {
-                if !self.fronts.contains_key(archive) {
-                    self.fronts.insert(archive.clone(), fronts(archive, *packing)?);
+                if !self.fronts.contains_key(&**archive) {
+                    self.fronts.insert(archive.to_path_buf(), fronts(archive, *packing)?);
                 }
-                let found = self.fronts.get(archive).and_then(|members| members.get(member));
+                let found = self.fronts.get(&**archive).and_then(|members| members.get(member));
                 found.cloned().ok_or_else(|| io::Error::other("the archive has changed"))
             }
             Place::Broken { why } => Err(io::Error::other(why.clone())),
+            Place::NoFile { what } => Err(io::Error::other(what.to_string())),
             Place::Stdin => Ok(Vec::new()),
         }
     }

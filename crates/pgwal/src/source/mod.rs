@@ -28,13 +28,14 @@ pub use kind::{Kind, NotWal};
 pub use listing::{Archive, ArchiveFile, FileKind, SegmentFile, Stamp, Start};
 pub(crate) use listing::{as_text, is_text_file_name, nanoseconds};
 pub(crate) use pieces::{Piece, Pieces};
-pub use plan::{Wal, file_of_input, is_wal_file_name, segment_of_file_name};
+pub use plan::{NoFile, Wal, file_of_input, is_wal_file_name, segment_of_file_name};
 
 use crate::error::{Error, Result};
 use crate::format::WalFormat;
 use crate::frame::{End, EndReason, Framer, Step};
 use crate::lsn::Lsn;
 use crate::page::PageHeader;
+use crate::printable::printable;
 use crate::record::RawRecord;
 
 /// An input that cannot be read as WAL at all; damage inside WAL is [`crate::Error`].
@@ -79,6 +80,8 @@ pub enum SourceProblem {
         /// Where it was to start.
         start: Lsn,
     },
+    /// It has the name of a file, and is none.
+    NoFile(NoFile),
     /// A pipe or a device, which cannot be looked at before it is read.
     Special,
 }
@@ -99,11 +102,12 @@ impl SourceError {
 
 impl fmt::Display for SourceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let SourceError { input, problem } = self;
+        let (input, problem) = (printable(&self.input), &self.problem);
         match problem {
             SourceProblem::Io(e) => write!(f, "{input}: {e}"),
+            SourceProblem::NoFile(what) => write!(f, "{input}: {what}"),
             SourceProblem::NotWal(what) => write!(f, "{input}: {what}"),
-            SourceProblem::Unpack(why) => write!(f, "{input}: does not unpack: {why}"),
+            SourceProblem::Unpack(why) => write!(f, "{input}: does not unpack: {}", printable(why)),
             SourceProblem::NoSegments => write!(f, "{input}: no WAL segment in it"),
             SourceProblem::Missing => write!(f, "{input}: no such segment"),
             SourceProblem::CutShort { len, expected } => {

@@ -1,11 +1,13 @@
 //! Which segments there are, in the order of the WAL.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use serde::Serialize;
 use tempfile::TempDir;
 
 use super::archive::{Member, Tar};
@@ -17,6 +19,7 @@ use crate::datadir::DataDir;
 use crate::format::WalFormat;
 use crate::lsn::{Lsn, SegmentName, TimelineId};
 use crate::page::PageHeader;
+use crate::printable::printable;
 
 /// The segments of one or more inputs, in the order of the WAL. Nothing is read but names and first bytes.
 #[derive(Debug, Default)]
@@ -25,6 +28,8 @@ pub struct Wal {
     /// The other files of folders, and what archives have of files that tell about segments.
     pub(super) others: Vec<Entry>,
     pub(super) block_sizes: BlockSizes,
+    /// What folders have under names of segments, and what is no file.
+    no_files: Vec<Entry>,
     /// Members of archives that could not be read in their order; removed with the last user.
     _spilled: Vec<Arc<TempDir>>,
 }
@@ -66,7 +71,7 @@ impl BlockSizes {
 #[derive(Clone, Debug)]
 pub(super) struct Entry {
     /// What the user knows it by.
-    pub(super) input: String,
+    pub(super) input: Arc<str>,
     /// From its name; `None`: the page header must tell.
     pub(super) name: Option<SegmentName>,
     pub(super) place: Place,
@@ -77,18 +82,83 @@ pub(super) enum Place {
     /// A file, whole.
     File(PathBuf),
     /// A part of a file: a member of a plain tar.
-    Range { file: PathBuf, offset: u64, len: u64 },
+    Range { file: Arc<Path>, offset: u64, len: u64 },
     /// A member of a compressed tar, which is read once from front to back.
-    Packed { archive: PathBuf, packing: Packing, member: PathBuf },
+    Packed { archive: Arc<Path>, packing: Packing, member: PathBuf },
     /// Standard input.
     Stdin,
     /// The rest of an archive that cannot be read.
     Broken { why: String },
+    /// Something in a directory that has the name of a file, and is none.
+    NoFile { what: NoFile },
+}
+
+/// What has the name of a file, and is none that can be opened.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "found", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum NoFile {
+    /// A symbolic link to what is not there.
+    DanglingLink {
+        /// Where it leads.
+        target: String,
+    },
+    /// A directory.
+    Directory,
+    /// A named pipe.
+    Pipe,
+    /// A socket.
+    Socket,
+    /// A device.
+    Device,
+    /// The operating system does not say what it is.
+    Unknown {
+        /// What it says instead.
+        reason: String,
+    },
+}
+
+impl NoFile {
+    /// What is at `path`; `None`: a file, or nothing any more. Nothing is opened: opening a pipe waits for somebody who writes into it.
+    fn at(path: &Path) -> Option<NoFile> {
+        let kind = match fs::metadata(path) {
+            Ok(metadata) => metadata.file_type(),
+            Err(e) if e.kind() == io::ErrorKind::NotFound => {
+                let target = fs::read_link(path).ok()?;
+                return Some(NoFile::DanglingLink { target: target.to_string_lossy().into_owned() });
+            }
+            Err(e) => return Some(NoFile::Unknown { reason: e.to_string() }),
+        };
+        #[cfg(unix)]
+        {
+            use std::os::unix::fs::FileTypeExt;
+            match () {
+                () if kind.is_fifo() => return Some(NoFile::Pipe),
+                () if kind.is_socket() => return Some(NoFile::Socket),
+                () if kind.is_block_device() || kind.is_char_device() => return Some(NoFile::Device),
+                () => {}
+            }
+        }
+        if kind.is_dir() { Some(NoFile::Directory) } else { None }
+    }
+}
+
+impl fmt::Display for NoFile {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            NoFile::DanglingLink { target } => write!(f, "a dangling symbolic link: {} does not exist", printable(target)),
+            NoFile::Directory => write!(f, "a directory"),
+            NoFile::Pipe => write!(f, "a named pipe"),
+            NoFile::Socket => write!(f, "a socket"),
+            NoFile::Device => write!(f, "a device"),
+            NoFile::Unknown { reason } => write!(f, "cannot be opened: {reason}"),
+        }
+    }
 }
 
 impl Entry {
     fn of_member(archive: &str, member: &Member<'_>, place: Place) -> Entry {
-        Entry { input: format!("{archive}:{}", member.path.display()), name: member.name, place }
+        Entry { input: format!("{archive}:{}", member.path.display()).into(), name: member.name, place }
     }
 }
 
@@ -167,6 +237,7 @@ impl Wal {
             let found = wal.find(input.as_ref())?;
             wal.entries.extend(found);
         }
+        wal.entries.append(&mut wal.no_files);
         wal.entries.retain(|entry| entry.name.is_none_or(|name| timeline.is_none_or(|wanted| name.timeline == wanted)));
         // What can be read comes before what cannot.
         let is_broken = |entry: &Entry| matches!(entry.place, Place::Broken { .. });
@@ -179,7 +250,7 @@ impl Wal {
 
     /// The segments' files, each with the name of its segment, where it has one.
     pub fn files(&self) -> impl ExactSizeIterator<Item = (&str, Option<SegmentName>)> {
-        self.entries.iter().map(|entry| (entry.input.as_str(), entry.name))
+        self.entries.iter().map(|entry| (&*entry.input, entry.name))
     }
 
     /// System identifier of the cluster, as the first file says that can be looked at without reading others.
@@ -208,7 +279,7 @@ impl Wal {
 
     /// The segments `entries`, which follow each other; they may be of `whole`.
     pub(super) fn of(entries: Vec<Entry>, whole: &Wal) -> Wal {
-        Wal { entries, others: Vec::new(), block_sizes: whole.block_sizes.clone(), _spilled: whole._spilled.clone() }
+        Wal { entries, others: Vec::new(), no_files: Vec::new(), block_sizes: whole.block_sizes.clone(), _spilled: whole._spilled.clone() }
     }
 
     /// Names of the segments, of those that have one.
@@ -268,7 +339,16 @@ impl Wal {
         if input == Path::new("-") {
             return self.find_in_stdin();
         }
-        let metadata = fs::metadata(input).map_err(SourceError::io(input.display()))?;
+        let metadata = match fs::metadata(input) {
+            Ok(metadata) => metadata,
+            Err(e) => {
+                let problem = match NoFile::at(input) {
+                    Some(what @ NoFile::DanglingLink { .. }) => SourceProblem::NoFile(what),
+                    _ => SourceProblem::Io(e),
+                };
+                return Err(SourceError::new(input.display(), problem));
+            }
+        };
         if metadata.is_dir() {
             return self.find_in_directory(input);
         }
@@ -278,7 +358,7 @@ impl Wal {
         let mut file = File::open(input).map_err(SourceError::io(input.display()))?;
         let (kind, mut rest) = look(&mut file).map_err(SourceError::io(input.display()))?;
         let name = segment_of_file_name(&file_name(input));
-        let single = Entry { input: input.display().to_string(), name, place: Place::File(input.to_owned()) };
+        let single = Entry { input: input.display().to_string().into(), name, place: Place::File(input.to_owned()) };
         match kind {
             Kind::Tar => self.find_in_tar(input),
             Kind::Packed(packing) => {
@@ -302,13 +382,27 @@ impl Wal {
         let mut entries = Vec::new();
         for file in fs::read_dir(dir).map_err(SourceError::io(dir.display()))? {
             let path = file.map_err(SourceError::io(dir.display()))?.path();
+            let file = file_name(&path);
+            let (name, is_text) = (segment_of_file_name(&file), super::is_text_file_name(&file));
+            let input = path.display().to_string().into();
             if path.is_file() {
-                let name = segment_of_file_name(&file_name(&path));
-                let entry = Entry { input: path.display().to_string(), name, place: Place::File(path) };
-                if name.is_some() { &mut entries } else { &mut self.others }.push(entry);
+                let entry = Entry { input, name, place: Place::File(path) };
+                match name {
+                    Some(_) => entries.push(entry),
+                    // Of millions of files that have nothing to do with WAL, a few show that they are there.
+                    None if is_text || self.others.len() < OTHERS => self.others.push(entry),
+                    None => {}
+                }
+            } else if let Some(what) = NoFile::at(&path).filter(|_| name.is_some() || is_text) {
+                let entry = Entry { input, name, place: Place::NoFile { what } };
+                if name.is_some() { &mut self.no_files } else { &mut self.others }.push(entry);
             }
         }
-        if entries.is_empty() { Err(SourceError::new(dir.display(), SourceProblem::NoSegments)) } else { Ok(entries) }
+        if entries.is_empty() && self.no_files.is_empty() {
+            Err(SourceError::new(dir.display(), SourceProblem::NoSegments))
+        } else {
+            Ok(entries)
+        }
     }
 
     /// Members of a plain tar are parts of the file, in whatever order they stand.
@@ -316,9 +410,10 @@ impl Wal {
         let input = path.display().to_string();
         let open = || File::open(path).map_err(SourceError::io(&input));
         let archive_len = path.metadata().map_err(SourceError::io(&input))?.len();
+        let file: Arc<Path> = path.into();
         let (mut entries, mut others, mut has_holes) = (Vec::new(), Vec::new(), false);
         let walked = Tar::new(open()?).segments_by_seeking(archive_len, |member| {
-            let place = Place::Range { file: path.to_owned(), offset: member.offset, len: member.len };
+            let place = Place::Range { file: Arc::clone(&file), offset: member.offset, len: member.len };
             if member.name.is_some() { &mut entries } else { &mut others }.push(Entry::of_member(&input, &member, place));
             has_holes |= member.is_sparse;
             Ok(())
@@ -335,9 +430,10 @@ impl Wal {
         let input = archive.display().to_string();
         let open = || -> io::Result<_> { unpack::stream(packing, File::open(archive)?) };
         let stream = open().map_err(SourceError::unpack(&input))?;
+        let shared: Arc<Path> = archive.into();
         let (mut entries, mut others) = (Vec::new(), Vec::new());
         let walked = Tar::new(stream).segments(|member| {
-            let place = Place::Packed { archive: archive.to_owned(), packing, member: member.path.clone() };
+            let place = Place::Packed { archive: Arc::clone(&shared), packing, member: member.path.clone() };
             if member.name.is_some() { &mut entries } else { &mut others }.push(Entry::of_member(&input, &member, place));
             Ok(())
         });
@@ -392,9 +488,12 @@ impl Wal {
             let stream = super::extent::stdin_stream().map_err(broken)?;
             return self.spill("standard input", stream);
         }
-        Ok(vec![Entry { input: "standard input".to_owned(), name: None, place: Place::Stdin }])
+        Ok(vec![Entry { input: "standard input".into(), name: None, place: Place::Stdin }])
     }
 }
+
+/// Files of a folder that are neither segments nor about segments, as many as are told of.
+const OTHERS: usize = 10_000;
 
 /// Which of several files with the same segment is the best: whole before `.partial`, plain before compressed.
 fn rank(input: &str) -> u8 {
@@ -415,7 +514,7 @@ fn segments_of(input: &str, mut entries: Vec<Entry>, walked: io::Result<()>) -> 
         Ok(()) if entries.is_empty() => return Err(SourceError::new(input, SourceProblem::NoSegments)),
         Err(e) if entries.is_empty() => return Err(SourceError::unpack(input)(e)),
         Ok(()) => {}
-        Err(e) => entries.push(Entry { input: input.to_owned(), name: None, place: Place::Broken { why: e.to_string() } }),
+        Err(e) => entries.push(Entry { input: input.into(), name: None, place: Place::Broken { why: e.to_string() } }),
     }
     Ok(entries)
 }
