@@ -1,6 +1,7 @@
 //! pgwal under the names of PostgreSQL's programs: what all of them have in common.
 #![cfg(unix)]
 
+mod streaming;
 mod verifybackup;
 
 use std::fs;
