@@ -475,7 +475,8 @@ fn receive_timelines<S: Walsender>(
     stop: &AtomicBool,
     notice: &mut dyn FnMut(Notice<'_>),
 ) -> Result<Outcome, ReceiveError<S::Error>> {
-    let system = System::ask(server)?.with_block_size(server)?;
+    // The block size shows in the WAL itself, and nothing but page images depends on it.
+    let system = System::ask(server)?;
     let (mut start, mut decoder) = first(server, options, &system, memory, stop, notice)?;
     // What is in the directory may not have been looked at then, and nothing of it is acknowledged.
     if stop.load(Ordering::Relaxed) {
