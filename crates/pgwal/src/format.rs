@@ -100,7 +100,7 @@ pub struct WalFormat {
     /// Bytes in a heap or index page (`BLCKSZ`), a power of two from 1 kB to 32 kB; zero while it is not known.
     ///
     /// The WAL does not record it, so a format that comes from a page header has zero here. Whoever knows better says so: the user, the
-    /// `pg_control` of a data directory ([`crate::Wal`] asks it), or the server that sends the WAL. Otherwise the reader of records takes
+    /// `pg_control` of a data directory ([`crate::source::Wal`] asks it), or the server that sends the WAL. Otherwise the reader of records takes
     /// the size from the first page image that shows it, and the records that it returns have that size in their format. Nothing in the
     /// WAL depends on the size but page images; one that is read without it is taken for [`DEFAULT_BLOCK_SIZE`].
     pub block_size: u32,
