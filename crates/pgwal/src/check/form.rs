@@ -15,8 +15,11 @@ pub(super) struct Form {
     pub is_wal: bool,
 }
 
-/// WAL page sizes, the usual one first.
-const PAGE_SIZES: [u32; 7] = [8192, 4096, 16384, 32768, 65536, 2048, 1024];
+/// WAL page sizes, smallest first: pages fit every multiple of their size, too.
+const PAGE_SIZES: [u32; 7] = [1024, 2048, 4096, 8192, 16384, 32768, 65536];
+
+/// Pages at the front of a file that are asked for its format.
+const WITNESSES: usize = 16;
 
 /// What most files say, by their first bytes: format and system identifier.
 pub(super) fn vote<'f>(fronts: impl Iterator<Item = &'f [u8]>) -> Option<(WalFormat, u64)> {
@@ -51,20 +54,36 @@ fn belongs(header: &PageHeader, fmt: WalFormat, start: Lsn) -> bool {
     header.magic.major() == Some(fmt.major) && header.address == start
 }
 
-/// The format that the pages behind the first one agree on.
+/// The format that most of the first pages agree on: whatever is damaged, the long page header included, is outvoted.
 fn by_pages(front: &[u8], name: Option<SegmentName>) -> Option<(WalFormat, Lsn)> {
+    let long = PageHeader::read(front).ok().and_then(|(_, header)| header.long);
     PAGE_SIZES.into_iter().find_map(|size| {
-        let page = |number: usize| PageHeader::read(front.get(size as usize * number..)?).ok().map(|(_, header)| header);
-        let (zeroth, first, second) = (page(0)?, page(1)?, page(2)?);
-        let follows =
-            |page: &PageHeader, before: &PageHeader| page.magic == before.magic && page.address == before.address + u64::from(size);
-        let major = first.magic.major().filter(|_| follows(&second, &first) || follows(&first, &zeroth))?;
-        let start = Lsn(first.address.0.checked_sub(size.into())?);
-        let fmt = |segment_size| WalFormat { major, wal_page_size: size, segment_size, block_size: 0 };
-        let told = zeroth.long.map(|long| long.segment_size).filter(|&size| is_segment_size(size));
-        let sizes = told.into_iter().chain((20..=30).map(|power| 1 << power));
-        let fits = |&size: &u32| name.map_or(start.segment_offset(size) == 0, |name| name.start(size) == start);
-        sizes.into_iter().find(fits).map(|size| (fmt(size), start))
+        let headers = front.chunks(size as usize).take(WITNESSES).map(|page| PageHeader::read(page).ok().map(|(_, header)| header));
+        // What each page says of where the file starts; the first ones are asked first, as the last ones may be left from an older segment.
+        let origins: Vec<Option<(u8, Lsn)>> = (0..)
+            .zip(headers)
+            .map(|(number, header)| {
+                let header = header?;
+                let before = u64::from(size) * number; // less than WITNESSES pages
+                Some((header.magic.major()?, Lsn(header.address.0.checked_sub(before)?)))
+            })
+            .collect();
+        origins.iter().flatten().find_map(|&(major, start)| {
+            let agrees = |origin: &&Option<(u8, Lsn)>| **origin == Some((major, start));
+            // Behind the last of them, the WAL has not come yet.
+            let (count, last) = (origins.iter().filter(agrees).count(), origins.iter().rposition(|origin| agrees(&origin))?);
+            // Half a page behind the start of one there is none, so of a size that is too small no two follow each other.
+            let has_pair = origins.windows(2).any(|pair| pair.iter().all(|origin| agrees(&origin)));
+            let is_told = long.is_some_and(|long| long.wal_page_size == size);
+            if count < 2 || 3 * count < 2 * (last + 1) || !(has_pair || is_told) {
+                return None;
+            }
+            let fmt = |segment_size| WalFormat { major, wal_page_size: size, segment_size, block_size: 0 };
+            let told = long.map(|long| long.segment_size).filter(|&size| is_segment_size(size));
+            let sizes = told.into_iter().chain((20..=30).map(|power| 1 << power));
+            let fits = |&size: &u32| name.map_or(start.segment_offset(size) == 0, |name| name.start(size) == start);
+            sizes.into_iter().find(fits).map(|size| (fmt(size), start))
+        })
     })
 }
 
@@ -81,11 +100,20 @@ mod tests {
         let mut bytes = std::fs::read(path).unwrap();
         let right = find(&bytes, name, None).unwrap();
         assert!(right.fmt.major == 15 && right.is_wal && Some(right.start) == name.map(|name| name.start(1 << 20)));
-        for damage in [0..40, 0..2, 32..40, 0..8192] {
-            let good = bytes[damage.clone()].to_vec();
-            bytes[damage.clone()].fill(0);
-            assert_eq!(find(&bytes, name, None), Some(right), "{damage:?}");
-            bytes[damage].copy_from_slice(&good);
+        for damage in [0..40, 0..2, 32..40, 0..8192, 8192..8194, 8192..8200, 8192..16384, 16384..16400, 8200..8208] {
+            for with in [0, 0x14, 0xFF] {
+                let good = bytes[damage.clone()].to_vec();
+                bytes[damage.clone()].fill(with);
+                assert_eq!(find(&bytes, name, None), Some(right), "{damage:?}");
+                // Also where nothing more has come, or what stood there before, or where the file ends.
+                let end = damage.end.next_multiple_of(8192) + 2 * 8192;
+                let rest = bytes[end..].to_vec();
+                bytes[end..].fill(0);
+                assert_eq!(find(&bytes, name, None), Some(right), "{damage:?}, and zeroes");
+                assert_eq!(find(&bytes[..end], name, None), Some(right), "{damage:?}, cut short");
+                bytes[end..].copy_from_slice(&rest);
+                bytes[damage.clone()].copy_from_slice(&good);
+            }
         }
         assert_eq!(find(&[0; 1 << 20], name, None), None);
         assert_eq!(find(&[0; 1 << 20], name, Some(right.fmt)), Some(Form { is_wal: false, ..right }));
