@@ -109,7 +109,9 @@ impl Trial {
                 times.sort_unstable();
                 times.get(1).copied().unwrap_or_default()
             };
-            let winner = if time(map) < time(read) { Way::Map } else { Way::Read };
+            // Page images, of which there are most after a checkpoint, favour reading, and small records mapping: so reading has to be faster
+            // by a seventh at the least.
+            let winner = if time(map).saturating_mul(7) < time(read).saturating_mul(8) { Way::Map } else { Way::Read };
             // Whoever comes second has seen as much.
             let _ = self.winner.set(winner);
         }
@@ -230,9 +232,14 @@ mod tests {
     #[test]
     fn the_faster_way_wins_whatever_one_piece_takes() {
         let busy = [9000, 8000, 7000, 9000, 7000];
-        for (read, map, winner) in
-            [([5, 6], [7, 8], Way::Read), ([5, 6], [3, 2], Way::Map), ([5, 6], [1, 9], Way::Read), ([1, 6], [4, 5], Way::Map)]
-        {
+        for (read, map, winner) in [
+            ([5, 6], [7, 8], Way::Read),
+            ([5, 6], [3, 2], Way::Map),
+            ([5, 6], [1, 9], Way::Read),
+            ([1, 6], [4, 5], Way::Map),
+            ([70, 70], [79, 79], Way::Map),
+            ([70, 70], [81, 81], Way::Read),
+        ] {
             let (read, map) = ([&read[..], &busy[..]].concat(), [&busy[..], &map[..]].concat());
             let trial = Trial::default();
             for (read, map) in read.into_iter().zip(map) {
