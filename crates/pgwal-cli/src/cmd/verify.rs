@@ -410,8 +410,8 @@ impl Kept {
     }
 }
 
-/// The state of the last run. One that cannot be used makes a full run; a file that is not ours is left alone, and so is the WAL then: it
-/// is better to hear of that before hours of reading than behind them.
+/// The state of the last run. One that cannot be used makes a full run; a file that is not ours is an error, told
+/// before any WAL is read, not after hours of reading.
 fn load_state(path: &Path, scope: Scope) -> Result<State, Box<dyn Error>> {
     let failed = |e: io::Error| format!("{}: {e}", printable_path(path));
     let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();

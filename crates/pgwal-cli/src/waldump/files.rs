@@ -105,7 +105,7 @@ pub fn segment_size(page: &[u8]) -> u32 {
 /// `None`: they do not tell.
 ///
 /// The real program is compiled for one size and finds a header damaged that says another. Here the header is believed unless the pages
-/// behind it contradict it, whether they are of this segment or left over from an earlier use of the file.
+/// after it contradict it, whether they are of this segment or left over from an earlier use of the file.
 pub fn wal_page_size(front: &[u8]) -> Option<u32> {
     let (_, first) = PageHeader::read(front).ok()?;
     let long = first.long.filter(|long| first.magic.major().is_some() && page::is_segment_size(long.segment_size))?;

@@ -101,7 +101,7 @@ pub enum Packing {
 
 impl Packing {
     /// Reads what follows `-Z`: a method with its details, and in front of it `client-` or `server-`. Without that, the client compresses,
-    /// but for a backup that is `elsewhere`, at the server's own target. What the server is to do, it judges itself.
+    /// except for a backup that is `elsewhere`, at the server's own target. Details for the server are checked by the server.
     ///
     /// # Errors
     /// The specification for the client is wrong.

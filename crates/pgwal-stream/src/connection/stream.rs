@@ -30,7 +30,7 @@ pub(super) struct Wait<'a> {
     pub(super) until: Option<Instant>,
     /// Until this is set.
     pub(super) stop: Option<&'a AtomicBool>,
-    /// Not until it is set, but for [`GRACE`] longer; has when it was seen to be set.
+    /// With this, the wait goes on for [`GRACE`] after `stop` is set. The cell holds the time at which that was first seen.
     pub(super) grace: Option<&'a Cell<Option<Instant>>>,
 }
 

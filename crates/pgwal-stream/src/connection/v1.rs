@@ -32,7 +32,7 @@ fn as_version_1(signed: &[u8]) -> Option<Vec<u8>> {
     Some(element(SEQUENCE, &[body]))
 }
 
-/// Whether these are the fields of version 1: no version, and nothing behind the public key.
+/// Whether these are the fields of version 1: no version, and nothing after the public key.
 fn is_version_1(mut body: &[u8]) -> bool {
     // Serial number; algorithm, issuer, validity, subject, public key.
     let fields = [der::INTEGER, SEQUENCE, SEQUENCE, SEQUENCE, SEQUENCE, SEQUENCE];

@@ -70,9 +70,9 @@ fn by_pages(front: &[u8], name: Option<SegmentName>) -> Option<(WalFormat, Lsn)>
             .collect();
         origins.iter().flatten().find_map(|&(major, start)| {
             let agrees = |origin: &&Option<(u8, Lsn)>| **origin == Some((major, start));
-            // Behind the last of them, the WAL has not come yet.
+            // Pages after the last one that agrees may not be written yet, so they do not vote.
             let (count, last) = (origins.iter().filter(agrees).count(), origins.iter().rposition(|origin| agrees(&origin))?);
-            // Half a page behind the start of one there is none, so of a size that is too small no two follow each other.
+            // If the size is too small, every other place lies inside a page and has no header, so no two in a row agree.
             let has_pair = origins.windows(2).any(|pair| pair.iter().all(|origin| agrees(&origin)));
             let is_told = long.is_some_and(|long| long.wal_page_size == size);
             if count < 2 || 3 * count < 2 * (last + 1) || !(has_pair || is_told) {

@@ -154,7 +154,7 @@ impl<R: Read> Parser<R> {
         }
     }
 
-    /// An array of objects, each of which `element` reads from behind its `{`.
+    /// An array of objects, each of which `element` reads, starting after its `{`.
     fn array(&mut self, element: fn(&mut Parser<R>) -> Result<(), Stop>) -> Result<(), Stop> {
         match self.lexer.next()? {
             Token::ArrayStart => {}
