@@ -3,6 +3,9 @@
 use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 
+use pgwal::{Lsn, RmgrId, WalFormat};
+use pgwal_testkit::wal::{BlockBuilder, ImageBuilder, RecordBuilder, Wal, relation};
+
 use super::*;
 
 /// What `pgwal receive` comes to by itself.
@@ -126,15 +129,64 @@ fn streaming(said: Vec<u8>) -> String {
 /// Answers up to START_REPLICATION, and goes on so.
 pub fn streams(script: impl Fn(&mut TcpStream) -> std::io::Result<()> + Send + 'static) -> String {
     fake(move |client| {
-        client.write_all(&let_in("15.4"))?;
-        for values in [&["7000000000000000000", "1", "0/2000028", ""][..], &["16MB"], &["8192"]] {
-            query(client)?;
-            client.write_all(&row(values))?;
-        }
-        query(client)?;
-        client.write_all(&message(b'W', &[0, 0, 0]))?;
+        up_to_streaming(client, &row(&["8192"]))?;
         script(client)
     })
+}
+
+/// Lets the client in and answers up to START_REPLICATION; what it says of the size of blocks is `block_size`.
+pub fn up_to_streaming(client: &mut TcpStream, block_size: &[u8]) -> std::io::Result<()> {
+    client.write_all(&let_in("15.4"))?;
+    let (system, segments, pages) = (row(&["7000000000000000000", "1", "0/2000028", ""]), row(&["16MB"]), row(&["8192"]));
+    for answer in [&system[..], &segments, &pages, block_size] {
+        query(client)?;
+        client.write_all(answer)?;
+    }
+    query(client)?;
+    client.write_all(&message(b'W', &[0, 0, 0]))
+}
+
+/// An error that ends the command and leaves the connection usable.
+fn refusal(text: &str) -> Vec<u8> {
+    let error = message(b'E', format!("SERROR\0VERROR\0C42601\0M{text}\0\0").as_bytes());
+    [error, message(b'Z', b"I")].concat()
+}
+
+/// The server is asked for the size of blocks, and what it says is believed: the WAL need not show it, or may be damaged where it does.
+#[test]
+fn the_size_of_blocks_is_the_servers() {
+    let wide = WalFormat { block_size: 32768, ..WalFormat::new(15) };
+    let mut wal = Wal::new(wide).starting_at(Lsn(0x200_0000));
+    let image = ImageBuilder::new(&vec![7; 32768]);
+    wal.record(&RecordBuilder::new(RmgrId::XLOG, 0xB0).block(BlockBuilder::new(0, relation(), 0).image(image)));
+    let end = wal.end();
+    let bytes = wal.bytes()[..(end - wal.start()) as usize].to_vec();
+    let sized = |answer: Vec<u8>| {
+        let data = bytes.clone();
+        fake(move |client| {
+            up_to_streaming(client, &answer)?;
+            let wal = [b"w", &0x200_0000u64.to_be_bytes()[..], &[0; 16], &data].concat();
+            client.write_all(&message(b'd', &wal))?;
+            std::io::copy(client, &mut std::io::sink()).map(drop)
+        })
+    };
+    let run = |answer: Vec<u8>| {
+        let dir = TempDir::new().unwrap();
+        let endpos = Lsn(end.0 - 1).to_string();
+        Running::start(receive_from(&sized(answer), dir.path(), ["-q", "--no-loop", "--endpos", &endpos])).end()
+    };
+    assert_eq!(run(row(&["32768"])), (Some(0), String::new()));
+    let (status, said) = run(row(&["8192"]));
+    assert!(status == Some(1) && said.contains("the WAL that the server sent is damaged: ") && said.contains("32768"), "{said}");
+    // Where it refuses to say, the image shows it.
+    assert_eq!(run(refusal("unrecognized configuration parameter \"block_size\"")), (Some(0), String::new()));
+    for nonsense in ["many", "0", "12345", "64kB", ""] {
+        let why = format!("pgwal: the server answered SHOW block_size with \"{nonsense}\": expected a size\n");
+        assert_eq!(run(row(&[nonsense])), (Some(1), why));
+    }
+    let fatal = message(b'E', b"SFATAL\0VFATAL\0C57P01\0Mterminating connection\0\0");
+    let (status, said) = run(fatal);
+    assert!(status == Some(1) && said.contains("FATAL:  terminating connection"), "{said}");
 }
 
 #[test]

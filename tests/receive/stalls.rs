@@ -6,7 +6,7 @@ use std::os::unix::net::UnixListener;
 
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
-use super::refused::{fake, let_in, message, query, row, startup, streams};
+use super::refused::{fake, let_in, message, query, row, startup, streams, up_to_streaming};
 use super::*;
 
 /// What a service manager waits for would be longer; a machine that is busy gets some time, too.
@@ -48,16 +48,7 @@ fn ends_soon(what: &str, running: Running) {
 
 #[test]
 fn told_to_stop_it_stops_wherever_the_server_keeps_it_waiting() {
-    let up_to_streaming = |client: &mut TcpStream| {
-        startup(client)?;
-        client.write_all(&let_in("15.4"))?;
-        for values in [&["7000000000000000000", "1", "0/2000028", ""][..], &["16MB"], &["8192"]] {
-            query(client)?;
-            client.write_all(&row(values))?;
-        }
-        query(client)?;
-        client.write_all(&message(b'W', &[0, 0, 0]))
-    };
+    let streaming = |client: &mut TcpStream| startup(client).and_then(|()| up_to_streaming(client, &row(&["8192"])));
     let (plain, tls) = ("sslmode=disable", "sslmode=require");
     let places: [(&str, &str, Script); 7] = [
         ("after the startup message", plain, Box::new(startup)),
@@ -83,12 +74,12 @@ fn told_to_stop_it_stops_wherever_the_server_keeps_it_waiting() {
             }),
         ),
         // It never answers the end of the COPY, either.
-        ("while it streams", plain, Box::new(up_to_streaming)),
+        ("while it streams", plain, Box::new(streaming)),
         (
             "while it sends: nobody reads what it says",
             plain,
             Box::new(move |client| {
-                up_to_streaming(client)?;
+                streaming(client)?;
                 client.set_write_timeout(Some(Duration::from_millis(300)))?;
                 let wants_reply = message(b'd', &[&b"k"[..], &[0; 16], &[1]].concat());
                 // Until its answers have filled all buffers, and it does not read any more.

@@ -57,6 +57,9 @@ pub trait Walsender {
     /// # Errors
     /// The connection breaks.
     fn end(&mut self) -> Result<Option<NextTimeline>, Self::Error>;
+
+    /// Whether the error is the server's refusal of one command, after which the connection can take the next one.
+    fn is_refusal(error: &Self::Error) -> bool;
 }
 
 /// A row of what a command brings.
@@ -394,11 +397,17 @@ impl System {
 
     /// Asks for the size of heap and index pages as well, which whoever looks at records needs.
     ///
+    /// Every server from 10 on answers. One that refuses nevertheless leaves the size open: it then comes from the first page image
+    /// that shows it.
+    ///
     /// # Errors
-    /// As of [`System::ask`].
+    /// The connection breaks, or the answer is not a block size.
     pub fn with_block_size<S: Walsender>(self, server: &mut S) -> Result<System, ReceiveError<S::Error>> {
-        let block_size = size(server, "block_size", is_block_size)?;
-        Ok(System { fmt: self.fmt.with_block_size(block_size), ..self })
+        match size(server, "block_size", is_block_size) {
+            Ok(block_size) => Ok(System { fmt: self.fmt.with_block_size(block_size), ..self }),
+            Err(ReceiveError::Server(error)) if S::is_refusal(&error) => Ok(self),
+            Err(error) => Err(error),
+        }
     }
 
     /// IDENTIFY_SYSTEM: the system identifier, the timeline, and up to where WAL is on disk.
@@ -475,8 +484,7 @@ fn receive_timelines<S: Walsender>(
     stop: &AtomicBool,
     notice: &mut dyn FnMut(Notice<'_>),
 ) -> Result<Outcome, ReceiveError<S::Error>> {
-    // The block size shows in the WAL itself, and nothing but page images depends on it.
-    let system = System::ask(server)?;
+    let system = System::ask(server)?.with_block_size(server)?;
     let (mut start, mut decoder) = first(server, options, &system, memory, stop, notice)?;
     // What is in the directory may not have been looked at then, and nothing of it is acknowledged.
     if stop.load(Ordering::Relaxed) {
@@ -994,6 +1002,10 @@ mod tests {
 
         fn end(&mut self) -> Result<Option<NextTimeline>, Unknown> {
             Ok(self.streamed.filter(|&(at, lsn)| at == 0 && lsn >= self.switch).map(|_| self.next_timeline()))
+        }
+
+        fn is_refusal(_: &Unknown) -> bool {
+            true
         }
     }
 

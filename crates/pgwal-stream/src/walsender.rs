@@ -48,6 +48,10 @@ impl Walsender for Connection {
     fn end(&mut self) -> Result<Option<NextTimeline>, Error> {
         next_timeline(&self.finish_copy(Some(GOODBYE))?)
     }
+
+    fn is_refusal(error: &Error) -> bool {
+        matches!(error, Error::Server(error) if !error.is_fatal())
+    }
 }
 
 /// The next timeline, where the server says one: `next_tli` and `next_tli_startpos`. C: `ReadEndOfStreamingResult`, receivelog.c.

@@ -90,7 +90,7 @@ fn server_of(major: u8, upload: Option<Upload>, command: &'static str, backup: V
             let answer = match text.trim_end_matches('\0') {
                 "IDENTIFY_SYSTEM" => [rows(4, &[&[Some("7"), Some("1"), Some("0/3000000"), None]]), ready()].concat(),
                 "SHOW wal_segment_size" => one("16MB"),
-                "SHOW wal_block_size" => one("8192"),
+                "SHOW wal_block_size" | "SHOW block_size" => one("8192"),
                 "SHOW data_directory_mode" => one("0700"),
                 "UPLOAD_MANIFEST" => {
                     let Upload { begin, manifest, end } = upload.as_ref().unwrap();
@@ -394,7 +394,7 @@ fn promoted(next: [&'static str; 2]) -> Config {
             let answer = match text.trim_end_matches('\0') {
                 "IDENTIFY_SYSTEM" => [rows(4, &[&[Some("7"), Some("1"), Some("0/3000000"), None]]), ready()].concat(),
                 "SHOW wal_segment_size" => one("16MB"),
-                "SHOW wal_block_size" => one("8192"),
+                "SHOW wal_block_size" | "SHOW block_size" => one("8192"),
                 "SHOW data_directory_mode" => one("0700"),
                 "START_REPLICATION PHYSICAL 0/2000000 TIMELINE 1" => {
                     let end = rows(2, &[&[Some(next[0]), Some(next[1])]]);
