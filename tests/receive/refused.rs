@@ -129,16 +129,20 @@ fn streaming(said: Vec<u8>) -> String {
 /// Answers up to START_REPLICATION, and goes on so.
 pub fn streams(script: impl Fn(&mut TcpStream) -> std::io::Result<()> + Send + 'static) -> String {
     fake(move |client| {
-        up_to_streaming(client, &row(&["8192"]))?;
+        up_to_streaming(client, &system(&row(&["8192"])))?;
         script(client)
     })
 }
 
-/// Lets the client in and answers up to START_REPLICATION; what it says of the size of blocks is `block_size`.
-pub fn up_to_streaming(client: &mut TcpStream, block_size: &[u8]) -> std::io::Result<()> {
+/// What a server says of itself before it streams; `block_size` is what it says to SHOW block_size.
+pub fn system(block_size: &[u8]) -> Vec<Vec<u8>> {
+    vec![row(&["7000000000000000000", "1", "0/2000028", ""]), row(&["16MB"]), row(&["8192"]), block_size.to_vec()]
+}
+
+/// Lets the client in, gives it these answers, and starts to stream.
+pub fn up_to_streaming(client: &mut TcpStream, answers: &[Vec<u8>]) -> std::io::Result<()> {
     client.write_all(&let_in("15.4"))?;
-    let (system, segments, pages) = (row(&["7000000000000000000", "1", "0/2000028", ""]), row(&["16MB"]), row(&["8192"]));
-    for answer in [&system[..], &segments, &pages, block_size] {
+    for answer in answers {
         query(client)?;
         client.write_all(answer)?;
     }
@@ -164,7 +168,7 @@ fn the_size_of_blocks_is_the_servers() {
     let sized = |answer: Vec<u8>| {
         let data = bytes.clone();
         fake(move |client| {
-            up_to_streaming(client, &answer)?;
+            up_to_streaming(client, &system(&answer))?;
             let wal = [b"w", &0x200_0000u64.to_be_bytes()[..], &[0; 16], &data].concat();
             client.write_all(&message(b'd', &wal))?;
             std::io::copy(client, &mut std::io::sink()).map(drop)

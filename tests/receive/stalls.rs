@@ -3,14 +3,20 @@
 use std::io::Write;
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
+use std::os::unix::process::CommandExt;
 
 use socket2::{Domain, SockAddr, SockRef, Socket, Type};
 
-use super::refused::{fake, let_in, message, query, row, startup, streams, up_to_streaming};
+use super::refused::{fake, let_in, message, query, row, startup, streams, system, up_to_streaming};
 use super::*;
 
-/// What a service manager waits for would be longer; a machine that is busy gets some time, too.
-const SOON: Duration = Duration::from_secs(6);
+/// From the signal to the end, at most. What takes longest by design is the second that a server gets to end the stream.
+const SOON: Duration = Duration::from_secs(2);
+/// So many tries to be that quick: a busy machine may keep the process from running in one of them. What waits for a time limit of the
+/// connection (ten seconds) or for the server (for ever) never is.
+const TRIES: usize = 5;
+/// What is far above all time limits of a test on a busy machine, and far below for ever.
+const PATIENCE: Duration = Duration::from_secs(18);
 
 /// What a server does with a client.
 type Script = Box<dyn Fn(&mut TcpStream) -> std::io::Result<()> + Send>;
@@ -25,32 +31,43 @@ fn signalled(script: Script, reads: bool) -> (String, std::sync::mpsc::Receiver<
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     std::thread::spawn(move || {
+        let mut kept = Vec::new();
         for mut client in listener.incoming().flatten() {
             let _ = script(&mut client);
             let _ = sender.send(());
             if reads {
                 let _ = wait_for_ever(&mut client);
-            } else {
-                std::thread::park();
             }
+            kept.push(client);
         }
     });
     (format!("host=127.0.0.1 port={port} user=me"), receiver)
 }
 
+/// What `start` starts and has waiting ends each time it is told to, without an error, and does so [`SOON`].
 #[track_caller]
-fn ends_soon(what: &str, running: Running) {
-    let begin = Instant::now();
-    let (status, said) = running.stop_by("-TERM");
-    assert_eq!(status, Some(0), "{what}: {said}");
-    assert!(begin.elapsed() < SOON, "{what}: {:?}: {said}", begin.elapsed());
+fn ends_soon(what: &str, start: impl Fn() -> Running) {
+    let mut took = Vec::new();
+    while took.len() < TRIES {
+        let running = start();
+        signal(&running.child, "-TERM");
+        let told = Instant::now();
+        let (status, said) = running.end();
+        let time = told.elapsed();
+        assert_eq!(status, Some(0), "{what}: {said}");
+        if time < SOON {
+            return;
+        }
+        took.push(time);
+    }
+    panic!("{what}: {took:?}");
 }
 
 #[test]
 fn told_to_stop_it_stops_wherever_the_server_keeps_it_waiting() {
-    let streaming = |client: &mut TcpStream| startup(client).and_then(|()| up_to_streaming(client, &row(&["8192"])));
+    let streaming = |client: &mut TcpStream| startup(client).and_then(|()| up_to_streaming(client, &system(&row(&["8192"]))));
     let (plain, tls) = ("sslmode=disable", "sslmode=require");
-    let places: [(&str, &str, Script); 7] = [
+    let places: [(&str, &str, Script); 8] = [
         ("after the startup message", plain, Box::new(startup)),
         ("after the wish for TLS", tls, Box::new(startup)),
         ("in the handshake", tls, Box::new(|client| startup(client).and_then(|()| client.write_all(b"S")))),
@@ -76,6 +93,15 @@ fn told_to_stop_it_stops_wherever_the_server_keeps_it_waiting() {
         // It never answers the end of the COPY, either.
         ("while it streams", plain, Box::new(streaming)),
         (
+            "while it streams to pg_receivewal",
+            plain,
+            Box::new(|client| {
+                startup(client)?;
+                // It asks for the permissions of files first.
+                up_to_streaming(client, &[vec![row(&["0700"])], system(&row(&["8192"]))].concat())
+            }),
+        ),
+        (
             "while it sends: nobody reads what it says",
             plain,
             Box::new(move |client| {
@@ -91,9 +117,18 @@ fn told_to_stop_it_stops_wherever_the_server_keeps_it_waiting() {
     for (what, ssl, script) in places {
         let (conninfo, reached) = signalled(script, !what.contains("nobody reads"));
         let dir = TempDir::new().unwrap();
-        let running = Running::start(receive_from(&format!("{conninfo} {ssl}"), dir.path(), ["--timeout=0"]));
-        reached.recv_timeout(Duration::from_secs(60)).unwrap();
-        ends_soon(what, running);
+        let conninfo = format!("{conninfo} {ssl}");
+        ends_soon(what, || {
+            let running = Running::start(if what.ends_with("pg_receivewal") {
+                let mut command = Command::new(env!("CARGO_BIN_EXE_pgwal"));
+                command.arg0("pg_receivewal").arg("-D").arg(dir.path()).args(["-d", &conninfo]);
+                command
+            } else {
+                receive_from(&conninfo, dir.path(), ["--timeout=0"])
+            });
+            reached.recv_timeout(Duration::from_secs(60)).unwrap();
+            running
+        });
     }
 }
 
@@ -110,17 +145,21 @@ fn told_to_stop_it_stops_while_it_has_no_connection() {
     let path = socket.path().join(".s.PGSQL.5432");
     let listener = UnixListener::bind(&path).unwrap();
     let queue = fill(&listener, &path);
-    let running = Running::start(quiet(&format!("host={} user=me", socket.path().display())));
-    is_waiting(&running);
-    ends_soon("a full queue", running);
+    ends_soon("a full queue", || {
+        let running = Running::start(quiet(&format!("host={} user=me", socket.path().display())));
+        is_waiting(&running);
+        running
+    });
     drop(queue);
     // A resolver that does not answer.
     if let Some(library) = durable::fault() {
-        let mut command = quiet("host=db.example.org user=me");
-        command.env("LD_PRELOAD", library);
-        let running = Running::start(command);
-        is_waiting(&running);
-        ends_soon("a resolver", running);
+        ends_soon("a resolver", || {
+            let mut command = quiet("host=db.example.org user=me");
+            command.env("LD_PRELOAD", library);
+            let running = Running::start(command);
+            is_waiting(&running);
+            running
+        });
         let mut command = receive_from("host=db.example.org user=me", dir.path(), ["--timeout=1", "--no-loop"]);
         let (status, said) = Running::start({
             command.env("FAULT_RESOLVE", "1").env("LD_PRELOAD", library);
@@ -207,7 +246,7 @@ fn a_time_limit_holds_whatever_comes() {
         let (status, said) = Running::start(receive_from(&conninfo, dir.path(), ["--timeout=1", "--no-loop"])).end();
         assert_eq!(status, Some(1), "{what}: {said}");
         assert!(said.contains(why), "{what}: {said}");
-        assert!(begin.elapsed() < 3 * SOON, "{what}: {:?}", begin.elapsed());
+        assert!(begin.elapsed() < PATIENCE, "{what}: {:?}", begin.elapsed());
     }
     let what = "a TLS record in drips";
     let drip = drip([&[0x16, 3, 3, 0x3F, 0xFF, 2, 0, 0x3F, 0xF0][..], &[0; 5000]].concat());

@@ -57,7 +57,12 @@ impl<'a> Wait<'a> {
 
     /// How long the next system call may take; zero: the time is over.
     pub(super) fn slice(&self) -> Duration {
-        self.until.map_or(SLICE, |until| until.saturating_duration_since(Instant::now()).min(SLICE))
+        let slice = self.until.map_or(SLICE, |until| until.saturating_duration_since(Instant::now()).min(SLICE));
+        match self.grace.and_then(Cell::get) {
+            // No longer than the grace lasts, and yet not zero, which would mean that the time is over.
+            Some(since) => slice.min(GRACE.saturating_sub(since.elapsed()).max(Duration::from_millis(1))),
+            None => slice,
+        }
     }
 
     /// How it has ended; `None`: it goes on. To be asked wherever something comes again and again, as a server that never lets one wait
