@@ -5,6 +5,7 @@
 use std::collections::BTreeMap;
 use std::ffi::OsString;
 use std::fs;
+use std::io::{Read, Seek};
 use std::os::unix::fs::symlink;
 use std::os::unix::process::CommandExt;
 use std::path::{Path, PathBuf};
@@ -13,6 +14,7 @@ use std::sync::OnceLock;
 use std::time::Duration;
 
 use pgwal_testkit::fixtures;
+use pgwal_testkit::server::wait_until;
 use rayon::prelude::*;
 use serde_json::Value;
 use sha2::{Digest, Sha256};
@@ -126,19 +128,41 @@ fn pg_waldump() -> &'static Path {
 }
 
 /// Runs `program` as `pg_waldump` in `dir`.
-fn run(program: &Path, dir: &Path, args: &[OsString], env: &[(String, String)], interrupt: Option<f64>) -> Output {
+fn run(program: &Path, dir: &Path, args: &[OsString], env: &[(String, String)]) -> Output {
+    command(program, dir, args, env).output().unwrap()
+}
+
+/// As [`run`], interrupted once it waits for more WAL to be written.
+fn interrupted(program: &Path, dir: &Path, args: &[OsString], env: &[(String, String)]) -> Output {
+    let (mut out, mut err) = (tempfile::tempfile().unwrap(), tempfile::tempfile().unwrap());
+    let mut command = command(program, dir, args, env);
+    let mut child = command.stdout(out.try_clone().unwrap()).stderr(err.try_clone().unwrap()).spawn().unwrap();
+    // It neither reads from nor writes to anything that would have it sleep.
+    let stat = format!("/proc/{}/stat", child.id());
+    let state = || fs::read_to_string(&stat).ok().and_then(|stat| stat.rsplit(')').next()?.trim_start().chars().next());
+    match cfg!(target_os = "linux") {
+        true => wait_until("the end of the WAL that is there", || matches!(state(), Some('S' | 'Z'))),
+        false => std::thread::sleep(Duration::from_secs(5)),
+    }
+    assert!(Command::new("kill").arg("-INT").arg(child.id().to_string()).status().unwrap().success());
+    let status = child.wait().unwrap();
+    let [stdout, stderr] = [&mut out, &mut err].map(|file| {
+        let mut bytes = Vec::new();
+        file.rewind().unwrap();
+        file.read_to_end(&mut bytes).unwrap();
+        bytes
+    });
+    Output { status, stdout, stderr }
+}
+
+fn command(program: &Path, dir: &Path, args: &[OsString], env: &[(String, String)]) -> Command {
     let mut command = Command::new(program);
     command.arg0("pg_waldump").args(args).current_dir(dir);
     command.env("LC_ALL", "C").env("TZ", "UTC").env_remove("PGDATA").env_remove("PG_COLOR").env_remove("TMPDIR");
     // The real one looks for itself there.
     command.env("PATH", program.parent().unwrap());
-    command.envs(env.iter().cloned()).stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
-    let child = command.spawn().unwrap();
-    if let Some(seconds) = interrupt {
-        std::thread::sleep(Duration::from_secs_f64(seconds));
-        assert!(Command::new("kill").arg("-INT").arg(child.id().to_string()).status().unwrap().success());
-    }
-    child.wait_with_output().unwrap()
+    command.envs(env.iter().cloned()).stdin(Stdio::null());
+    command
 }
 
 fn strings(value: &Value) -> Vec<OsString> {
@@ -278,7 +302,8 @@ fn command_lines() {
                 false => fs::write(dir.join(name), text).unwrap(),
             }
         }
-        let output = run(pg_waldump(), &dir, &strings(&case["args"]), &pairs(&case["env"]), case["interrupt"].as_f64());
+        let run = if case["interrupt"].is_null() { run } else { interrupted };
+        let output = run(pg_waldump(), &dir, &strings(&case["args"]), &pairs(&case["env"]));
         if let Some(result) = is_later(major, case, &output) {
             return result;
         }
@@ -309,7 +334,7 @@ fn damage() {
         let scenario = case["scenario"].as_str().unwrap();
         major.put_scenario(scenario, dir);
         case["edits"].as_array().unwrap().iter().for_each(|edit| apply(edit, dir));
-        let output = run(pg_waldump(), dir, &strings(&case["args"]), &[], None);
+        let output = run(pg_waldump(), dir, &strings(&case["args"]), &[]);
         let stdout = match case["stdout_of"].as_str() {
             Some(file) => major.first_lines(scenario, file, case["lines"].as_u64().unwrap()),
             None => case["stdout"].as_str().unwrap().as_bytes().to_vec(),
@@ -395,18 +420,29 @@ fn following_goes_on() {
     };
     written_up_to(300_001);
     let args = ["-f".into(), "-e".into(), end.to_string().into(), OsString::from(name.to_string())];
-    let all = run(pg_waldump(), segment.parent().unwrap(), &args[1..], &[], None);
+    let all = run(pg_waldump(), segment.parent().unwrap(), &args[1..], &[]);
     assert!(all.status.success() && all.stdout.len() > whole.len() / 2, "{all:?}");
-    let followed = std::thread::scope(|scope| {
-        let followed = scope.spawn(|| run(pg_waldump(), top.path(), &args, &[], None));
-        for len in [500_000, whole.len()] {
-            std::thread::sleep(Duration::from_millis(1200));
-            written_up_to(len);
-        }
-        followed.join().unwrap()
-    });
-    assert!(followed.status.success(), "{}", String::from_utf8_lossy(&followed.stderr));
-    assert!(followed.stdout == all.stdout, "{} bytes, expected {}", followed.stdout.len(), all.stdout.len());
+    // What it prints of the records that are over before this place.
+    let text_up_to = |place: pgwal::Lsn| -> usize {
+        let text = String::from_utf8_lossy(&all.stdout);
+        let lines: Vec<&str> = text.split_inclusive('\n').collect();
+        let lsn = |line: &str| line.split_once("lsn: ").unwrap().1.split(',').next().unwrap().parse::<pgwal::Lsn>().unwrap();
+        let over = lines.windows(2).take_while(|pair| lsn(pair[1]) <= place);
+        over.map(|pair| pair[0].len()).sum()
+    };
+    let out = top.path().join("out");
+    let printed = || fs::metadata(&out).unwrap().len() as usize;
+    let mut following = command(pg_waldump(), top.path(), &args, &[]).stdout(fs::File::create(&out).unwrap()).spawn().unwrap();
+    for (len, next) in [(300_001, 500_000), (500_000, whole.len())] {
+        let expected = text_up_to(name.start(whole.len() as u32) + len as u64);
+        assert!(expected > 0 && expected < all.stdout.len());
+        wait_until("what is there", || printed() >= expected);
+        assert!(printed() < all.stdout.len());
+        written_up_to(next);
+    }
+    assert!(following.wait().unwrap().success());
+    let followed = fs::read(&out).unwrap();
+    assert!(followed == all.stdout, "{} bytes, expected {}", followed.len(), all.stdout.len());
 }
 
 /// The pg_waldump of `major` that is installed here, where there is one.
@@ -452,7 +488,7 @@ fn live_against_15() {
         for range in ranges {
             for options in options {
                 let args: Vec<OsString> = options.iter().map(OsString::from).chain(range.iter().cloned()).collect();
-                let [expected, was] = [real.as_path(), pg_waldump()].map(|program| run(program, &fixture.dir, &args, &[], None));
+                let [expected, was] = [real.as_path(), pg_waldump()].map(|program| run(program, &fixture.dir, &args, &[]));
                 let same = expected.status.code() == was.status.code() && expected.stderr == was.stderr && expected.stdout == was.stdout;
                 assert!(same, "{} {args:?}: {}", fixture.scenario, String::from_utf8_lossy(&was.stderr));
                 compared += 1;

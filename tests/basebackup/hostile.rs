@@ -148,7 +148,7 @@ fn what_is_no_file_is_an_error_and_never_waited_for() {
             }
             make(&dir.path().join(place), outside.path());
             let mut command = Command::new("timeout");
-            let args = ["-s", "KILL", "20", env!("CARGO_BIN_EXE_pgwal"), "basebackup", "--verify-only", "-X", "none", "-D"];
+            let args = ["-s", "KILL", "180", env!("CARGO_BIN_EXE_pgwal"), "basebackup", "--verify-only", "-X", "none", "-D"];
             let ran = command.args(args).arg(dir.path()).output().unwrap();
             let said = String::from_utf8_lossy(&ran.stderr);
             assert_eq!(ran.status.code(), Some(1), "{what} as {place}: {said}");

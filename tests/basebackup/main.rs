@@ -106,7 +106,8 @@ fn streams(postgres: &Postgres, primary: &Server, backup: &Path) {
     let sums = "SELECT count(*), sum(i) FROM t";
     assert_eq!(standby.sql(sums).unwrap(), primary.sql(sums).unwrap());
     assert_eq!(standby.sql("SELECT pg_is_in_recovery()").unwrap(), "t");
-    assert_eq!(primary.sql("SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'").unwrap(), "1");
+    let streaming = "SELECT count(*) FROM pg_stat_replication WHERE state = 'streaming'";
+    wait_until("the standby streams", || primary.sql(streaming).unwrap() == "1");
 }
 
 #[test]
@@ -115,15 +116,12 @@ fn under_load_it_becomes_a_standby_that_catches_up() {
     primary.client("pgbench", ["-i", "-q", "-s", "5", "postgres"]).unwrap();
     let space = primary.dir().join("moved");
     let backup = primary.dir().join("backup");
-    std::thread::scope(|scope| {
-        let load = scope.spawn(|| primary.client("pgbench", ["-n", "-T", "5", "-c", "4", "postgres"]).unwrap());
+    primary.while_pgbench_runs(|| {
         let written = "SELECT count(*) FROM pgbench_history";
         wait_until("pgbench", || primary.sql(written).unwrap().parse::<u32>().unwrap() > 100);
         let args = ["-R", "-P", "-C", "-S", "standby", &mapped(&primary, &space)];
         let said = taken(&primary, &backup, args);
-        assert!(!load.is_finished(), "it was taken under load");
         assert!(said.contains("files are as the manifest says; its WAL has "), "{said}");
-        load.join().unwrap();
     });
     pg_verifybackup(&postgres, &backup, &[]);
     let auto = fs::read_to_string(backup.join("postgresql.auto.conf")).unwrap();

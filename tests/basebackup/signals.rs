@@ -4,7 +4,9 @@ use std::fs;
 use std::io::Read;
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::{Duration, Instant};
+use std::time::Instant;
+
+use pgwal_testkit::server::PATIENCE;
 
 use super::errors::is_clean;
 use super::{basebackup, mapped, server, temporary, wait_until};
@@ -21,7 +23,7 @@ fn hurry(mut child: Child, name: &str) -> (Option<i32>, String) {
         if let Some(status) = child.try_wait().unwrap() {
             break status;
         }
-        assert!(begin.elapsed() < Duration::from_secs(60), "it does not end");
+        assert!(begin.elapsed() < PATIENCE, "it does not end");
     };
     let mut said = String::new();
     child.stderr.take().unwrap().read_to_string(&mut said).unwrap();

@@ -2,21 +2,12 @@
 
 use std::path::Path;
 use std::process::Command;
-use std::time::{Duration, Instant};
 
 use pgwal::Lsn;
-use pgwal_testkit::server::{Postgres, Server};
+use pgwal_testkit::server::{Postgres, Server, wait_until};
 use serde_json::Value;
 
 use crate::{diff, run};
-
-fn wait_for(what: &str, mut there: impl FnMut() -> bool) {
-    let start = Instant::now();
-    while !there() {
-        assert!(start.elapsed() < Duration::from_secs(60), "no {what} after a minute");
-        std::thread::sleep(Duration::from_millis(50));
-    }
-}
 
 /// The record at `lsn`, as the real pg_waldump prints it.
 fn real_record(postgres: &Postgres, wal: &Path, timeline: u32, lsn: Lsn) -> String {
@@ -41,13 +32,13 @@ fn a_primary_that_went_on_writing() {
     let standby = primary.standby().expect("a standby");
     insert(&primary, 5001, 20000);
     let last = primary.sql("SELECT pg_current_wal_lsn()").unwrap();
-    wait_for("replay", || standby.sql(&format!("SELECT pg_last_wal_replay_lsn() >= '{last}'")).unwrap() == "t");
+    wait_until("replay", || standby.sql(&format!("SELECT pg_last_wal_replay_lsn() >= '{last}'")).unwrap() == "t");
     let compare = |args: &[&str]| {
         let (a, b) = (primary.wal(), standby.wal());
         run(&mut diff(Path::new("/"), [a.as_os_str(), b.as_os_str()].into_iter().chain(args.iter().map(std::ffi::OsStr::new))))
     };
     standby.control("promote").expect("a promotion");
-    wait_for("promotion", || standby.sql("SELECT pg_is_in_recovery()").unwrap() == "f");
+    wait_until("promotion", || standby.sql("SELECT pg_is_in_recovery()").unwrap() == "f");
     // Both sides write, also more than a segment.
     primary.sql("DELETE FROM t WHERE i <= 100").unwrap();
     insert(&primary, 100_001, 110_000);

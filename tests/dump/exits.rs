@@ -7,6 +7,7 @@ use std::process::{Command, Stdio};
 
 use pgwal::page::PageHeader;
 use pgwal::{Lsn, WalFormat};
+use pgwal_testkit::server::wait_until;
 use pgwal_testkit::wal::{MIB, RecordBuilder, Wal};
 use tempfile::TempDir;
 
@@ -240,9 +241,8 @@ fn a_file_that_became_shorter_ends_with_a_message() {
     let waiting = waiting.stdin(Stdio::piped()).stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
     // Nothing comes to read: it has got there when it has gone to sleep.
     let status = format!("/proc/{}/status", waiting.id());
-    while !fs::read_to_string(&status).unwrap().lines().any(|line| line.starts_with("State:\tS")) {
-        std::thread::sleep(std::time::Duration::from_millis(5));
-    }
+    let sleeps = || fs::read_to_string(&status).unwrap().lines().any(|line| line.starts_with("State:\tS"));
+    wait_until("it reads", sleeps);
     assert!(Command::new("kill").args(["-BUS", &waiting.id().to_string()]).status().unwrap().success());
     let ran = Ran::from(waiting.wait_with_output().unwrap());
     assert_eq!((ran.status, ran.stderr.contains("became shorter while it was being read")), (2, true), "{ran:?}");

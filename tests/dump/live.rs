@@ -5,7 +5,7 @@ use std::path::Path;
 use std::process::{Child, Command};
 use std::time::{Duration, Instant};
 
-use pgwal_testkit::server::{Postgres, Server};
+use pgwal_testkit::server::{PATIENCE, Postgres, Server};
 
 use crate::fixtures::with_any_threads;
 use crate::{Ran, dump, run, same_bytes};
@@ -100,9 +100,9 @@ fn equal_to_pg_waldump() {
 fn wait_for(child: &mut Child, what: &str, mut there: impl FnMut(&mut Child) -> bool) {
     let start = Instant::now();
     while !there(child) {
-        if start.elapsed() > Duration::from_secs(60) {
+        if start.elapsed() > PATIENCE {
             child.kill().unwrap();
-            panic!("no {what} after a minute");
+            panic!("no {what} after {PATIENCE:?}");
         }
         std::thread::sleep(Duration::from_millis(50));
     }

@@ -36,12 +36,12 @@ fn damage_on_its_way_stops_it_with_the_place_or_is_never_acknowledged() {
     // Without the damage it goes on; then there is some that is written.
     let running = Running::start(receive_from(&proxy.conninfo(), dir.path(), args("warn")));
     wait_until("the receiver", || caught_up(&server));
-    assert!(before(lsn, &slot(&server)), "{}", running.said());
+    wait_until("the slot", || before(lsn, &slot(&server)));
     proxy.flip(ROW);
     work(&server, 5000);
     running.wait_for("the WAL that the server sent is damaged: ");
     let said = running.said();
-    let lsn = said.lines().last().unwrap().split(['(', ')']).nth(1).unwrap();
+    let lsn = said.split_once("is damaged: ").unwrap().1.split(['(', ')']).nth(1).unwrap();
     let end = server.sql("SELECT pg_walfile_name(pg_switch_wal())").unwrap();
     wait_until("the segment with the damage", || dir.path().join(&end).exists());
     work(&server, 5000);
@@ -160,7 +160,7 @@ fn wal_of_a_timeline_that_the_server_has_left_earlier_is_refused() {
     let dir = TempDir::new().unwrap();
     let end = primary.sql("SELECT pg_current_wal_lsn() + 2000000").unwrap();
     let running = Running::start(receive(&primary, dir.path(), ["--endpos", &end]));
-    wait_until("the receiver", || primary.sql("SELECT count(*) FROM pg_stat_replication WHERE application_name = 'pgwal'").unwrap() == "1");
+    wait_for_streams(&primary, 1);
     work(&primary, 10_000);
     assert_eq!(running.end().0, Some(0));
     let (status, said) = Running::start(receive(&standby, dir.path(), [""; 0])).end();

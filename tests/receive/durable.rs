@@ -68,7 +68,7 @@ fn after_a_failed_fsync_and_a_restart_nothing_counts_that_was_not_written_anew()
         command.env("LD_PRELOAD", library).env("FAULT_MATCH", ending).env("FAULT_AFTER", after).env("FAULT_LOG", log.path());
         let running = Running::start(command);
         let acknowledged = || server.sql(&format!("SELECT restart_lsn FROM pg_replication_slots WHERE slot_name = '{slot}'")).unwrap();
-        running.wait_for("starting at ");
+        running.wait_for_start();
         for _ in 0..8 {
             work(&server, 3000);
         }

@@ -43,6 +43,7 @@ fn a_full_disk_is_waited_for() {
     server.sql("CREATE TABLE t (i int, x text)").unwrap();
     let dir = small.0.path();
     let running = Running::start(receive(&server, dir, ["-S", "s", "--create-slot", "--status-interval=1"]));
+    running.wait_for_start();
     work(&server, 20_000);
     running.wait_for("No space left on device (os error 28); trying again in ");
     assert!(running.said().contains(&format!("could not reserve room for \"{}", dir.display())), "{}", running.said());
@@ -71,6 +72,7 @@ fn a_limit_on_the_size_of_files_is_waited_for() {
     server.sql("CREATE TABLE t (i int, x text)").unwrap();
     let dir = TempDir::new().unwrap();
     let running = Running::start(receive(&server, dir.path(), ["-S", "s", "--create-slot"]));
+    running.wait_for_start();
     work(&server, 5000);
     wait_until("the receiver", || caught_up(&server));
     let limit = |size: &str| {
@@ -91,6 +93,7 @@ fn a_directory_that_is_away_is_waited_for() {
     let (dir, away) = (parent.path().join("wal"), parent.path().join("away"));
     fs::create_dir(&dir).unwrap();
     let running = Running::start(receive(&server, &dir, ["-S", "s", "--create-slot"]));
+    running.wait_for_start();
     work(&server, 5000);
     wait_until("the receiver", || caught_up(&server));
     fs::rename(&dir, &away).unwrap();
@@ -109,6 +112,7 @@ fn files_that_are_taken_away_leave_no_gap() {
     server.sql("CREATE TABLE t (i int, x text)").unwrap();
     let (dir, archive) = (TempDir::new().unwrap(), TempDir::new().unwrap());
     let running = Running::start(receive(&server, dir.path(), [""; 0]));
+    running.wait_for_start();
     work(&server, 8000);
     wait_until("the receiver", || caught_up(&server));
     server.control("stop").unwrap();
@@ -158,7 +162,7 @@ fn a_directory_that_may_not_be_written_to_is_waited_for() {
     };
     command.args(args).arg(dir.path()).current_dir("/");
     let running = Running::start(command);
-    running.wait_for("starting at ");
+    running.wait_for_start();
     work(&server, 2000);
     wait_until("the receiver", || caught_up(&server));
     assert!(run(Command::new("chmod").arg("555").arg(dir.path())));
@@ -166,13 +170,15 @@ fn a_directory_that_may_not_be_written_to_is_waited_for() {
     running.wait_for("Permission denied (os error 13); trying again in ");
     assert!(run(Command::new("chmod").arg("755").arg(dir.path())));
     drop(postgres);
-    let mode = fs::metadata(fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path()).unwrap();
-    assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode.permissions()) & 0o777, 0o600, "as pg_receivewal's");
     let end = server.sql("SELECT pg_walfile_name(pg_switch_wal())").unwrap();
     wait_until("the last segment", || dir.path().join(&end).exists());
     // runuser passes it on.
     let (status, said) = running.stop_by("-TERM");
     assert!(status == Some(0) || is_root, "{status:?}: {said}");
+    for entry in fs::read_dir(dir.path()).unwrap() {
+        let mode = entry.unwrap().metadata().unwrap().permissions();
+        assert_eq!(std::os::unix::fs::PermissionsExt::mode(&mode) & 0o777, 0o600, "as pg_receivewal's");
+    }
     assert!(same_as_the_server(&server, dir.path()) > 1, "{said}");
     verified(dir.path());
 }

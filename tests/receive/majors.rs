@@ -27,7 +27,7 @@ fn servers_of_every_major() {
             Running::start(receive(&server, dir.path(), args))
         });
         for running in &receivers {
-            running.wait_for("starting at ");
+            running.wait_for_start();
             assert!(!running.said().contains("it is not known where slot "), "{major}: {}", running.said());
         }
         for _ in 0..3 {

@@ -56,8 +56,8 @@ fn who_is_not_let_in_ends_at_once() {
 
 #[test]
 fn who_is_not_there_may_come() {
-    let dead = TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port();
-    let refused = format!("host=127.0.0.1 port={dead}");
+    let dead = HeldPort::new().unwrap();
+    let refused = format!("host=127.0.0.1 port={}", dead.port());
     for (conninfo, why) in
         [(refused.as_str(), "Connection refused"), ("host=no.such.host.invalid", "could not translate host name to address: ")]
     {

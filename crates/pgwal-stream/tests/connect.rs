@@ -2,7 +2,6 @@
 
 use std::fs;
 use std::io;
-use std::net::TcpListener;
 use std::os::unix::fs::PermissionsExt;
 use std::path::Path;
 use std::process::Command;
@@ -12,7 +11,7 @@ use std::time::{Duration, Instant};
 
 use pgwal_stream::connection::{AuthError, ConnectError, Connection, CopyEvent, CopyStart, Error, Mode};
 use pgwal_stream::conninfo::{Config, Environment};
-use pgwal_testkit::server::{Postgres, Server, wait_until};
+use pgwal_testkit::server::{HeldPort, PATIENCE, Postgres, Server, wait_until};
 
 /// Connects as `postgres` with nothing in the home directory and no variables, unless `env` has some.
 fn connect_in(env: &Environment, conninfo: &str, mode: Mode) -> Result<Connection, ConnectError> {
@@ -42,10 +41,6 @@ fn on_socket(server: &Server) -> String {
 
 fn on_tcp(server: &Server) -> String {
     format!("host=127.0.0.1 port={}", server.port())
-}
-
-fn dead_port() -> u16 {
-    TcpListener::bind(("127.0.0.1", 0)).unwrap().local_addr().unwrap().port()
 }
 
 #[test]
@@ -106,7 +101,7 @@ fn queries_and_replication() {
     ask(&mut sql, "SELECT pg_logical_emit_message(false, 'p', repeat('x', 3000000))");
     let mut received = 0;
     while received < 3_000_000 {
-        match wal.next_copy(Some(Instant::now() + Duration::from_secs(30))).unwrap() {
+        match wal.next_copy(Some(Instant::now() + PATIENCE)).unwrap() {
             CopyEvent::Data(data) if data[0] == b'w' => received += data.len() - 25,
             CopyEvent::Data(_) => {}
             other => panic!("{other:?}"),
@@ -128,6 +123,7 @@ fn queries_and_replication() {
         }
     }
     let setter = std::thread::spawn(move || {
+        // Most likely while it waits already; before that would be as good.
         std::thread::sleep(Duration::from_millis(300));
         stop.store(true, Ordering::Relaxed);
     });
@@ -138,7 +134,7 @@ fn queries_and_replication() {
         }
     }
     setter.join().unwrap();
-    let sets = wal.finish_copy(Some(Duration::from_secs(30))).unwrap();
+    let sets = wal.finish_copy(Some(PATIENCE)).unwrap();
     assert_eq!(sets.iter().map(|set| set.tag.as_str()).collect::<Vec<_>>(), ["START_STREAMING", "START_REPLICATION"]);
     wal.set_stop(None);
 
@@ -222,7 +218,8 @@ fn passwords_hosts_and_kinds() {
     connect(&format!("{tcp} user=scram password='pass word' keepalives=0")).unwrap();
 
     // Several hosts, of which the first are dead.
-    let (dead, port) = (dead_port(), server.port());
+    let held = HeldPort::new().unwrap();
+    let (dead, port) = (held.port(), server.port());
     let socket = server.socket().display();
     let hosts = format!("host=no.such.host.invalid,127.0.0.1,/nonexistent,{socket} port={dead},{dead},{dead},{port}");
     connect(&hosts).unwrap();
@@ -233,7 +230,7 @@ fn passwords_hosts_and_kinds() {
         .unwrap();
 
     // The kind of server.
-    let standby = server.standby_on(dead_port()).unwrap();
+    let standby = server.standby_on(dead).unwrap();
     let both = format!("host={},{socket} port={},{port}", standby.socket().display(), standby.port());
     let kind = |connection: &mut Connection| ask(connection, "SHOW port").parse::<u16>().unwrap();
     for (wanted, expected) in [

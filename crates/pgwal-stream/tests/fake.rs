@@ -135,17 +135,21 @@ fn what_stalls() {
     let begin = Instant::now();
     let failed = Connection::connect(&config(port, "sslmode=disable connect_timeout=1"), Mode::Replication).unwrap_err();
     assert!(matches!(failed.last(), Some(Error::Timeout)), "{failed}");
-    assert!((2..10).contains(&begin.elapsed().as_secs()));
+    // As libpq, which takes 1 for 2; how much later it comes to it depends on the machine.
+    assert!((2..60).contains(&begin.elapsed().as_secs()));
     thread.join().unwrap();
 
-    let (port, thread) = play(1, |client| {
+    let (reached, waits) = std::sync::mpsc::channel();
+    let (port, thread) = play(1, move |client| {
         startup(client);
+        reached.send(()).unwrap();
         let _ = client.read(&mut [0; 1]);
     });
     let stop = Arc::new(AtomicBool::new(false));
     let flag = stop.clone();
     let setter = std::thread::spawn(move || {
-        std::thread::sleep(Duration::from_millis(300));
+        // The client waits for an answer.
+        waits.recv().unwrap();
         flag.store(true, std::sync::atomic::Ordering::Relaxed);
     });
     let failed = Connection::connect_until(&config(port, "sslmode=prefer"), Mode::Replication, stop).unwrap_err();

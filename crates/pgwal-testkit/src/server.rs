@@ -3,11 +3,14 @@
 use std::ffi::OsStr;
 use std::fs;
 use std::io;
-use std::net::TcpListener;
+use std::net::Ipv4Addr;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output, Stdio};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
+
+use socket2::{Domain, Socket, Type};
 
 /// The programs of one installed PostgreSQL.
 #[derive(Clone, Debug)]
@@ -61,12 +64,20 @@ impl Postgres {
     }
 
     /// A command that runs one of its programs. A server refuses to run as root, so root runs it as `postgres`.
+    ///
+    /// Messages and times are the same whatever the locale, the time zone and the PG* variables of whoever runs the tests.
     fn command(&self, name: &str) -> Command {
-        if !is_root() {
-            return Command::new(self.program_somewhere(name));
+        let mut command = if is_root() {
+            let mut command = Command::new("runuser");
+            command.args(["-u", "postgres", "--"]).arg(self.program_somewhere(name));
+            command
+        } else {
+            Command::new(self.program_somewhere(name))
+        };
+        for (name, _) in std::env::vars_os().filter(|(name, _)| name.as_encoded_bytes().starts_with(b"PG")) {
+            command.env_remove(name);
         }
-        let mut command = Command::new("runuser");
-        command.args(["-u", "postgres", "--"]).arg(self.program_somewhere(name));
+        command.env("LC_ALL", "C").env("TZ", "UTC");
         command
     }
 
@@ -75,7 +86,7 @@ impl Postgres {
     /// # Errors
     /// What the programs say.
     pub fn start(&self, initdb: &[&str], settings: &str) -> io::Result<Server> {
-        self.start_new(DEFAULT_PORT, initdb, settings)
+        self.start_new(None, initdb, settings)
     }
 
     /// As [`Postgres::start`], and the server listens on a free port of 127.0.0.1, too: [`Server::port`].
@@ -83,22 +94,24 @@ impl Postgres {
     /// # Errors
     /// What the programs say.
     pub fn start_tcp(&self, initdb: &[&str], settings: &str) -> io::Result<Server> {
-        let port = TcpListener::bind(("127.0.0.1", 0))?.local_addr()?.port();
-        self.start_new(port, initdb, &format!("listen_addresses = '127.0.0.1'\nport = {port}\n{settings}"))
+        let held = HeldPort::new()?;
+        let settings = format!("listen_addresses = '127.0.0.1'\nport = {}\n{settings}", held.port());
+        self.start_new(Some(held), initdb, &settings)
     }
 
-    fn start_new(&self, port: u16, initdb: &[&str], settings: &str) -> io::Result<Server> {
+    fn start_new(&self, held: Option<HeldPort>, initdb: &[&str], settings: &str) -> io::Result<Server> {
         let dir = tempfile::Builder::new().prefix("pgwal-server-").tempdir()?;
         if is_root() {
             run(Command::new("chown").arg("postgres").arg(dir.path()))?;
         }
         let data = dir.path().join("data");
-        run(self.command("initdb").arg("-D").arg(&data).args(["-A", "trust", "-U", "postgres", "--no-sync"]).args(initdb))?;
+        run(self.command("initdb").arg("-D").arg(&data).args(["-A", "trust", "-U", "postgres", "--no-sync", "-E", "UTF8"]).args(initdb))?;
         let socket = dir.path().display();
         let settings = format!("listen_addresses = ''\nunix_socket_directories = '{socket}'\nfsync = off\n{settings}\n");
         let conf = data.join("postgresql.conf");
         fs::write(&conf, fs::read_to_string(&conf)? + &settings)?;
-        let server = Server { postgres: self.clone(), dir, data, port };
+        let port = held.as_ref().map_or(DEFAULT_PORT, HeldPort::port);
+        let server = Server { postgres: self.clone(), dir, data, port, _held: held };
         server.control("start")?;
         Ok(server)
     }
@@ -130,22 +143,56 @@ impl Postgres {
         let socket = dir.path().display();
         fs::write(&conf, fs::read_to_string(&conf)? + &format!("unix_socket_directories = '{socket}'\n{settings}\n"))?;
         give(dir.path())?;
-        let server = Server { postgres: self.clone(), dir, data, port: DEFAULT_PORT };
+        let server = Server { postgres: self.clone(), dir, data, port: DEFAULT_PORT, _held: None };
         server.control("start")?;
         Ok(server)
     }
 }
 
+/// How long tests wait for something that should happen: far longer than it takes, also on a machine that is busy with other things.
+/// What a test waits for and never comes fails it after this time.
+pub const PATIENCE: Duration = Duration::from_secs(180);
+
 /// Waits until `done` says so.
 ///
 /// # Panics
-/// It does not within a minute.
+/// It does not within [`PATIENCE`].
 #[track_caller]
 pub fn wait_until(what: &str, mut done: impl FnMut() -> bool) {
     let start = Instant::now();
     while !done() {
-        assert!(start.elapsed() < Duration::from_secs(60), "{what}: not within a minute");
+        assert!(start.elapsed() < PATIENCE, "{what}: not within {PATIENCE:?}");
         std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+/// A TCP port of 127.0.0.1 that the kernel gives to nobody else while this lives.
+///
+/// A socket is bound to it and never listens, so that connections are refused. Whoever knows the number and sets `SO_REUSEADDR`, as
+/// PostgreSQL and the standard library do, can listen on it: once, or again and again, as a server that is restarted does.
+#[derive(Debug)]
+pub struct HeldPort {
+    port: u16,
+    _socket: Option<Socket>,
+}
+
+impl HeldPort {
+    /// Takes a free port.
+    ///
+    /// # Errors
+    /// There is none.
+    pub fn new() -> io::Result<HeldPort> {
+        let socket = Socket::new(Domain::IPV4, Type::STREAM, None)?;
+        socket.set_reuse_address(true)?;
+        socket.bind(&std::net::SocketAddr::from((Ipv4Addr::LOCALHOST, 0)).into())?;
+        let port = socket.local_addr()?.as_socket_ipv4().map(|address| address.port()).ok_or_else(|| io::Error::other("no port"))?;
+        // Elsewhere two sockets do not get along on a port, even if only one of them listens.
+        Ok(HeldPort { port, _socket: cfg!(target_os = "linux").then_some(socket) })
+    }
+
+    /// Its number.
+    pub fn port(&self) -> u16 {
+        self.port
     }
 }
 
@@ -164,6 +211,7 @@ pub struct Server {
     dir: tempfile::TempDir,
     data: PathBuf,
     port: u16,
+    _held: Option<HeldPort>,
 }
 
 impl Server {
@@ -239,7 +287,7 @@ impl Server {
             fs::read_to_string(&conf)?
                 + &format!("unix_socket_directories = '{}'\nlisten_addresses = ''\nport = {port}\n", dir.path().display()),
         )?;
-        let server = Server { postgres: self.postgres.clone(), dir, data, port };
+        let server = Server { postgres: self.postgres.clone(), dir, data, port, _held: None };
         server.control("start")?;
         Ok(server)
     }
@@ -259,7 +307,7 @@ impl Server {
     /// What psql says.
     ///
     /// # Panics
-    /// It does not read them within a minute.
+    /// It does not read them within [`PATIENCE`].
     pub fn reload(&self) -> io::Result<()> {
         let before = self.sql("SELECT pg_conf_load_time()")?;
         self.sql("SELECT pg_reload_conf()")?;
@@ -267,6 +315,34 @@ impl Server {
             self.sql(&format!("SELECT pg_conf_load_time() > '{before}'")).is_ok_and(|later| later == "t")
         });
         Ok(())
+    }
+
+    /// Keeps pgbench writing, with two clients and over and over, while `work` runs; its tables must be there.
+    ///
+    /// # Panics
+    /// pgbench fails.
+    pub fn while_pgbench_runs<T>(&self, work: impl FnOnce() -> T) -> T {
+        let over = AtomicBool::new(false);
+        /// Also where `work` panics: else its thread would be waited for without end.
+        struct AtEnd<'a>(&'a AtomicBool);
+        impl Drop for AtEnd<'_> {
+            fn drop(&mut self) {
+                self.0.store(true, Ordering::Relaxed);
+            }
+        }
+        std::thread::scope(|scope| {
+            let end = AtEnd(&over);
+            let load = scope.spawn(|| {
+                while !over.load(Ordering::Relaxed) {
+                    self.client("pgbench", ["-n", "-c", "2", "-T", "1", "postgres"]).expect("pgbench");
+                }
+            });
+            let result = work();
+            assert!(!load.is_finished(), "pgbench has ended");
+            drop(end);
+            load.join().expect("pgbench");
+            result
+        })
     }
 
     /// Runs a client program against the server.
@@ -285,7 +361,7 @@ impl Server {
     pub fn control(&self, what: &str) -> io::Result<()> {
         let log = self.dir.path().join("log");
         let mut command = self.postgres.command("pg_ctl");
-        command.arg("-D").arg(&self.data).arg("-l").arg(log).arg("-w").args(what.split(' '));
+        command.arg("-D").arg(&self.data).arg("-l").arg(log).arg("-w").arg("-t").arg(PATIENCE.as_secs().to_string()).args(what.split(' '));
         // The server keeps what it inherits, so its output goes nowhere.
         let status = command.stdin(Stdio::null()).stdout(Stdio::null()).stderr(Stdio::null()).current_dir("/").status()?;
         if status.success() { Ok(()) } else { Err(io::Error::other(format!("pg_ctl {what}: {status}"))) }
@@ -332,4 +408,34 @@ fn version(bin: &Path) -> Option<u8> {
 
 fn is_root() -> bool {
     Command::new("id").arg("-u").output().is_ok_and(|output| output.stdout == b"0\n")
+}
+
+#[cfg(all(test, target_os = "linux"))]
+mod tests {
+    use std::net::{TcpListener, TcpStream};
+
+    use super::*;
+
+    #[test]
+    fn a_held_port_is_free_for_who_knows_it_and_for_nobody_else() {
+        let held = HeldPort::new().unwrap();
+        let connect = || TcpStream::connect((Ipv4Addr::LOCALHOST, held.port()));
+        assert_eq!(connect().unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+        for address in [Ipv4Addr::LOCALHOST, Ipv4Addr::UNSPECIFIED, Ipv4Addr::LOCALHOST] {
+            let _listener = TcpListener::bind((address, held.port())).unwrap();
+            connect().unwrap();
+        }
+        assert_eq!(connect().unwrap_err().kind(), io::ErrorKind::ConnectionRefused);
+    }
+
+    /// With nothing between them that others could take: all ports that the kernel has to give are taken once.
+    #[test]
+    fn nobody_is_given_a_held_port() {
+        let held: Vec<HeldPort> = (0..50).map(|_| HeldPort::new().unwrap()).collect();
+        let mut given: Vec<u16> =
+            (0..2000).map(|_| TcpListener::bind((Ipv4Addr::LOCALHOST, 0)).unwrap().local_addr().unwrap().port()).collect();
+        given.extend(held.iter().map(HeldPort::port));
+        let of_held = |port: &u16| held.iter().filter(|held| held.port() == *port).count();
+        assert_eq!(given.iter().map(of_held).sum::<usize>(), held.len());
+    }
 }

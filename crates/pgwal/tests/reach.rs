@@ -13,7 +13,7 @@ use pgwal::source::Archive;
 use pgwal::types::TimestampTz;
 use pgwal::{Lsn, RmgrId, TimelineId, WalFormat};
 use pgwal_testkit::fixtures::{self, Fixture};
-use pgwal_testkit::server::{Postgres, Server};
+use pgwal_testkit::server::{PATIENCE, Postgres, Server, wait_until};
 use pgwal_testkit::wal::{MIB, RecordBuilder, Wal};
 
 const SIZE: u64 = 1 << 20;
@@ -305,7 +305,7 @@ impl Live {
         let server = self.postgres.recover(&self.backup, &settings).ok()?;
         let start = Instant::now();
         while server.sql("SELECT pg_is_in_recovery()").ok()? != "f" {
-            assert!(start.elapsed() < Duration::from_secs(60), "{target}: {}", server.log().unwrap());
+            assert!(start.elapsed() < PATIENCE, "{target}: {}", server.log().unwrap());
             std::thread::sleep(Duration::from_millis(100));
         }
         let mut names: Vec<String> = fs::read_to_string(list).unwrap().lines().filter(|name| name.len() == 24).map(str::to_owned).collect();
@@ -327,7 +327,7 @@ impl Live {
         let name = server.sql("SELECT pg_walfile_name(pg_switch_wal())").unwrap();
         let start = Instant::now();
         while !self.archive.join(&name).exists() {
-            assert!(start.elapsed() < Duration::from_secs(60), "{name}: {}", server.log().unwrap());
+            assert!(start.elapsed() < PATIENCE, "{name}: {}", server.log().unwrap());
             std::thread::sleep(Duration::from_millis(50));
         }
     }
@@ -386,9 +386,7 @@ fn a_server_recovers_as_told() {
         rounds[1].0
     );
     let promoted = live.postgres.recover(&live.backup, &settings).expect("a recovery");
-    while promoted.sql("SELECT pg_is_in_recovery()").unwrap() != "f" {
-        std::thread::sleep(Duration::from_millis(100));
-    }
+    wait_until("the promotion", || promoted.sql("SELECT pg_is_in_recovery()").unwrap() == "f");
     promoted.sql("INSERT INTO t SELECT i, 'new' FROM generate_series(1, 20000) i").unwrap();
     let on_two = promoted.sql("SELECT pg_current_wal_insert_lsn()").unwrap();
     promoted.sql("INSERT INTO t VALUES (0, 'last')").unwrap();
