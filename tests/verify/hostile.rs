@@ -19,6 +19,9 @@ use crate::{copy, verify};
 /// What is far above what a busy machine takes, and far below what time takes that grows with the square of the input.
 const PATIENCE: Duration = Duration::from_secs(100);
 
+/// What a command may have of memory, in kB.
+const LIMIT: u64 = 256 << 10;
+
 /// Runs `pgwal` where it may have 256 MiB of address space: status and output.
 #[track_caller]
 fn limited(dir: &Path, args: &[&str]) -> (i32, String, String) {
@@ -119,7 +122,7 @@ fn what_is_not_a_file() {
 }
 
 #[test]
-fn fifty_thousand_fresh_damaged_files() {
+fn a_hundred_thousand_fresh_damaged_files() {
     // Whole WAL comes behind them, so that they are no leftovers.
     let mut wal = Wal::new(WalFormat { segment_size: MIB, ..WalFormat::new(15) }).starting_at(Lsn(100 << 32));
     while wal.end() < wal.start() + (1 << 20) {
@@ -129,12 +132,12 @@ fn fifty_thousand_fresh_damaged_files() {
     for (name, bytes) in wal.segments().into_iter().take(1) {
         fs::write(dir.path().join(name.to_string()), bytes).unwrap();
     }
-    for n in 0..50_000 {
+    for n in 0..100_000 {
         fs::write(dir.path().join(format!("00000001{:08X}{:08X}", 1 + n / 4096, n % 4096)), "damaged").unwrap();
     }
     let (status, out, _) = limited(dir.path(), &["verify", "--threads", "1", "."]);
     assert_eq!(status, 1);
-    assert_eq!(out.matches("not WAL that can be checked").count(), 50_000);
+    assert_eq!(out.matches("not WAL that can be checked").count(), 100_000);
 }
 
 #[test]
@@ -142,9 +145,10 @@ fn many_members_of_an_archive() {
     let (name, good) = segment();
     let dir = TempDir::new().unwrap();
     type Other = fn(u32) -> (String, &'static [u8]);
-    let others: [(&str, Other); 4] = [
+    let others: [(&str, Other); 5] = [
         ("other files", |n| (format!("base/5/{n}"), b"tiny")),
         ("segments", |n| (format!("000000010000000{}{n:08X}", 1), b"tiny")),
+        ("segments of one name", |_| ("00000001000000010000000A".to_owned(), b"tiny")),
         // A timeline that lasts until a later segment of an older one, over and over.
         ("timelines", |n| (format!("{:08X}00000001{:08X}", 400_000 - n, n % 4096), b"tiny")),
         ("history files", |n| (format!("{:08X}.history", n + 2), b"1\t0/2410000\tno recovery target specified\n")),
@@ -154,21 +158,27 @@ fn many_members_of_an_archive() {
         let mut archive = std::io::BufWriter::new(File::create(&path).unwrap());
         archive.write_all(&member(&name, &good)).unwrap();
         // Each timeline has an end, and a gap before it.
-        for n in 0..if what == "timelines" { 100_000 } else { 300_000 } {
+        for n in 0..300_000 {
             let (name, bytes) = other(n);
             archive.write_all(&member(&name, bytes)).unwrap();
         }
         archive.write_all(&[0; 1024]).unwrap();
         drop(archive);
         let (stdout, started) = (dir.path().join("out"), Instant::now());
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pgwal"));
-        command.args(["verify", "--threads", "1", "a.tar"]).current_dir(dir.path()).stdin(Stdio::null());
-        let mut child = command.stdout(File::create(&stdout).unwrap()).stderr(Stdio::null()).spawn().unwrap();
-        let (status, peak) = peak(&mut child);
+        let run = |args: &[&str]| {
+            let mut command = Command::new(env!("CARGO_BIN_EXE_pgwal"));
+            command.args(args).current_dir(dir.path()).stdin(Stdio::null());
+            peak(&mut command.stdout(File::create(&stdout).unwrap()).stderr(Stdio::null()).spawn().unwrap())
+        };
+        for args in [&["dump", "-q", "a.tar"][..], &["stats", "a.tar"], &["diff", "--summary", "a.tar", "a.tar"]] {
+            let (status, peak) = run(args);
+            assert!(status.is_some_and(|status| status < 2) && peak > 0 && peak < LIMIT, "{what}, {args:?}: {status:?}, {peak} kB");
+        }
+        let (status, peak) = run(&["verify", "--threads", "1", "a.tar"]);
         let out = fs::read_to_string(stdout).unwrap();
         let last = out.lines().last().unwrap_or_default();
         assert!(status == Some(i32::from(what != "other files")) && last.starts_with("Checked "), "{what}: {status:?}: {last}");
-        assert!(peak > 0 && peak < 256 << 10, "{what}: {peak} kB");
+        assert!(peak > 0 && peak < LIMIT, "{what}: {peak} kB");
         assert!(started.elapsed() < PATIENCE, "{what}: {:?}", started.elapsed());
     }
 }
@@ -237,6 +247,14 @@ fn names_of_files_are_shown_without_control_characters() {
         &["verify", "--reach", "latest", b],
         &["verify", &none],
         &["verify", "--state", a, b],
+        &["verify", "--format", "json", b],
+        &["verify", "--format", "json", a],
+        &["verify", "--format", "junit", b],
+        &["verify", "--format", "sarif", a],
+        &["verify", "--reach", "latest", "--format", "json", a],
+        &["diff", "--format", "json", a, b],
+        &["dump", "--format", "json", "--limit", "9", b],
+        &["stats", "--format", "json", b],
         &["diff", a, b],
         &["diff", "--summary", b, a],
         &["diff", a, &none],

@@ -8,6 +8,7 @@ use std::error::Error;
 use std::io::Write;
 
 use pgwal::check::Finding;
+use pgwal::printable::printable;
 use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
 use serde_json::json;
 use serde_sarif::sarif;
@@ -32,7 +33,7 @@ pub fn junit<'a>(inputs: impl IntoIterator<Item = (&'a str, Vec<&'a Finding>)>, 
                 status
             }
         };
-        let mut case = TestCase::new(input, status);
+        let mut case = TestCase::new(printable(input).to_string(), status);
         case.set_classname("pgwal.verify");
         suite.add_test_case(case);
     }
@@ -61,7 +62,7 @@ pub fn sarif<'a>(inputs: impl IntoIterator<Item = (&'a str, Vec<&'a Finding>)>, 
         .build();
     let run = sarif::Run::builder().tool(sarif::Tool::builder().driver(driver).build()).artifacts(artifacts).results(results).build();
     let log = sarif::Sarif::builder().version(json!("2.1.0")).schema(SCHEMA).runs(vec![run]).build();
-    serde_json::to_writer_pretty(&mut *out, &log)?;
+    pgwal::json::to_writer_pretty(&mut *out, &log)?;
     Ok(writeln!(out)?)
 }
 

@@ -114,7 +114,7 @@ impl Table {
     /// Appends one JSON object for each row.
     pub fn write_json(&self, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
         for row in &self.rows {
-            serde_json::to_writer(&mut *out, &Object { table: self, row })?;
+            pgwal::json::to_writer(&mut *out, &Object { table: self, row })?;
             writeln!(out)?;
         }
         Ok(())

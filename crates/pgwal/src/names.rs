@@ -47,6 +47,7 @@ use std::str::FromStr;
 use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
+use crate::json;
 use crate::types::{Oid, RelFileLocator};
 
 /// Names of a cluster's databases, tablespaces and relations.
@@ -219,14 +220,14 @@ impl Names {
             write!(out, ",\n  \"{field}\": {{")?;
             for (n, (oid, name)) in names.iter().enumerate() {
                 let comma = if n == 0 { "" } else { "," };
-                write!(out, "{comma}\n    \"{}\": {}", oid.0, serde_json::to_string(name)?)?;
+                write!(out, "{comma}\n    \"{}\": {}", oid.0, json::to_string(name)?)?;
             }
             write!(out, "\n  }}")?;
         }
         write!(out, ",\n  \"relations\": [")?;
         for (n, (&rel, relation)) in self.relations.iter().enumerate() {
             let comma = if n == 0 { "" } else { "," };
-            write!(out, "{comma}\n    {}", serde_json::to_string(&Row::new(rel, relation))?)?;
+            write!(out, "{comma}\n    {}", json::to_string(&Row::new(rel, relation))?)?;
         }
         write!(out, "\n  ]\n}}\n")?;
         out.flush()
@@ -561,6 +562,18 @@ mod tests {
             assert_eq!(Names::read(&file[..]).unwrap(), names, "{}", String::from_utf8_lossy(&file));
         }
         assert_eq!(Names::read(&br#"{"pgwal_names":1}"#[..]).unwrap(), Names::default());
+    }
+
+    #[test]
+    fn names_steer_no_terminal() {
+        let mut names = sample();
+        names.insert_database(Oid(16401), "\u{9b}2J\u{202e}\u{7f}".to_owned());
+        names.insert_relation(locator(1663, 5, 9), relation("a\u{2066}", "\u{85}\u{61c}\u{e0041}"));
+        let mut file = Vec::new();
+        names.write(&mut file).unwrap();
+        let text = String::from_utf8(file).unwrap();
+        assert!(!text.lines().any(crate::printable::has_unprintable), "{text:?}");
+        assert_eq!(Names::read(text.as_bytes()).unwrap(), names);
     }
 
     #[test]

@@ -101,7 +101,7 @@ impl<W: Write> Write for Escape<W> {
 /// Control characters (C0, DEL, C1), breaks of lines and paragraphs, and what is invisible or changes the direction of the text around it.
 ///
 /// The joiners U+200C and U+200D stay: Persian, Indic scripts and emoji need them.
-fn is_unprintable(c: char) -> bool {
+pub(crate) fn is_unprintable(c: char) -> bool {
     c.is_control()
         || matches!(c,
             '\u{ad}' | '\u{61c}' | '\u{180e}' | '\u{200b}' | '\u{200e}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{206f}'

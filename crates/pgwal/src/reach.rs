@@ -269,7 +269,7 @@ fn target_history(archive: &Archive, choice: TargetTimeline, current: TimelineId
         TargetTimeline::Latest => {
             while let Some((file, _)) = archive.history(next(timeline)).filter(|_| timeline.0 < u32::MAX) {
                 timeline = next(timeline);
-                files.push(file.input.clone());
+                files.push(file.input.to_string());
             }
         }
         TargetTimeline::Id(id) => {
@@ -284,10 +284,10 @@ fn target_history(archive: &Archive, choice: TargetTimeline, current: TimelineId
         None => Ok(History::alone(timeline)),
         Some(_) if timeline == TimelineId(1) => Ok(History::alone(timeline)),
         Some((file, history)) => {
-            if files.last() != Some(&file.input) {
-                files.push(file.input.clone());
+            if files.last().is_none_or(|last| **last != *file.input) {
+                files.push(file.input.to_string());
             }
-            history.clone().map_err(|error| Obstacle::History { input: file.input.clone(), error })
+            history.clone().map_err(|error| Obstacle::History { input: file.input.to_string(), error })
         }
     }
 }
@@ -336,7 +336,7 @@ impl<'a> Chain<'a> {
                 |name: SegmentName| name.timeline == owner.timeline && name.number(fmt.segment_size) > missing.number(fmt.segment_size);
             set.present().any(|(name, _)| is_later(name) && owner.has(name.number(fmt.segment_size)))
         });
-        let partial = set.get(missing).filter(|_| whole(missing).is_none()).map(|file| file.input.clone());
+        let partial = set.get(missing).filter(|_| whole(missing).is_none()).map(|file| file.input.to_string());
         Chain { files, fmt, missing, partial, limit, gap }
     }
 
@@ -376,11 +376,11 @@ impl Reach {
             (None, _) => seen.end,
         };
         if let Some((at, damaged)) = first_damage(chain, request.findings, reached.unwrap_or(Lsn(u64::MAX))) {
-            self.files.extend(chain.files.iter().take(at + 1).map(|(_, file)| file.input.clone()));
+            self.files.extend(chain.files.iter().take(at + 1).map(|(_, file)| file.input.to_string()));
             return self.no(damaged);
         }
         let last = reached.and_then(|end| chain.at(Lsn(end.0.saturating_sub(1)))).map_or(chain.files.len(), |(at, _)| at + 1);
-        self.files.extend(chain.files.iter().take(last).map(|(_, file)| file.input.clone()));
+        self.files.extend(chain.files.iter().take(last).map(|(_, file)| file.input.to_string()));
         match self.judge(request, chain, &summary, &seen, needs_backup_end) {
             Ok(yes) => Reach { outcome: yes, ..self },
             Err(obstacle) => self.no(obstacle),
@@ -450,14 +450,14 @@ impl Reach {
     }
 
     fn damaged_at(&self, chain: &Chain<'_>, lsn: Lsn, reason: &str) -> Obstacle {
-        let input = chain.at(lsn).map(|(_, file)| file.input.clone()).unwrap_or_default();
+        let input = chain.at(lsn).map(|(_, file)| file.input.to_string()).unwrap_or_default();
         Obstacle::Damaged { input, lsn: Some(lsn), reason: reason.to_owned() }
     }
 }
 
 /// What stopped the reading of `chain`.
 fn obstacle_of(chain: &Chain<'_>, summary: &Summary, seen: &Seen) -> Obstacle {
-    let input = |lsn| chain.at(lsn).map(|(_, file)| file.input.clone()).unwrap_or_default();
+    let input = |lsn| chain.at(lsn).map(|(_, file)| file.input.to_string()).unwrap_or_default();
     match &summary.stop {
         Stop::Damage(error) => {
             let lsn = error.location().lsn;
@@ -485,7 +485,7 @@ fn first_damage(chain: &Chain<'_>, findings: &[Finding], end: Lsn) -> Option<(us
     // What no server looks at, or what is about other files.
     let is_harmless =
         |class: &Class| matches!(class, Class::NotZero | Class::DuplicateSegment { .. } | Class::MissingSegment { .. } | Class::TextFile);
-    let places: BTreeMap<&str, usize> = chain.files.iter().enumerate().map(|(at, (_, file))| (file.input.as_str(), at)).collect();
+    let places: BTreeMap<&str, usize> = chain.files.iter().enumerate().map(|(at, (_, file))| (&*file.input, at)).collect();
     let place = |finding: &Finding| places.get(finding.input.as_str()).copied();
     let start = |finding: &Finding| finding.lsns.as_ref().map(|lsns| lsns.start);
     let damage = findings.iter().filter(|finding| !is_harmless(&finding.class) && start(finding).is_none_or(|lsn| lsn < end));

@@ -231,23 +231,38 @@ fn segment_of_input(input: &str) -> Option<SegmentName> {
 ///
 /// Remarks come in the order of segments and timelines.
 pub fn survey(archive: &Archive, system_identifier: Option<u64>) -> Vec<Remark> {
-    let set = Set::of(archive, system_identifier);
-    let mut remarks = set.first_pages();
-    remarks.extend(set.gaps());
-    remarks.extend(duplicates(archive));
-    remarks.extend(set.abandoned());
-    remarks.extend(texts(archive, set.fmt));
-    remarks.extend(set.histories_of_timelines());
-    if let Some(fmt) = set.fmt {
-        let crossings = set.crossings(fmt);
-        for (file, _, history) in archive.histories() {
-            if let Ok(history) = history {
-                remarks.extend(set.switch_point(history, fmt, &crossings).map(|kind| file.remark(kind)));
-            }
-        }
-    }
+    let mut remarks = Vec::new();
+    let _ = survey_each(archive, system_identifier, |remark| {
+        remarks.push(remark);
+        ControlFlow::Continue(())
+    });
     remarks
 }
+
+/// As [`survey`], and gives `each` the remarks one by one, until it says that it is enough: of hundreds of thousands of files there may
+/// be as many.
+pub fn survey_each(archive: &Archive, system_identifier: Option<u64>, mut each: impl FnMut(Remark) -> ControlFlow<()>) -> ControlFlow<()> {
+    let set = Set::of(archive, system_identifier);
+    set.first_pages(&mut each)?;
+    set.gaps().into_iter().try_for_each(&mut each)?;
+    duplicates(archive, &mut each)?;
+    set.abandoned(&mut each)?;
+    texts(archive, set.fmt, &mut each)?;
+    set.histories_of_timelines(&mut each)?;
+    let Some(fmt) = set.fmt else { return ControlFlow::Continue(()) };
+    let crossings = set.crossings(fmt);
+    for (file, _, history) in archive.histories() {
+        if let Ok(history) = history
+            && let Some(kind) = set.switch_point(history, fmt, &crossings)
+        {
+            each(file.remark(kind))?;
+        }
+    }
+    ControlFlow::Continue(())
+}
+
+/// Takes the remarks as they are made.
+type Each<'a> = &'a mut dyn FnMut(Remark) -> ControlFlow<()>;
 
 /// The segments of a set that are where they belong, and what most of them agree about.
 pub(crate) struct Set<'a> {
@@ -309,7 +324,7 @@ impl<'a> Set<'a> {
     }
 
     /// What is wrong with files by their first pages.
-    fn first_pages(&self) -> Vec<Remark> {
+    fn first_pages(&self, each: Each<'_>) -> ControlFlow<()> {
         let mut last: BTreeMap<TimelineId, SegmentName> = BTreeMap::new();
         for name in self.present.keys() {
             last.insert(name.timeline, *name); // ascending
@@ -343,7 +358,7 @@ impl<'a> Set<'a> {
             };
             Some(file.remark(kind))
         };
-        self.archive.segments().filter_map(remark).collect()
+        self.archive.segments().filter_map(remark).try_for_each(each)
     }
 
     /// Segments that recovery to the newest of a timeline would ask for in vain.
@@ -388,25 +403,24 @@ impl<'a> Set<'a> {
     }
 
     /// Segments behind the place where a newer timeline took over.
-    fn abandoned(&self) -> Vec<Remark> {
-        let Some(fmt) = self.fmt else { return Vec::new() };
-        let Some(newest) = self.timelines().last().copied() else { return Vec::new() };
+    fn abandoned(&self, each: Each<'_>) -> ControlFlow<()> {
+        let Some(fmt) = self.fmt else { return ControlFlow::Continue(()) };
+        let Some(newest) = self.timelines().last().copied() else { return ControlFlow::Continue(()) };
         let history = self.history(newest);
-        let mut remarks = Vec::new();
         for (at, ancestor) in history.ancestors.iter().enumerate() {
             let child = history.ancestors.get(at + 1).map_or(history.timeline, |next| next.timeline);
             let switch = ancestor.switch.segment_number(fmt.segment_size);
             let from = SegmentName::new(ancestor.timeline, switch.saturating_add(1), fmt.segment_size);
             for (_, file) in self.present.range(from..).take_while(|(name, _)| name.timeline == ancestor.timeline) {
-                remarks.push(file.remark(RemarkKind::Abandoned { child, switch: ancestor.switch }));
+                each(file.remark(RemarkKind::Abandoned { child, switch: ancestor.switch }))?;
             }
         }
-        remarks
+        ControlFlow::Continue(())
     }
 
-    fn histories_of_timelines(&self) -> Vec<Remark> {
+    fn histories_of_timelines(&self, each: Each<'_>) -> ControlFlow<()> {
         let missing = self.timelines().into_iter().filter(|&timeline| timeline > TimelineId(1) && self.archive.history(timeline).is_none());
-        missing.map(|timeline| Remark { input: history::file_name(timeline), kind: RemarkKind::NoHistory { timeline } }).collect()
+        missing.map(|timeline| Remark { input: history::file_name(timeline), kind: RemarkKind::NoHistory { timeline } }).try_for_each(each)
     }
 
     /// The segment of a timeline with a switch point in it, and the next one, as a record there may end in that.
@@ -597,19 +611,18 @@ pub(crate) fn owners(history: &History, segment_size: u32) -> Vec<Owner> {
 }
 
 /// Files that are the same segment.
-fn duplicates(archive: &Archive) -> Vec<Remark> {
+fn duplicates(archive: &Archive, each: Each<'_>) -> ControlFlow<()> {
     let mut seen: BTreeMap<(SegmentName, bool), &ArchiveFile> = BTreeMap::new();
-    let mut remarks = Vec::new();
     for (file, segment) in archive.segments() {
         match seen.get(&(segment.name, segment.partial)) {
             None => drop(seen.insert((segment.name, segment.partial), file)),
             Some(other) => match first_difference(archive, file, other) {
-                Ok(differs_at) => remarks.push(file.remark(RemarkKind::Duplicate { other: other.input.clone(), differs_at })),
-                Err(why) => remarks.push(file.remark(RemarkKind::Unreadable { reason: why })),
+                Ok(differs_at) => each(file.remark(RemarkKind::Duplicate { other: other.input.to_string(), differs_at }))?,
+                Err(why) => each(file.remark(RemarkKind::Unreadable { reason: why }))?,
             },
         }
     }
-    remarks
+    ControlFlow::Continue(())
 }
 
 /// Where the WAL in two files first differs.
@@ -640,7 +653,7 @@ fn first_difference(archive: &Archive, a: &ArchiveFile, b: &ArchiveFile) -> Resu
 }
 
 /// What is wrong with histories and labels by themselves, and what other files there are.
-fn texts(archive: &Archive, fmt: Option<WalFormat>) -> Vec<Remark> {
+fn texts(archive: &Archive, fmt: Option<WalFormat>, each: Each<'_>) -> ControlFlow<()> {
     let remark = |file: &ArchiveFile| {
         let kind = match &file.kind {
             FileKind::Segment(_) => return None,
@@ -661,12 +674,12 @@ fn texts(archive: &Archive, fmt: Option<WalFormat>) -> Vec<Remark> {
                 }
             },
             FileKind::Unreadable(why) => RemarkKind::Unreadable { reason: why.clone() },
-            FileKind::Other if is_known(&file.file) => return None,
+            FileKind::Other if is_known(file.file()) => return None,
             FileKind::Other => RemarkKind::OtherFile,
         };
         Some(file.remark(kind))
     };
-    archive.files().iter().filter_map(remark).collect()
+    archive.files().iter().filter_map(remark).try_for_each(each)
 }
 
 /// Whether servers and receivers keep files of this name beside segments; a stream has none.
@@ -678,7 +691,7 @@ fn is_known(file: &str) -> bool {
 
 impl ArchiveFile {
     fn remark(&self, kind: RemarkKind) -> Remark {
-        Remark { input: self.input.clone(), kind }
+        Remark { input: self.input.to_string(), kind }
     }
 }
 

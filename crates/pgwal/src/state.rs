@@ -239,8 +239,8 @@ impl State {
 
 /// What a file is remembered by: its name, whatever directory it is named from.
 fn key(file: &ArchiveFile) -> String {
-    let path = std::path::absolute(&file.input);
-    path.map_or_else(|_| file.input.clone(), |path| path.to_string_lossy().into_owned())
+    let path = std::path::absolute(&*file.input);
+    path.map_or_else(|_| file.input.to_string(), |path| path.to_string_lossy().into_owned())
 }
 
 /// Opens a state file behind its first line, whose checksum of the rest it gives.

@@ -36,7 +36,7 @@ fn skipped(state: &State, dir: &Path) -> Vec<String> {
     state
         .unchanged(&archive)
         .iter()
-        .map(|file| file.file.trim_start_matches('0').trim_start_matches("100000000000000").trim_start_matches('0').to_owned())
+        .map(|file| file.file().trim_start_matches('0').trim_start_matches("100000000000000").trim_start_matches('0').to_owned())
         .collect()
 }
 

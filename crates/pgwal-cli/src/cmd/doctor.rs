@@ -61,7 +61,7 @@ impl Opts {
             }
             Form::Json => {
                 for finding in &findings {
-                    serde_json::to_writer(&mut *out, finding)?;
+                    pgwal::json::to_writer(&mut *out, finding)?;
                     writeln!(out)?;
                 }
             }

@@ -170,7 +170,7 @@ impl Opts {
                     out.write_all(text.as_bytes())?;
                 }
                 Form::Json => {
-                    serde_json::to_writer(&mut *out, &report)?;
+                    pgwal::json::to_writer(&mut *out, &report)?;
                     writeln!(out)?;
                 }
             }

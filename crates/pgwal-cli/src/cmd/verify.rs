@@ -7,6 +7,7 @@ use std::io::{self, Write};
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
+use std::sync::Arc;
 use std::time::Duration;
 
 use clap::ValueEnum;
@@ -16,7 +17,7 @@ use pgwal::history::timeline_of_file_name;
 use pgwal::output_file::OutputFile;
 use pgwal::printable::{printable, printable_path};
 use pgwal::reach::Reach;
-use pgwal::set::survey;
+use pgwal::set::survey_each;
 use pgwal::source::{Archive, Wal, file_of_input, is_wal_file_name};
 use pgwal::state::{self, Scope, State, Unusable, Verified};
 use pgwal::{Lsn, TimelineId};
@@ -103,6 +104,8 @@ struct Outcome {
 struct Kept {
     findings: Vec<Finding>,
     inputs: Vec<String>,
+    /// Only the findings of these are asked for.
+    only: Option<HashSet<Arc<str>>>,
 }
 
 impl Opts {
@@ -127,7 +130,7 @@ impl Opts {
             _ => State::default(),
         };
         let unchanged = archive.as_ref().map_or_else(Vec::new, |archive| before.unchanged(archive));
-        let is_unchanged: BTreeSet<&str> = unchanged.iter().map(|file| file.input.as_str()).collect();
+        let is_unchanged: BTreeSet<&str> = unchanged.iter().map(|file| &*file.input).collect();
         let part;
         let wal = match &archive {
             Some(archive) if unchanged.is_empty() && self.timeline.is_none() => archive.whole(),
@@ -146,7 +149,7 @@ impl Opts {
         let mut written = Ok(());
         let mut is_live = is_being_written(wal);
         let mut held = Vec::new();
-        let mut kept = Kept::default();
+        let mut kept = Kept { only: archive.as_ref().and_then(|archive| self.asked_for(archive)), ..Kept::default() };
         let mut summary = check::check(wal, options, |event| {
             written = match event {
                 // What is not read again is not missing: gaps are looked for in the whole set.
@@ -189,10 +192,10 @@ impl Opts {
             summary.findings = kept.findings.len() as u64;
         }
         if let Some(archive) = archive.as_ref().filter(|_| !self.fail_fast || summary.findings == 0) {
-            for finding in self.of_the_set(archive, !unchanged.is_empty()) {
+            self.of_the_set(archive, !unchanged.is_empty(), |finding| {
                 summary.findings += 1;
-                self.take(finding, &mut kept, out)?;
-            }
+                self.take(finding, &mut kept, out)
+            })?;
         }
         if let (Some(path), Some(archive)) = (&self.state, &archive) {
             let after = remember(archive, &before, &is_unchanged, &kept);
@@ -257,10 +260,20 @@ impl Opts {
             Form::Json => json_line(&Line::Finding(&finding), out)?,
             Form::Junit | Form::Sarif => {}
         }
-        if self.keeps() {
+        if self.keeps() && kept.only.as_ref().is_none_or(|only| only.contains(finding.input.as_str())) {
             kept.findings.push(finding);
         }
         Ok(())
+    }
+
+    /// The files whose findings are asked for at the end; `None`: all. Recovery looks at no others than segments that start as such, and
+    /// there may be hundreds of thousands that do not.
+    fn asked_for(&self, archive: &Archive) -> Option<HashSet<Arc<str>>> {
+        if self.restore.reach.is_none() || self.state.is_some() || matches!(self.format, Form::Junit | Form::Sarif) {
+            return None;
+        }
+        let in_place = archive.segments().filter(|(_, segment)| segment.in_place().is_some());
+        Some(in_place.map(|(file, _)| Arc::clone(&file.input)).collect())
     }
 
     /// What a state file of this run is for.
@@ -292,12 +305,10 @@ impl Opts {
         Ok(archive)
     }
 
-    /// What is wrong with the set of files besides its segments; and with `gaps`, which segments are missing.
-    fn of_the_set(&self, archive: &Archive, gaps: bool) -> impl Iterator<Item = Finding> {
+    /// Tells `take` what is wrong with the set of files besides its segments; and with `gaps`, which segments are missing.
+    fn of_the_set(&self, archive: &Archive, gaps: bool, mut take: impl FnMut(Finding) -> io::Result<()>) -> io::Result<()> {
         let size = archive.segments().find_map(|(_, segment)| segment.in_place()).map_or(0, |(fmt, _)| fmt.segment_size);
-        let wanted = self.timeline;
-        let found = survey(archive, self.system_identifier).into_iter().filter_map(move |remark| remark.finding(size));
-        let is_new = move |finding: &Finding| match finding.class {
+        let is_new = |finding: &Finding| match finding.class {
             Class::TextFile => true,
             // A segment that cannot be read has been told of.
             Class::Unreadable { .. } => finding.segment.is_none(),
@@ -306,7 +317,13 @@ impl Opts {
         };
         let timeline =
             |finding: &Finding| timeline_of_file_name(file_of_input(&finding.input)).or(finding.segment.map(|segment| segment.timeline));
-        found.filter(move |finding| is_new(finding) && wanted.is_none_or(|wanted| timeline(finding) == Some(wanted)))
+        let is_told = |finding: &Finding| is_new(finding) && self.timeline.is_none_or(|wanted| timeline(finding) == Some(wanted));
+        let mut taken = Ok(());
+        let _ = survey_each(archive, self.system_identifier, |remark| {
+            taken = remark.finding(size).filter(is_told).map_or(Ok(()), &mut take);
+            if taken.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        taken
     }
 
     fn open(&self) -> Result<Wal, Box<dyn Error>> {
@@ -449,7 +466,7 @@ fn remember(archive: &Archive, before: &State, unchanged: &BTreeSet<&str>, kept:
     let checked: BTreeSet<&str> = kept.inputs.iter().map(String::as_str).collect();
     let mut state = State::new(before.scope().clone());
     for (file, _) in archive.segments() {
-        let input = file.input.as_str();
+        let input = &*file.input;
         let known = if unchanged.contains(input) { before.get(file).cloned() } else { None };
         let is_good = checked.contains(input) && !bad.contains(input);
         if let Some(verified) = known.or_else(|| (is_good && file.is_as_listed()).then(|| Verified::new(file)).flatten()) {
@@ -477,6 +494,6 @@ fn is_being_written(wal: &Wal) -> bool {
 }
 
 fn json_line(line: &Line<'_>, out: &mut impl Write) -> io::Result<()> {
-    serde_json::to_writer(&mut *out, line)?;
+    pgwal::json::to_writer(&mut *out, line)?;
     writeln!(out)
 }

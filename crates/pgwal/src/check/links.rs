@@ -1,6 +1,6 @@
 //! Which file carries on which, over timelines, by their names.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 
 use crate::lsn::{SegmentName, TimelineId};
 
@@ -9,14 +9,14 @@ use crate::lsn::{SegmentName, TimelineId};
 pub(super) struct Links {
     before: Vec<Option<usize>>,
     gaps: Vec<Option<(SegmentName, SegmentName)>>,
-    /// Files that another than the next one carries on.
-    forks: BTreeSet<usize>,
+    /// Files that another than the next one carries on, each with the last one that does.
+    forks: BTreeMap<usize, usize>,
 }
 
 impl Links {
     /// `files` are in the order of their names, the best one of each segment first.
     pub(super) fn new(files: &[(&str, Option<SegmentName>)], segment_size: u32) -> Links {
-        let mut links = Links { before: vec![None; files.len()], gaps: vec![None; files.len()], forks: BTreeSet::new() };
+        let mut links = Links { before: vec![None; files.len()], gaps: vec![None; files.len()], forks: BTreeMap::new() };
         let named =
             files.iter().enumerate().filter_map(|(file, (_, name))| name.map(|name| (name.number(segment_size), name.timeline, file)));
         let mut named: Vec<(u64, TimelineId, usize)> = named.collect();
@@ -32,7 +32,8 @@ impl Links {
                             *link = Some(at);
                         }
                         if at + 1 != file {
-                            links.forks.insert(at);
+                            let last = links.forks.entry(at).or_default();
+                            *last = file.max(*last);
                         }
                     }
                     Some((&timeline, &(before, _))) => {
@@ -66,7 +67,12 @@ impl Links {
 
     /// Whether a file further on carries on `file`.
     pub(super) fn is_fork(&self, file: usize) -> bool {
-        self.forks.contains(&file)
+        self.forks.contains_key(&file)
+    }
+
+    /// Whether no file behind `file` carries on `before`.
+    pub(super) fn is_last(&self, before: usize, file: usize) -> bool {
+        self.forks.get(&before).is_none_or(|&last| last <= file)
     }
 }
 

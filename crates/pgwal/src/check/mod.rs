@@ -446,6 +446,7 @@ impl<'w> Walk<'w> {
             self.finish(sink)?;
             self.chain = saved;
         }
+        self.forget(file);
         if let Some(found) = other_major {
             self.finish(sink)?;
             let expected = self.summary.major.and_then(WalMagic::of).unwrap_or(found);
@@ -534,6 +535,7 @@ impl<'w> Walk<'w> {
 
     /// A file cannot be read, or no further.
     fn failed(&mut self, file: usize, class: Class, sink: &mut impl FnMut(Event) -> Flow) -> Flow {
+        self.forget(file);
         let (input, name) = self.files.get(file).copied().unwrap_or_default();
         let input = input.to_owned();
         let mut finding = Finding { input, segment: name, offsets: None, lsns: None, record: None, class, problem: None };
@@ -553,6 +555,16 @@ impl<'w> Walk<'w> {
         }
         self.checked = None;
         self.report(finding, sink)
+    }
+
+    /// The chain that `file` carries on is kept for those behind it only.
+    fn forget(&mut self, file: usize) {
+        if let Some(links) = &self.links
+            && let Some(before) = links.before(file)
+            && links.is_last(before, file)
+        {
+            self.saved.remove(&before);
+        }
     }
 
     /// Nothing follows on the chain.

@@ -392,7 +392,7 @@ impl<W: Write> Json<W> {
     }
 
     fn write(&mut self, line: &Line<'_>) -> io::Result<()> {
-        serde_json::to_writer(&mut self.out, line)?;
+        json::to_writer(&mut self.out, line)?;
         self.out.write_all(b"\n")
     }
 
@@ -495,7 +495,7 @@ pub fn write_json(comparison: &Comparison, out: &mut impl Write) -> io::Result<(
         #[serde(flatten)]
         comparison: &'c Comparison,
     }
-    serde_json::to_writer(&mut *out, &Last { event: "verdict", comparison })?;
+    json::to_writer(&mut *out, &Last { event: "verdict", comparison })?;
     out.write_all(b"\n")
 }
 

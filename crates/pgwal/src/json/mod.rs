@@ -27,18 +27,21 @@
 //! - Flags are lists of names, unknown bits one `"0x80"` at the end. What else has a name is that name, and its digits as a string where
 //!   this version knows none.
 //! - Timestamps are ISO 8601 strings in UTC with six digits after the seconds; beyond the years 0 to 9999 the number on disk and its unit.
-//! - Bytes that are not ours to read are hexadecimal digits. Text that is not UTF-8 has replacement characters.
+//! - Bytes that are not ours to read are hexadecimal digits. Text that is not UTF-8 has replacement characters. Control characters and
+//!   what else deceives on a terminal ([`crate::printable`]) stand in it as escapes such as `\u009b`.
 //! - A field that the record's major does not have is `null`.
 //!
 //! Lines are written by a serializer of our own ([`write_record`]); the types implement [`serde::Serialize`] for others too, and
-//! serde_json makes the same of them.
+//! serde_json makes the same of them, with [`to_writer`] also the same escapes.
 
+mod escape;
 mod ser;
 
 use std::fmt;
 
 use serde::Serialize;
 
+pub use escape::{to_string, to_writer, to_writer_pretty};
 use ser::{RELATIONS, Relation, Relations, Room, Writer};
 
 use crate::error::Result;

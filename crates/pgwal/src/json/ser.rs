@@ -8,6 +8,7 @@ use std::fmt::{self, Write as _};
 
 use serde::ser::{Impossible, Serialize, SerializeSeq, SerializeStruct, SerializeTuple, SerializeTupleStruct, Serializer};
 
+use super::escape;
 use crate::lsn::Lsn;
 use crate::text::{Letters, PAIRS, ZEROES, eight_digits};
 use crate::types::{Oid, RelFileLocator};
@@ -189,15 +190,26 @@ impl<'a> Writer<'a> {
         self.push(b"\"");
         match text.as_bytes() {
             short if short.len() <= PIECE && is_plain(short) => self.name(text),
-            long => self.escaped(long),
+            _ => self.escaped(text),
         }
         self.push(b"\"");
     }
 
-    /// Appends the inside of a string, escaped as serde_json does it.
+    /// Appends the inside of a string, escaped as [`super::to_writer`] does it.
     #[cold]
-    fn escaped(&mut self, text: &[u8]) {
+    fn escaped(&mut self, text: &str) {
         self.empty();
+        let mut rest = text;
+        while let Some((at, c)) = escape::first(rest) {
+            let (before, after) = rest.split_at(at);
+            self.escaped_for_json(before.as_bytes());
+            self.long.extend_from_slice(escape::escape(c).as_bytes());
+            rest = after.get(c.len_utf8()..).unwrap_or_default();
+        }
+        self.escaped_for_json(rest.as_bytes());
+    }
+
+    fn escaped_for_json(&mut self, text: &[u8]) {
         for run in text.chunk_by(|&a, &b| !needs_escape(a) && !needs_escape(b)) {
             match run {
                 [byte] if needs_escape(*byte) => match byte {
@@ -236,7 +248,7 @@ impl<'a> Writer<'a> {
         struct Escaped<'a, 'w>(&'a mut Writer<'w>);
         impl fmt::Write for Escaped<'_, '_> {
             fn write_str(&mut self, text: &str) -> fmt::Result {
-                self.0.escaped(text.as_bytes());
+                self.0.escaped(text);
                 Ok(())
             }
         }
@@ -256,15 +268,15 @@ impl<'a> Writer<'a> {
     }
 }
 
-/// Whether nothing in `text` needs an escape. Eight bytes at once; the last eight overlap.
+/// Whether nothing in `text` needs an escape, as far as ASCII without DEL tells. Eight bytes at once; the last eight overlap.
 #[inline]
 fn is_plain(text: &[u8]) -> bool {
-    let Some(last) = text.last_chunk::<8>() else { return !text.iter().any(|&byte| needs_escape(byte)) };
+    let Some(last) = text.last_chunk::<8>() else { return !text.iter().any(|&byte| needs_escape(byte) || byte >= 0x7F) };
     let (words, _) = text.as_chunks::<8>();
     words.iter().chain([last]).fold(0, |found, word| found | escapes_in(u64::from_le_bytes(*word))) == 0
 }
 
-/// Not zero where one of eight bytes is a control character, a quote or a backslash.
+/// Not zero where one of eight bytes is a control character, a quote, a backslash, or not ASCII.
 #[inline]
 fn escapes_in(word: u64) -> u64 {
     const ONES: u64 = u64::MAX / 255;
@@ -272,7 +284,8 @@ fn escapes_in(word: u64) -> u64 {
     let less = |word: u64, limit: u64| word.wrapping_sub(ONES * limit) & !word;
     let quote = word ^ (ONES * b'"' as u64);
     let backslash = word ^ (ONES * b'\\' as u64);
-    (less(word, 0x20) | less(quote, 1) | less(backslash, 1)) & (ONES * 0x80)
+    let del = word ^ (ONES * 0x7F);
+    (less(word, 0x20) | less(quote, 1) | less(backslash, 1) | less(del, 1) | word) & (ONES * 0x80)
 }
 
 #[inline]
@@ -494,5 +507,19 @@ impl SerializeStruct for Compound<'_, '_> {
     #[inline(always)]
     fn end(self) -> fmt::Result {
         self.close(b'}')
+    }
+}
+
+#[cfg(test)]
+pub(super) mod tests {
+    use serde::Serialize;
+
+    use super::super::Json;
+
+    /// What comes of `value`.
+    pub(in super::super) fn written<T: Serialize>(value: &T) -> String {
+        let mut json = Json::new();
+        json.line(|out| value.serialize(out)).unwrap();
+        String::from_utf8(json.take()).unwrap()
     }
 }

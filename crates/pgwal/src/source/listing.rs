@@ -4,13 +4,14 @@ use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
 use super::archive::Tar;
 use super::kind::{FIRST_PAGE, Kind, NotWal, Packing, first_page};
-use super::plan::{Entry, Place, file_name, file_of_input};
+use super::plan::{Entry, Place, file_of_input};
 use super::{SourceError, Wal, unpack};
 use crate::backup_label::{self, BackupLabel, BackupLabelError};
 use crate::format::WalFormat;
@@ -27,17 +28,13 @@ pub struct Archive {
     wal: Wal,
 }
 
-/// A file of an [`Archive`].
+/// A file of an [`Archive`]. There may be hundreds of thousands: what can be told from something else is not kept.
 #[derive(Debug)]
 pub struct ArchiveFile {
     /// What the user knows it by.
-    pub input: String,
-    /// Its name without folders.
-    pub file: String,
+    pub input: Arc<str>,
     /// Bytes, as stored; of a member of a compressed archive, those of the archive.
     pub len: u64,
-    /// When it was last changed, or the archive that it is in; `None`: nobody can tell.
-    pub modified: Option<SystemTime>,
     /// Which file it is, or is in, as it was when it was listed; `None`: it is none, or could not be looked at.
     pub stamp: Option<Stamp>,
     /// What it is.
@@ -150,7 +147,7 @@ pub struct SegmentFile {
 #[derive(Clone, Debug)]
 pub enum Start {
     /// The first page of a segment, whether it is this one or another.
-    Page(WalFormat, PageHeader),
+    Page(WalFormat, Box<PageHeader>),
     /// No first page of a segment.
     NotWal(NotWal),
     /// It cannot be read.
@@ -161,7 +158,7 @@ impl SegmentFile {
     /// Format and first page header, where the file starts as the segment that its name tells.
     pub fn in_place(&self) -> Option<(WalFormat, &PageHeader)> {
         match &self.start {
-            Start::Page(fmt, header) if header.address == self.name.start(fmt.segment_size) => Some((*fmt, header)),
+            Start::Page(fmt, header) if header.address == self.name.start(fmt.segment_size) => Some((*fmt, &**header)),
             _ => None,
         }
     }
@@ -178,7 +175,7 @@ impl Archive {
         let entries = wal.entries.iter().cloned().chain(std::mem::take(&mut wal.others));
         let mut files: Vec<ArchiveFile> = entries.filter_map(|entry| ArchiveFile::new(entry, &mut packed)).collect();
         // The order of the WAL, and of names.
-        files.sort_by(|a, b| (a.entry.name, &a.file, &a.input).cmp(&(b.entry.name, &b.file, &b.input)));
+        files.sort_by(|a, b| (a.entry.name, a.file(), &a.input).cmp(&(b.entry.name, b.file(), &b.input)));
         let mut histories: BTreeMap<TimelineId, usize> = BTreeMap::new();
         let is_good = |file: Option<&ArchiveFile>| matches!(file.map(|file| &file.kind), Some(FileKind::History { history: Ok(_), .. }));
         for (at, file) in files.iter().enumerate() {
@@ -246,15 +243,8 @@ impl Archive {
 impl ArchiveFile {
     /// `None`: it has gone since it was listed, as a server removes and renames segments while we look.
     fn new(entry: Entry, packed: &mut Packed) -> Option<ArchiveFile> {
-        let file = match &entry.place {
-            Place::Stdin | Place::Broken { .. } => String::new(),
-            Place::NoFile { .. } => file_of_input(&entry.input).to_owned(),
-            Place::Packed { member, .. } => file_name(member),
-            // Spilled files have other names than they had.
-            Place::File(_) | Place::Range { .. } => file_of_input(&entry.input).to_owned(),
-        };
+        let file = entry.file();
         let (len, metadata) = entry.place.look();
-        let modified = metadata.as_ref().and_then(|metadata| metadata.modified().ok());
         let stamp = metadata.as_ref().map(Stamp::of_metadata);
         let mut read = |len| packed.front(&entry.place, len);
         let kind = match entry.name {
@@ -263,12 +253,12 @@ impl ArchiveFile {
                 partial: file.contains(".partial"),
                 start: match read(FIRST_PAGE).map(|page| first_page(&page)) {
                     Err(e) if e.kind() == io::ErrorKind::NotFound => return None,
-                    Ok(Ok((fmt, header))) => Start::Page(fmt, header),
+                    Ok(Ok((fmt, header))) => Start::Page(fmt, Box::new(header)),
                     Ok(Err(what)) => Start::NotWal(what),
                     Err(e) => Start::Unreadable(e.to_string()),
                 },
             }),
-            None => match TextFile::of(&file).map(|text| (text, read(TEXT_LEN))) {
+            None => match TextFile::of(file).map(|text| (text, read(TEXT_LEN))) {
                 None => FileKind::Other,
                 Some((_, Err(e))) if e.kind() == io::ErrorKind::NotFound => return None,
                 Some((_, Err(e))) => FileKind::Unreadable(e.to_string()),
@@ -278,7 +268,12 @@ impl ArchiveFile {
                 }
             },
         };
-        Some(ArchiveFile { input: entry.input.to_string(), file, len, modified, stamp, kind, entry })
+        Some(ArchiveFile { input: Arc::clone(&entry.input), len, stamp, kind, entry })
+    }
+
+    /// Its name without folders; empty for what has none.
+    pub fn file(&self) -> &str {
+        self.entry.file()
     }
 
     /// Whether it is still the file that was listed, and nobody has written to it since.
@@ -297,7 +292,7 @@ impl ArchiveFile {
 
     /// How good a source of its segment this is: whole before `.partial`, plain before compressed.
     pub(crate) fn rank(&self) -> (bool, bool) {
-        (self.segment().is_some_and(|segment| !segment.partial), self.file.len() == SegmentName::LEN)
+        (self.segment().is_some_and(|segment| !segment.partial), self.file().len() == SegmentName::LEN)
     }
 }
 
@@ -324,6 +319,17 @@ pub(crate) fn is_text_file_name(name: &str) -> bool {
 
 /// Bytes of a history file or backup label, at most: a line of a history has about 50 and stands for a promotion.
 pub(super) const TEXT_LEN: usize = 1 << 20;
+
+impl Entry {
+    /// Name of the file without folders; empty for what has none.
+    fn file(&self) -> &str {
+        match self.place {
+            Place::Stdin | Place::Broken { .. } => "",
+            // By what the user knows it by: spilled files have other names than they had.
+            _ => file_of_input(&self.input),
+        }
+    }
+}
 
 impl Place {
     /// The file that it is, or is in.
