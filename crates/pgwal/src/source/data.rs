@@ -2,7 +2,7 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::Deref;
+use std::ops::{Deref, Range};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, OnceLock, PoisonError};
 use std::time::Instant;
@@ -22,15 +22,68 @@ pub(crate) enum Data {
 /// A mapped part of a file.
 #[derive(Debug)]
 pub(crate) struct Mapped {
-    map: Mmap,
+    map: Arc<Mmap>,
+    range: Range<usize>,
     _timer: Option<Timer>,
+}
+
+/// A file that is read in pieces, and mapped in larger ones, which they share: each time that something is unmapped, the processors that
+/// run this process are all interrupted.
+#[derive(Debug)]
+pub(crate) struct Input {
+    file: File,
+    /// Where the stretch starts that was mapped last.
+    stretch: Mutex<Option<(u64, Arc<Mmap>)>>,
+}
+
+/// Bytes that are mapped together: most segments, whole.
+const STRETCH: u64 = 16 << 20;
+
+impl Input {
+    pub(super) fn new(file: File) -> Input {
+        Input { file, stretch: Mutex::default() }
+    }
+
+    /// The file; pieces that are read from it from now on are not mapped by this.
+    pub(super) fn into_file(self) -> File {
+        self.file
+    }
+
+    /// The file.
+    pub(super) fn file(&self) -> &File {
+        &self.file
+    }
+
+    /// Up to `len` bytes from `offset`, mapped; fewer where the file ends.
+    fn map(&self, offset: u64, len: usize) -> io::Result<(Arc<Mmap>, Range<usize>)> {
+        // The file may be shorter than it was, and what is not there must not be touched.
+        let file_len = self.file.metadata()?.len();
+        let len = len.min(usize::try_from(file_len.saturating_sub(offset)).unwrap_or(usize::MAX));
+        let start = offset / STRETCH * STRETCH;
+        let at = (offset - start) as usize; // less than a stretch
+        let map = {
+            let mut stretch = self.stretch.lock().unwrap_or_else(PoisonError::into_inner);
+            match &*stretch {
+                Some((mapped, map)) if *mapped == start && at + len <= map.len() => Arc::clone(map),
+                _ => {
+                    // A piece may end behind its stretch.
+                    let whole = (file_len - start).min(STRETCH).max((at + len) as u64);
+                    let map = Arc::new(machine::map(&self.file, start, usize::try_from(whole).unwrap_or(usize::MAX), false)?);
+                    *stretch = Some((start, Arc::clone(&map)));
+                    map
+                }
+            }
+        };
+        machine::populate(&map, at, len);
+        Ok((map, at..at + len))
+    }
 }
 
 impl Deref for Data {
     type Target = [u8];
     fn deref(&self) -> &[u8] {
         match self {
-            Data::Mapped(mapped) => &mapped.map,
+            Data::Mapped(mapped) => mapped.map.get(mapped.range.clone()).unwrap_or_default(),
             Data::Owned(bytes) => bytes,
             Data::Buffered(buffer) => buffer.bytes.as_slice().get(..buffer.len).unwrap_or_default(),
         }
@@ -40,7 +93,7 @@ impl Deref for Data {
 impl Data {
     /// The first `len` bytes of `file`: mapped, or read where the file system does not map.
     pub(super) fn map(file: &File, len: usize) -> io::Result<Data> {
-        let mapped = machine::map(file, 0, len, false).map(|map| Data::Mapped(Mapped { map, _timer: None }));
+        let mapped = machine::map(file, 0, len, false).map(|map| Data::Mapped(Mapped { map: Arc::new(map), range: 0..len, _timer: None }));
         mapped.or_else(|_| Buffers::default().read(file, 0, len))
     }
 }
@@ -155,23 +208,21 @@ impl Buffers {
         Buffer { bytes, len: 0, home: self.clone(), _timer: None }
     }
 
-    /// Up to `len` bytes of `file` from `offset`, read or mapped, whichever is faster; fewer where it ends.
-    pub(super) fn get(&self, file: &File, offset: u64, len: usize) -> io::Result<Data> {
+    /// Up to `len` bytes of `input` from `offset`, read or mapped, whichever is faster; fewer where it ends.
+    pub(super) fn get(&self, input: &Input, offset: u64, len: usize) -> io::Result<Data> {
         if len < WORTH_MAPPING {
-            return self.read(file, offset, len);
+            return self.read(&input.file, offset, len);
         }
         let (way, timer) = self.trial.next(len);
         if way == Way::Read {
-            let mut data = self.read(file, offset, len)?;
+            let mut data = self.read(&input.file, offset, len)?;
             if let Data::Buffered(buffer) = &mut data {
                 buffer._timer = timer;
             }
             return Ok(data);
         }
-        // The file may be shorter than it was, and what is not there must not be mapped.
-        let left = usize::try_from(file.metadata()?.len().saturating_sub(offset)).unwrap_or(usize::MAX);
-        let mapped = machine::map(file, offset, len.min(left), true);
-        mapped.map(|map| Data::Mapped(Mapped { map, _timer: timer })).or_else(|_| self.read(file, offset, len))
+        let mapped = input.map(offset, len).map(|(map, range)| Data::Mapped(Mapped { map, range, _timer: timer }));
+        mapped.or_else(|_| self.read(&input.file, offset, len))
     }
 
     /// Up to `len` bytes of `file` from `offset`; fewer where it ends.
@@ -260,17 +311,18 @@ mod tests {
         let mut file = tempfile::tempfile().unwrap();
         let bytes: Vec<u8> = (0..3_000_000_u32).map(|at| (at.wrapping_mul(2_654_435_761) >> 24) as u8).collect();
         io::Write::write_all(&mut file, &bytes).unwrap();
+        let input = Input::new(file);
         let buffers = Buffers::default();
         let mut ways = [0, 0];
         for (round, len) in [WORTH_MAPPING, 1 << 20, 3 << 20].into_iter().cycle().take(30).enumerate() {
             let offset = 4096 * round;
-            let data = buffers.get(&file, offset as u64, len).unwrap();
+            let data = buffers.get(&input, offset as u64, len).unwrap();
             ways[usize::from(matches!(data, Data::Mapped(_)))] += 1;
             assert!(*data == bytes[offset..(offset + len).min(bytes.len())], "{round}");
         }
         assert!(ways[0] >= TIMED && ways[1] >= TIMED && buffers.trial.winner.get().is_some(), "{ways:?}");
         // Behind the end there is nothing, and in small pieces everything is read.
-        assert!(buffers.get(&file, 4 << 20, 1 << 20).unwrap().is_empty());
-        assert!(matches!(buffers.get(&file, 0, 100).unwrap(), Data::Buffered(_)));
+        assert!(buffers.get(&input, 4 << 20, 1 << 20).unwrap().is_empty());
+        assert!(matches!(buffers.get(&input, 0, 100).unwrap(), Data::Buffered(_)));
     }
 }

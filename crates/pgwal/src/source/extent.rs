@@ -8,7 +8,7 @@ use std::sync::mpsc::{Receiver, sync_channel};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use super::archive::Tar;
-use super::data::Buffers;
+use super::data::{Buffers, Input};
 use super::kind::{FIRST_PAGE, Kind, Packing, first_page};
 use super::plan::{BlockSizes, Entry, Place};
 use super::{Data, SourceError, SourceProblem, unpack};
@@ -99,7 +99,7 @@ impl Unread {
 #[derive(Debug)]
 pub(crate) enum Span {
     Ready(Data),
-    File { file: Arc<File>, offset: u64, len: usize, buffers: Buffers },
+    File { file: Arc<Input>, offset: u64, len: usize, buffers: Buffers },
 }
 
 impl Span {
@@ -169,7 +169,7 @@ struct Current {
 
 pub(super) enum Bytes {
     File {
-        file: Arc<File>,
+        file: Arc<Input>,
         offset: u64,
         left: u64,
     },
@@ -233,7 +233,7 @@ impl<'w> Extents<'w> {
                 let file = File::open(path).map_err(fail)?;
                 let metadata = file.metadata().map_err(fail)?;
                 if metadata.is_file() {
-                    return Bytes::File { file: Arc::new(file), offset: 0, left: metadata.len() }.unpacked().map_err(fail);
+                    return Bytes::File { file: Arc::new(Input::new(file)), offset: 0, left: metadata.len() }.unpacked().map_err(fail);
                 }
                 Box::new(file)
             }
@@ -241,7 +241,7 @@ impl<'w> Extents<'w> {
                 let file = File::open(file).map_err(fail)?;
                 // An archive that was cut short promises more than it has, and what is not there must not be mapped.
                 let left = file.metadata().map_err(fail)?.len().saturating_sub(*offset).min(*len);
-                return Bytes::File { file: Arc::new(file), offset: *offset, left }.unpacked().map_err(fail);
+                return Bytes::File { file: Arc::new(Input::new(file)), offset: *offset, left }.unpacked().map_err(fail);
             }
             Place::Packed { archive, packing, member } => self.open_member(archive, *packing, member).map_err(fail)?,
             Place::Stdin => stdin_stream().map_err(fail)?,
@@ -375,7 +375,7 @@ impl Bytes {
     pub(super) fn front(&mut self) -> io::Result<Vec<u8>> {
         match self {
             Bytes::File { file, offset, left } => {
-                Ok(Buffers::default().read(file, *offset, (*left).min(FIRST_PAGE as u64) as usize)?.to_vec())
+                Ok(Buffers::default().read(file.file(), *offset, (*left).min(FIRST_PAGE as u64) as usize)?.to_vec())
             }
             Bytes::Stream { front, stream, failed } => {
                 let have = front.len();
@@ -395,7 +395,7 @@ impl Bytes {
         Ok(match self {
             Bytes::File { file, offset, left } => {
                 use std::io::Seek;
-                let mut file = Arc::try_unwrap(file).or_else(|shared| shared.try_clone())?;
+                let mut file = Arc::try_unwrap(file).map_or_else(|shared| shared.file().try_clone(), |input| Ok(input.into_file()))?;
                 file.seek(io::SeekFrom::Start(offset))?;
                 Box::new(file.take(left))
             }
