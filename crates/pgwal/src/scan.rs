@@ -14,6 +14,7 @@ use crate::frame::{Blocks, End, EndReason, Framer, Step};
 use crate::lsn::{Lsn, SegmentName};
 use crate::ordered::{self, Results};
 use crate::page::PageHeader;
+pub use crate::record::Needs;
 use crate::record::{RawRecord, is_rmgr};
 use crate::source::{Extent, SourceError, SourceProblem, Unread, Wal, judge, piece_size};
 
@@ -28,6 +29,11 @@ pub trait Work: Sync {
     /// Bytes of WAL that make a part, at most: what is rendered from them should stay in the processor's cache until it is written.
     fn part_size(&self) -> usize {
         512 << 10
+    }
+
+    /// What the work needs of a record's bytes; what it does not need may be zero.
+    fn needs(&self) -> Needs {
+        Needs::Everything
     }
 
     /// Whether there are records that [`Work::quick_record`] adds.
@@ -149,7 +155,7 @@ fn rest(options: Options, extent: &Extent, start: Lsn) -> &[u8] {
 impl<W: Work> Ahead<W> {
     /// Reads an extent that others come before. Gives up, and leaves it to the reader in order, at anything unusual.
     fn read(options: Options, work: &W, extent: &Extent, block_size: u32) -> Ahead<W> {
-        let mut ahead = Ahead { first: None, framer: Framer::new(extent.fmt, extent.start), part: work.part() };
+        let mut ahead = Ahead { first: None, framer: Framer::new(extent.fmt, extent.start).with_needs(work.needs()), part: work.part() };
         ahead.framer.know_blocks(Blocks::of(extent.fmt.with_block_size(block_size)));
         let mut first = None;
         let mut window = rest(options, extent, extent.start);
@@ -238,7 +244,7 @@ impl<W: Work> Reader<'_, W> {
                 }
                 let start = self.options.start.filter(|&start| start > extent.start).unwrap_or(extent.start);
                 let page = Lsn(start.0 - extent.fmt.page_offset(start));
-                self.framer.insert(Framer::new(extent.fmt, page))
+                self.framer.insert(Framer::new(extent.fmt, page).with_needs(self.work.needs()))
             }
         };
         let timeline = PageHeader::read(extent.bytes()).ok().map(|(_, header)| header.timeline);

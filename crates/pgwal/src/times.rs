@@ -9,7 +9,7 @@ use std::ops::ControlFlow;
 
 use crate::error::Error;
 use crate::lsn::Lsn;
-use crate::record::RawRecord;
+use crate::record::{Needs, RawRecord};
 use crate::rmgr::{RmgrId, xact};
 use crate::scan::{Options, Summary, Work, scan};
 use crate::source::Wal;
@@ -89,6 +89,10 @@ impl Work for Ends {
 
     fn part(&self) -> Self::Part {
         Vec::new()
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::MainData
     }
 
     #[inline]

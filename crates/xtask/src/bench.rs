@@ -18,7 +18,8 @@ use wal::Kind;
 /// Compare pgwal's speed with the installed pg_waldump's
 ///
 /// Four kinds of WAL are written by the installed server: pgbench with page images, small records, COPY, and page images alone. Every
-/// command runs as a whole process, on WAL in the page cache, with its output going to /dev/null, and takes turns with pg_waldump.
+/// command runs as a whole process, on WAL that was read from disk into the page cache, with its output going to /dev/null, and takes turns
+/// with pg_waldump.
 #[derive(clap::Args)]
 pub struct Opts {
     /// WAL of pgbench to write for the comparison, in MB; half as much of each other kind
@@ -163,6 +164,7 @@ impl Opts {
         let (Some(first), Some(last)) = (segments.first(), segments.last()) else {
             return Err(format!("{}: no segments", wal.display()).into());
         };
+        wal::read_from_disk(&segments)?;
         let len = |path: &PathBuf| fs::metadata(path).map(|metadata| metadata.len());
         let all = segments.iter().map(len).sum::<std::io::Result<u64>>()?;
         let one = len(first)?;

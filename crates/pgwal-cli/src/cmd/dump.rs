@@ -14,7 +14,7 @@ use clap::ValueEnum;
 use pgwal::filter::Filter;
 use pgwal::json::{self, Json};
 use pgwal::rmgr::RMGRS;
-use pgwal::scan::{self, Stop, Summary, Work, scan};
+use pgwal::scan::{self, Needs, Stop, Summary, Work, scan};
 use pgwal::source::{SourceError, SourceProblem, Wal};
 use pgwal::stats::{Counts, Stats};
 use pgwal::text::{Text, Zone};
@@ -440,6 +440,10 @@ impl Work for Counting<'_> {
 
     fn part(&self) -> Part {
         self.0.part()
+    }
+
+    fn needs(&self) -> Needs {
+        Needs::MainData
     }
 
     const IS_QUICK: bool = true;

@@ -12,7 +12,7 @@ use crate::format::{WalFormat, WalMagic};
 use crate::frame::{Blocks, End, EndReason, Framer, Inside, Step};
 use crate::lsn::{Lsn, SegmentName, TimelineId};
 use crate::page::{LongHeader, PageHeader, PageInfo, SHORT_HEADER_SIZE};
-use crate::record::{Plain, RECORD_HEADER_SIZE, RawRecord, Record, RecordHeader, is_rmgr};
+use crate::record::{Needs, Plain, RECORD_HEADER_SIZE, RawRecord, Record, RecordHeader, is_rmgr};
 use crate::rmgr::{self, Payload, RmgrId, Rules, xlog};
 use crate::wire::Wire;
 
@@ -115,6 +115,9 @@ struct Lost {
     reported: bool,
 }
 
+/// What [`check_content`] looks at.
+const NEEDS: Needs = Needs::NoImages;
+
 /// More of a record is not kept for a search for a flipped bit.
 const CUT_LIMIT: usize = 1 << 20;
 /// Records that may come between a page with a new timeline and the record that tells of it: OVERWRITE_CONTRECORD, FPW_CHANGE, …
@@ -203,7 +206,7 @@ impl Chain {
     /// Knows nothing yet: starts at the page at `start`.
     pub(super) fn new(fmt: WalFormat, start: Lsn, system_identifier: Option<u64>) -> Chain {
         Chain {
-            framer: Some(Framer::new(fmt, start)),
+            framer: Some(Framer::new(fmt, start).with_needs(NEEDS)),
             fmt,
             blocks: Blocks::of(fmt),
             position: start,
@@ -819,14 +822,14 @@ impl Chain {
                 if let Some(byte) = usize::try_from(at - page.lsn).ok().and_then(|at| page.bytes.to_mut().get_mut(at)) {
                     *byte ^= 1 << bit.bit;
                 }
-                self.framer = Some(Framer::behind(previous, timeline, self.fmt, start));
+                self.framer = Some(Framer::behind(previous, timeline, self.fmt, start).with_needs(NEEDS));
                 return;
             }
             // The record ends here, and the next one can be told to follow it.
             let behind = framer.position().align();
             if matches!(error.kind(), ErrorKind::Crc { .. }) && behind <= page.end() {
                 self.cut.clear();
-                self.framer = Some(Framer::behind(Some(start), timeline, self.fmt, behind));
+                self.framer = Some(Framer::behind(Some(start), timeline, self.fmt, behind).with_needs(NEEDS));
                 return;
             }
             let class = Class::BitFlip { offset: at - place.start, bit: bit.bit };
@@ -947,7 +950,7 @@ impl Chain {
             lost.goes_on = true;
         }
         if is_page && !is_tried {
-            self.framer = Some(Framer::new(self.fmt, page.lsn));
+            self.framer = Some(Framer::new(self.fmt, page.lsn).with_needs(NEEDS));
         } else {
             self.find_record(place, page, page.lsn + self.fmt.page_header_size(page.lsn));
         }
@@ -971,7 +974,7 @@ impl Chain {
                 && is_rmgr(header.rmid, self.fmt)
                 && header.padding == 0;
             if is_plausible {
-                let framer = Framer::behind(None, timeline, self.fmt, at);
+                let framer = Framer::behind(None, timeline, self.fmt, at).with_needs(NEEDS);
                 let mut window = bytes;
                 let is_right = match framer.clone().step(&mut window, &mut RawRecord::vacant(self.fmt)) {
                     Ok(Step::Record) => true,

@@ -2,6 +2,7 @@
 
 mod block_size;
 mod image;
+mod needs;
 mod plain;
 
 use std::borrow::Cow;
@@ -11,6 +12,8 @@ use smallvec::SmallVec;
 
 pub(crate) use block_size::{Shown, shown as shown_block_size};
 pub use image::{Compression, Image, ImageInfo};
+pub use needs::Needs;
+pub(crate) use needs::unneeded as unneeded_data;
 pub(crate) use plain::Plain;
 
 use crate::error::{Error, ErrorKind, Location, Result};
@@ -138,6 +141,12 @@ pub fn crc(record: &[u8]) -> u32 {
         (Some(data), Some(header)) => crc32c::crc32c_append(crc32c::crc32c(data), header),
         _ => 0,
     }
+}
+
+/// The CRC-32C of a record whose bytes behind the header have the one of `data`; zero for fewer bytes than a header has.
+#[inline]
+pub(crate) fn crc_with_header(data: u32, record: &[u8]) -> u32 {
+    record.get(..RECORD_HEADER_SIZE - 4).map_or(0, |header| crc32c::crc32c_append(data, header))
 }
 
 /// Whether `id` can stand in a record: a built-in resource manager or, from 15 on, a custom one. C: `RmgrIdIsValid`.

@@ -49,7 +49,7 @@ pub use transactions::{Outcome, Transaction};
 use crate::error::Error;
 use crate::format::WalFormat;
 use crate::lsn::{Lsn, SegmentName, TimelineId};
-use crate::record::{Plain, RawRecord, Record};
+use crate::record::{Needs, Plain, RawRecord, Record};
 use crate::rmgr::{RmgrId, xact, xlog};
 use crate::scan::{self, Summary, Work, scan};
 use crate::source::Wal;
@@ -139,6 +139,10 @@ impl Work for Counting {
 
     fn part(&self) -> Box<Part> {
         self.spare.lock().unwrap_or_else(PoisonError::into_inner).pop().unwrap_or_default()
+    }
+
+    fn needs(&self) -> Needs {
+        if self.wanted.images { Needs::Everything } else { Needs::MainData }
     }
 
     const IS_QUICK: bool = true;
