@@ -8,9 +8,9 @@ use pgwal_stream::backup::{Form, ManifestOptions, Packing, Slot, SyncMethod, Wal
 use pgwal_stream::compress::SpecError;
 
 use crate::dropin::client;
-use crate::dropin::getopt::{Argument, Opt, Word, split_all};
+use crate::dropin::getopt::{Argument, Opt, split_all};
 use crate::dropin::path::canonicalize;
-use crate::dropin::wrong::Wrong;
+use crate::dropin::wrong::{Wrong, take, too_many};
 use crate::server::ClientArgs;
 
 /// What the command line asks for.
@@ -143,19 +143,11 @@ struct Raw {
 /// Takes the words in their order; the first that is wrong ends it. Then what does not go together is found, in the order of the real program.
 pub fn parse(words: &[OsString]) -> Result<Options, Wrong> {
     let mut raw = Raw::default();
-    let mut operand = None;
-    for word in split_all(words, OPTIONS) {
-        match word {
-            Word::Operand(word) => operand = operand.or(Some(word)),
-            Word::Option(id, value) => raw.set(id, value.unwrap_or_default())?,
-            Word::Wrong(Some(message)) => return Err(Wrong::Getopt(message)),
-            Word::Wrong(None) => return Err(Wrong::Silent),
-        }
+    let operands = take(split_all(words, OPTIONS), |id, value| raw.set(id, value.unwrap_or_default()))?;
+    match operands.first() {
+        Some(word) => Err(too_many(word)),
+        None => raw.check(),
     }
-    if let Some(word) = operand {
-        return Err(Wrong::Usage(format!("too many command-line arguments (first is \"{}\")", word.display())));
-    }
-    raw.check()
 }
 
 impl Raw {

@@ -1,7 +1,8 @@
 //! Command lines that are wrong, and how programs say so.
 
-use std::ffi::OsString;
+use std::ffi::{OsStr, OsString};
 
+use super::getopt::Word;
 use super::log::{Level, Log, to_stderr};
 
 /// What is wrong with a command line.
@@ -11,6 +12,8 @@ pub enum Wrong {
     Getopt(String),
     /// A message and a hint.
     Usage(String),
+    /// A message, a second line about it, and a hint.
+    Detailed(String, &'static str),
     /// A message.
     Value(String),
     /// A hint.
@@ -26,10 +29,33 @@ impl Wrong {
                 to_stderr(&format!("{program}: {text}\n"));
             }
             Wrong::Usage(text) | Wrong::Value(text) => log.say(Level::Error, text),
+            Wrong::Detailed(text, detail) => {
+                log.say(Level::Error, text);
+                log.say(Level::Detail, detail);
+            }
             Wrong::Silent => {}
         }
         if !matches!(self, Wrong::Value(_)) {
             log.try_help();
         }
     }
+}
+
+/// Gives `set` the options among `words` in their order, until one is wrong; the words that are no options.
+pub fn take<E: From<Wrong>>(words: Vec<Word>, mut set: impl FnMut(char, Option<OsString>) -> Result<(), E>) -> Result<Vec<OsString>, E> {
+    let mut operands = Vec::new();
+    for word in words {
+        match word {
+            Word::Operand(operand) => operands.push(operand),
+            Word::Option(id, value) => set(id, value)?,
+            Word::Wrong(Some(message)) => return Err(Wrong::Getopt(message).into()),
+            Word::Wrong(None) => return Err(Wrong::Silent.into()),
+        }
+    }
+    Ok(operands)
+}
+
+/// The error of an operand that the program does not take.
+pub fn too_many(first: &OsStr) -> Wrong {
+    Wrong::Usage(format!("too many command-line arguments (first is \"{}\")", first.display()))
 }

@@ -7,8 +7,8 @@ use pgwal::Lsn;
 use pgwal_stream::compress::{Compression, SpecError};
 
 use crate::dropin::client;
-use crate::dropin::getopt::{Argument, Opt, Word, split_all};
-use crate::dropin::wrong::Wrong;
+use crate::dropin::getopt::{Argument, Opt, split_all};
+use crate::dropin::wrong::{Wrong, take, too_many};
 use crate::server::ClientArgs;
 
 /// What is to be done.
@@ -82,19 +82,11 @@ const OPTIONS: &[Opt] = &[
 /// Takes the words in their order; the first that is wrong ends it. Then what does not go together is found, in the order of the real program.
 pub fn parse(words: &[OsString]) -> Result<Options, Wrong> {
     let mut client = ClientArgs::default();
-    let (mut operand, mut dir, mut slot, mut end, mut compress) = (None, None, None, None, None);
+    let (mut dir, mut slot, mut end, mut compress) = (None, None, None, None);
     let (mut create_slot, mut drop_slot, mut if_not_exists, mut no_loop) = (false, false, false, false);
     let (mut no_sync, mut synchronous, mut verbose, mut status_interval) = (false, false, false, 10);
-    for word in split_all(words, OPTIONS) {
-        let (id, value) = match word {
-            Word::Option(id, value) => (id, value.unwrap_or_default()),
-            Word::Operand(word) => {
-                operand = operand.or(Some(word));
-                continue;
-            }
-            Word::Wrong(Some(message)) => return Err(Wrong::Getopt(message)),
-            Word::Wrong(None) => return Err(Wrong::Silent),
-        };
+    let operands = take(split_all(words, OPTIONS), |id, value| {
+        let value = value.unwrap_or_default();
         let text = || value.to_string_lossy().into_owned();
         match id {
             'D' => dir = Some(PathBuf::from(value)),
@@ -115,10 +107,11 @@ pub fn parse(words: &[OsString]) -> Result<Options, Wrong> {
             id if client::set(&mut client, id, &value) => {}
             _ => return Err(Wrong::Silent),
         }
-    }
+        Ok(())
+    })?;
     let usage = |message: String| Err(Wrong::Usage(message));
-    if let Some(word) = operand {
-        return usage(format!("too many command-line arguments (first is \"{}\")", word.display()));
+    if let Some(word) = operands.first() {
+        return Err(too_many(word));
     }
     if drop_slot && create_slot {
         return usage("cannot use --create-slot together with --drop-slot".to_owned());

@@ -5,9 +5,9 @@ use std::path::PathBuf;
 
 use pgwal_stream::backup::Form;
 
-use crate::dropin::getopt::{Argument, Opt, Word, split_all};
+use crate::dropin::getopt::{Argument, Opt, split_all};
 use crate::dropin::path::canonicalize;
-use crate::dropin::wrong::Wrong;
+use crate::dropin::wrong::{Wrong, take, too_many};
 
 /// What the command line asks for.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
@@ -50,20 +50,11 @@ const OPTIONS: &[Opt] = &[
 /// Takes the words in their order; the first that is wrong ends it.
 pub fn parse(words: &[OsString]) -> Result<Options, Wrong> {
     let mut options = Options::default();
-    let mut operands = Vec::new();
-    for word in split_all(words, OPTIONS) {
-        match word {
-            Word::Operand(operand) => operands.push(operand),
-            Word::Option(id, value) => options.set(id, value.unwrap_or_default())?,
-            Word::Wrong(Some(message)) => return Err(Wrong::Getopt(message)),
-            Word::Wrong(None) => return Err(Wrong::Silent),
-        }
-    }
-    let mut operands = operands.into_iter();
+    let mut operands = take(split_all(words, OPTIONS), |id, value| options.set(id, value.unwrap_or_default()))?.into_iter();
     let directory = operands.next().ok_or_else(|| Wrong::Usage("no backup directory specified".to_owned()))?;
     options.directory = canonicalize(&directory);
     if let Some(second) = operands.next() {
-        return Err(Wrong::Usage(format!("too many command-line arguments (first is \"{}\")", second.display())));
+        return Err(too_many(&second));
     }
     if options.progress && options.quiet {
         return Err(Wrong::Value("cannot specify both -P/--progress and -q/--quiet".to_owned()));

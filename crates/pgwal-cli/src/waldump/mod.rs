@@ -28,11 +28,12 @@ use pgwal::{Lsn, TimelineId, WalFormat};
 
 use self::archive::Archive;
 use self::files::{DEFAULT_MAJOR, Segments};
-use self::options::{Options, Parsed, Wrong};
+use self::options::{Options, Parsed};
 use self::reader::{Reader, Stop};
 use self::wording::Wording;
 use crate::dropin::Program;
 use crate::dropin::log::{Colors, Level, end_by_closed_pipe, to_stderr};
+use crate::dropin::wrong::Wrong;
 use crate::fullpage::{FullPageError, FullPages};
 
 /// Output is collected up to this size before it is written.
@@ -102,7 +103,7 @@ fn fatal(message: String) -> Failure {
 }
 
 fn usage(message: String) -> Failure {
-    Failure::Usage(Wrong::Message(message, None))
+    Failure::Usage(Wrong::Usage(message))
 }
 
 /// Where pages come from.
@@ -182,8 +183,9 @@ impl Console {
                     to_stderr(&format!("{program}: {text}\n"));
                     Ok(())
                 }
-                Wrong::Message(text, None) => self.say(Level::Error, &text),
-                Wrong::Message(text, Some(detail)) => self.say(Level::Error, &text).and_then(|()| self.say(Level::Detail, detail)),
+                // This program has a hint after each.
+                Wrong::Usage(text) | Wrong::Value(text) => self.say(Level::Error, &text),
+                Wrong::Detailed(text, detail) => self.say(Level::Error, &text).and_then(|()| self.say(Level::Detail, detail)),
                 Wrong::Silent => Ok(()),
             }
             .and_then(|()| self.say(Level::Hint, "Try \"pg_waldump --help\" for more information.")),

@@ -10,6 +10,7 @@ use pgwal::{Lsn, TimelineId};
 use super::cscan::{Scan, strtoul};
 use super::wording::Wording;
 use crate::dropin::getopt::{self, Argument, Opt, Word};
+use crate::dropin::wrong::{Wrong, take, too_many};
 
 /// What the command line asks for.
 #[derive(Clone, Debug, Default, PartialEq)]
@@ -60,15 +61,10 @@ pub enum Parsed {
     Wrong(Wrong),
 }
 
-/// What is wrong with the command line; a hint follows.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Wrong {
-    /// getopt's message, behind the name that the program was called by.
-    Getopt(String),
-    /// The program's own message, and a second line for it.
-    Message(String, Option<&'static str>),
-    /// No message.
-    Silent,
+impl From<Wrong> for Parsed {
+    fn from(wrong: Wrong) -> Parsed {
+        Parsed::Wrong(wrong)
+    }
 }
 
 /// Options of every major; those of a later one work on WAL of an earlier one too.
@@ -114,27 +110,19 @@ pub fn peek(words: &[OsString]) -> (Option<OsString>, Option<OsString>) {
 
 /// Takes the words in their order; the first that is wrong ends it.
 pub fn parse(words: &[OsString], wording: Wording) -> Parsed {
+    options(words, wording).map_or_else(|other| other, |options| Parsed::Run(Box::new(options)))
+}
+
+/// The options; an error is what else the command line comes to.
+fn options(words: &[OsString], wording: Wording) -> Result<Options, Parsed> {
     let mut options = Options::default();
-    for word in getopt::split(words, OPTIONS, wording.major, getopt::posix()) {
-        let wrong = match word {
-            Word::Operand(operand) => {
-                options.operands.push(operand);
-                continue;
-            }
-            Word::Option('r', Some(name)) if name.eq_ignore_ascii_case("list") => return Parsed::ListRmgrs,
-            Word::Option(id, value) => match options.set(id, value, wording) {
-                Ok(()) => continue,
-                Err(wrong) => wrong,
-            },
-            Word::Wrong(Some(message)) => Wrong::Getopt(message),
-            Word::Wrong(None) => Wrong::Silent,
-        };
-        return Parsed::Wrong(wrong);
-    }
-    match options.check() {
-        Ok(()) => Parsed::Run(Box::new(options)),
-        Err(wrong) => Parsed::Wrong(wrong),
-    }
+    let words = getopt::split(words, OPTIONS, wording.major, getopt::posix());
+    options.operands = take(words, |id, value| match (id, &value) {
+        ('r', Some(name)) if name.eq_ignore_ascii_case("list") => Err(Parsed::ListRmgrs),
+        _ => options.set(id, value, wording).map_err(Parsed::from),
+    })?;
+    options.check()?;
+    Ok(options)
 }
 
 impl Options {
@@ -143,7 +131,7 @@ impl Options {
         let value = value.unwrap_or_default();
         let bytes = value.as_encoded_bytes();
         let text = String::from_utf8_lossy(bytes);
-        let wrong = |message: String| Wrong::Message(message, None);
+        let wrong = |message: String| Wrong::Usage(message);
         match id {
             'b' => self.details = true,
             'f' => self.follow = true,
@@ -177,7 +165,7 @@ impl Options {
             }
             'R' => {
                 let detail = "Expecting \"tablespace OID/database OID/relation filenode\".";
-                let bad = || Wrong::Message(format!("invalid relation specification: \"{text}\""), Some(detail));
+                let bad = || Wrong::Detailed(format!("invalid relation specification: \"{text}\""), detail);
                 self.filter.relations = Some(OneOf::from_iter([relation(bytes).ok_or_else(bad)?]));
             }
             't' => self.timeline = Some(timeline(bytes, &text, wording)?),
@@ -202,11 +190,10 @@ impl Options {
     /// What can be wrong with the options together.
     fn check(&self) -> Result<(), Wrong> {
         if self.filter.block.is_some() && self.filter.relations.is_none() {
-            return Err(Wrong::Message("option -B/--block requires option -R/--relation to be specified".to_owned(), None));
+            return Err(Wrong::Usage("option -B/--block requires option -R/--relation to be specified".to_owned()));
         }
         if let Some(third) = self.operands.get(2) {
-            let text = third.to_string_lossy();
-            return Err(Wrong::Message(format!("too many command-line arguments (first is \"{text}\")"), None));
+            return Err(too_many(third));
         }
         Ok(())
     }
@@ -225,10 +212,10 @@ fn rmgr(bytes: &[u8], text: &str, wording: Wording) -> Result<RmgrId, Wrong> {
     let custom = scan.literal(b"custom").and_then(|()| scan.signed(3));
     if let (Some(number), 15..) = (custom, wording.major) {
         let id = u8::try_from(number).ok().map(RmgrId).filter(|id| id.is_custom());
-        return id.ok_or_else(|| Wrong::Message(format!("custom resource manager \"{text}\" does not exist"), None));
+        return id.ok_or_else(|| Wrong::Usage(format!("custom resource manager \"{text}\" does not exist")));
     }
     let builtin = RMGRS.iter().find(|rmgr| rmgr.name.eq_ignore_ascii_case(text));
-    builtin.map(|rmgr| rmgr.id).ok_or_else(|| Wrong::Message(format!("resource manager \"{text}\" does not exist"), None))
+    builtin.map(|rmgr| rmgr.id).ok_or_else(|| Wrong::Usage(format!("resource manager \"{text}\" does not exist")))
 }
 
 fn relation(text: &[u8]) -> Option<RelFileLocator> {
@@ -242,7 +229,7 @@ fn relation(text: &[u8]) -> Option<RelFileLocator> {
 }
 
 fn timeline(bytes: &[u8], text: &str, wording: Wording) -> Result<TimelineId, Wrong> {
-    let bad = || Wrong::Message(wording.bad_timeline(text), None);
+    let bad = || Wrong::Usage(wording.bad_timeline(text));
     if wording.major < 16 {
         // 15 reads an unsigned number, earlier ones a signed one into the same 32 bits.
         let mut scan = Scan::new(bytes);
@@ -254,7 +241,7 @@ fn timeline(bytes: &[u8], text: &str, wording: Wording) -> Result<TimelineId, Wr
         return Err(bad());
     }
     let number = value.and_then(|value| u32::try_from(value).ok()).filter(|&number| number > 0);
-    let range = || Wrong::Message(format!("-t/--timeline must be in range 1..{}", u32::MAX), None);
+    let range = || Wrong::Usage(format!("-t/--timeline must be in range 1..{}", u32::MAX));
     number.map(TimelineId).ok_or_else(range)
 }
 
@@ -267,7 +254,7 @@ mod tests {
         parse(&words, Wording { major })
     }
 
-    fn options(line: &str, major: u8) -> Options {
+    fn good(line: &str, major: u8) -> Options {
         match parsed(line, major) {
             Parsed::Run(options) => *options,
             other => panic!("{line}: {other:?}"),
@@ -276,27 +263,27 @@ mod tests {
 
     fn message(line: &str, major: u8) -> String {
         match parsed(line, major) {
-            Parsed::Wrong(Wrong::Message(message, _)) => message,
+            Parsed::Wrong(Wrong::Usage(message) | Wrong::Detailed(message, _)) => message,
             other => panic!("{line}: {other:?}"),
         }
     }
 
     #[test]
     fn values() {
-        assert_eq!(options("-s 1/23456789ab -e 0/1x -n -3", 18).start, Lsn(0x1_4567_89AB));
-        assert_eq!(options("-s 1/23456789ab", 19).start, Lsn(0x1_2345_6789));
-        assert_eq!(options("-n -3", 18).limit, None);
-        assert_eq!(options("-n 3x", 18).limit, Some(3));
-        assert_eq!(options("-t 0x10", 18).timeline, Some(TimelineId(16)));
-        assert_eq!(options("-t 010", 15).timeline, Some(TimelineId(10)));
-        assert_eq!(options("-t 0", 13).timeline, Some(TimelineId(0)));
-        assert_eq!(options("-x 0", 18).filter.xids, Some(OneOf::from_iter([Xid(0)])));
-        assert_eq!(options("-R 1663/0/1259 -B 7", 18).filter.block, Some(BlockNumber(7)));
-        assert_eq!(options("--stats=record -z", 18).stats, Some(Stats::Rmgr));
-        let rmgrs = |line, major| options(line, major).filter.rmgrs.unwrap_or_default();
+        assert_eq!(good("-s 1/23456789ab -e 0/1x -n -3", 18).start, Lsn(0x1_4567_89AB));
+        assert_eq!(good("-s 1/23456789ab", 19).start, Lsn(0x1_2345_6789));
+        assert_eq!(good("-n -3", 18).limit, None);
+        assert_eq!(good("-n 3x", 18).limit, Some(3));
+        assert_eq!(good("-t 0x10", 18).timeline, Some(TimelineId(16)));
+        assert_eq!(good("-t 010", 15).timeline, Some(TimelineId(10)));
+        assert_eq!(good("-t 0", 13).timeline, Some(TimelineId(0)));
+        assert_eq!(good("-x 0", 18).filter.xids, Some(OneOf::from_iter([Xid(0)])));
+        assert_eq!(good("-R 1663/0/1259 -B 7", 18).filter.block, Some(BlockNumber(7)));
+        assert_eq!(good("--stats=record -z", 18).stats, Some(Stats::Rmgr));
+        let rmgrs = |line, major| good(line, major).filter.rmgrs.unwrap_or_default();
         assert_eq!(rmgrs("-r heap -r custom200x", 18), RmgrSet::from_iter([RmgrId(10), RmgrId(200)]));
         assert_eq!(rmgrs("-r heap -r btree", 13), RmgrSet::from_iter([RmgrId(11)]));
-        assert_eq!(options("--quiet a b", 13).operands, ["a", "b"]);
+        assert_eq!(good("--quiet a b", 13).operands, ["a", "b"]);
         assert_eq!(parsed("-r LIST -n x", 18), Parsed::ListRmgrs);
     }
 
