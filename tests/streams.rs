@@ -158,6 +158,16 @@ fn standard_output_that_cannot_be_written() {
         assert_eq!(full.status.code(), Some(2), "{args:?}: {said}");
         assert!(if is_quiet { said == expected } else { said.ends_with(expected) }, "{args:?}: {said}");
         assert_eq!(said.matches("No space left").count(), 1, "{args:?}: {said}");
+        // Closed before it was started, which is no /dev/null.
+        let closed = with_broken(&pgwal(&args), Stream::Stdout, Broken::Closed).output().unwrap();
+        assert_eq!(closed.status.code(), Some(2), "{args:?}");
+        let expected = "pgwal: cannot write to standard output: Bad file descriptor (os error 9)\n";
+        assert!(String::from_utf8_lossy(&closed.stderr).ends_with(expected), "{args:?}: {}", String::from_utf8_lossy(&closed.stderr));
+        let mut discarded = Command::new(env!("CARGO_BIN_EXE_pgwal"));
+        // Opened for reading, too, as Rust's runtime would open it.
+        let null = File::options().read(true).write(true).open("/dev/null").unwrap();
+        let discarded = discarded.args(&args).stdout(null).env_remove("PGDATA").output().unwrap();
+        assert!(discarded.status.code().is_some_and(|code| code < 2), "{args:?}: {}", String::from_utf8_lossy(&discarded.stderr));
         // Whoever read it has seen enough.
         let closed = with_broken(&pgwal(&args), Stream::Stdout, Broken::ClosedPipe).output().unwrap();
         let said = String::from_utf8_lossy(&closed.stderr);
@@ -190,6 +200,11 @@ fn live_commands_with_nobody_listening() {
     }
     server.sql("CREATE TABLE t AS SELECT generate_series(1, 1000) i").unwrap();
     let lsn = server.sql("SELECT pg_switch_wal()").unwrap().trim().to_owned();
+    let line = |args: &[&str]| args.iter().map(|arg| (*arg).to_owned()).collect::<Vec<_>>();
+    let to_stdout = line(&["basebackup", "-c", "fast", "-F", "tar", "-X", "fetch", "-D", "-", "-d", &conninfo]);
+    let unheard = with_broken(&pgwal(&to_stdout), Stream::Stdout, Broken::Closed).output().unwrap();
+    let said = String::from_utf8_lossy(&unheard.stderr);
+    assert!(unheard.status.code() == Some(2) && said.contains("standard output: Bad file descriptor"), "{said}");
     for broken in BROKEN {
         let dir = TempDir::new().unwrap();
         let (wal, backup) = (dir.path().join("wal"), dir.path().join("backup"));

@@ -29,8 +29,12 @@ fn run(program: &Path, args: &[&str]) -> Output {
 }
 
 fn script(path: PathBuf, text: &str) {
-    fs::write(&path, text).unwrap();
-    fs::set_permissions(&path, fs::Permissions::from_mode(0o755)).unwrap();
+    // By another process: a program of another test's that is started meanwhile would keep the file open for writing, and what is open for
+    // writing cannot be run.
+    let source = path.with_extension("text");
+    fs::write(&source, text).unwrap();
+    assert!(Command::new("install").args(["-m", "755"]).args([&source, &path]).status().unwrap().success());
+    fs::remove_file(source).unwrap();
 }
 
 #[test]

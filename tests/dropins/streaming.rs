@@ -43,6 +43,25 @@ fn run(program: &Path, server: Option<&Server>, args: &[&str]) -> Output {
     command.output().unwrap()
 }
 
+/// What nobody can read is no backup.
+#[test]
+fn a_backup_to_a_closed_standard_output_is_an_error() {
+    let Some(postgres) = Postgres::find_or_skip(Some(15), "drop-ins, closed standard output") else { return };
+    let server = postgres.start(&[], SETTINGS).unwrap();
+    let pair = Pair::new(&postgres, "pg_basebackup");
+    let [real, ours] = [&pair.real, &pair.ours].map(|program| {
+        let mut command = Command::new("sh");
+        command.args(["-c", "exec \"$0\" \"$@\" >&-"]).arg(program).args(["-D", "-", "-F", "tar", "-X", "none", "-c", "fast"]);
+        command.env_remove("PG_COLOR").env("LC_ALL", "C").env("PGUSER", "postgres").env("PGHOST", server.socket());
+        let output = command.env("PGPORT", server.port().to_string()).output().unwrap();
+        (output.status.code(), String::from_utf8_lossy(&output.stderr).into_owned())
+    });
+    assert_eq!((real.0, ours.0), (Some(1), Some(1)), "{}{}", real.1, ours.1);
+    // The real one has its connection under that number by then, and writes to that.
+    let said = "pg_basebackup: error: could not write to file \"-\": ";
+    assert!(real.1.contains(said) && ours.1 == format!("{said}Bad file descriptor\n"), "{}{}", real.1, ours.1);
+}
+
 #[test]
 fn wrong_command_lines_are_answered_as_by_the_real_programs() {
     let Some(postgres) = Postgres::find_or_skip(Some(15), "drop-ins, wrong command lines") else { return };

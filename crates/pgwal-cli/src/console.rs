@@ -13,6 +13,8 @@ use std::process::ExitCode;
 use clap::error::ErrorKind;
 use pgwal::printable::{printable, printable_lines};
 
+use crate::closed;
+
 /// Says something on standard error, with the program's name before it.
 macro_rules! note {
     ($($text:tt)*) => { $crate::console::note(format_args!($($text)*)) };
@@ -82,12 +84,12 @@ impl Output {
 
 impl Write for Output {
     fn write(&mut self, bytes: &[u8]) -> io::Result<usize> {
-        let result = self.stdout.write(bytes);
+        let result = closed::check_stdout().and_then(|()| self.stdout.write(bytes));
         self.remember(result)
     }
 
     fn write_all(&mut self, bytes: &[u8]) -> io::Result<()> {
-        let result = self.stdout.write_all(bytes);
+        let result = closed::check_stdout().and_then(|()| self.stdout.write_all(bytes));
         self.remember(result)
     }
 
@@ -108,7 +110,8 @@ fn output_failed(error: &io::Error) -> ExitCode {
 
 /// Prints what clap has to say about the command line: an error, or the help that was asked for.
 pub fn answer(answer: &clap::Error) -> ExitCode {
-    let printed = answer.print().and_then(|()| io::stdout().flush());
+    let is_open = if answer.use_stderr() { Ok(()) } else { closed::check_stdout() };
+    let printed = is_open.and_then(|()| answer.print()).and_then(|()| io::stdout().flush());
     match (answer.use_stderr(), printed) {
         (true, _) => ExitCode::from(COULD_NOT_RUN),
         (false, Ok(())) => ExitCode::SUCCESS,

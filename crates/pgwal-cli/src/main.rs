@@ -10,6 +10,7 @@ mod console;
 
 mod args;
 mod basebackup;
+mod closed;
 mod cmd;
 mod dropin;
 mod fullpage;

@@ -21,9 +21,11 @@ use pgwal_stream::conninfo::Environment;
 
 use self::options::Options;
 use self::progress::Progress;
+use crate::closed;
 use crate::console::write_stderr;
 use crate::dropin::log::{Level, Log};
 use crate::dropin::{Program, client};
+use crate::fullpage::Errno;
 use crate::{server, signals};
 
 /// This drop-in.
@@ -145,6 +147,8 @@ fn take(options: Options, log: &Log) -> Result<(), Failure> {
         }
         (Some((name, detail)), _) => Destination::Target { name: name.clone(), detail: detail.clone() },
         (None, _) if options.is_stdout() => {
+            // C writes to what is closed, and then says so.
+            closed::check_stdout().map_err(|e| Failure::new(&format!("could not write to file \"-\": {}", Errno(&e))))?;
             let stdout = io::stdout().as_fd().try_clone_to_owned().map_err(|e| Failure::new(&e))?;
             Destination::File(Arc::new(File::from(stdout)))
         }

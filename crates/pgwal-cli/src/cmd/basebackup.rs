@@ -21,6 +21,8 @@ use pgwal_stream::connection::Mode;
 use pgwal_stream::conninfo::{Config, Environment};
 
 use crate::args::{WrongOption, compression, compression_problem};
+use crate::closed;
+use crate::console::CouldNotRun;
 use crate::server::{self, ClientArgs};
 use crate::signals;
 use crate::table::percent;
@@ -336,6 +338,7 @@ impl Opts {
                 Err(WrongOption("--target: the server stores the backup itself, so there is no --directory".to_owned()).into())
             }
             (None, Some(dir)) if self.format == Some(FormArg::Tar) && dir.as_os_str() == "-" => {
+                closed::check_stdout().map_err(|e| CouldNotRun(format!("cannot write to standard output: {e}").into()))?;
                 Ok(Destination::File(Arc::new(File::from(io::stdout().as_fd().try_clone_to_owned()?))))
             }
             (None, Some(dir)) => Ok(Destination::Directory(dir.clone())),
