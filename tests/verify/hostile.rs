@@ -170,7 +170,8 @@ fn many_members_of_an_archive() {
             command.args(args).current_dir(dir.path()).stdin(Stdio::null());
             peak(&mut command.stdout(File::create(&stdout).unwrap()).stderr(Stdio::null()).spawn().unwrap())
         };
-        for args in [&["dump", "-q", "a.tar"][..], &["stats", "a.tar"], &["diff", "--summary", "a.tar", "a.tar"]] {
+        let more: &[&[&str]] = if what == "timelines" { &[&["verify", "--reach", "latest", "a.tar"]] } else { &[] };
+        for args in [&["dump", "-q", "a.tar"][..], &["stats", "a.tar"], &["diff", "--summary", "a.tar", "a.tar"]].iter().chain(more) {
             let (status, peak) = run(args);
             assert!(status.is_some_and(|status| status < 2) && peak > 0 && peak < LIMIT, "{what}, {args:?}: {status:?}, {peak} kB");
         }
