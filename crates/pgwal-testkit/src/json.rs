@@ -1,4 +1,4 @@
-//! JSON of a record as serde_json writes it: what `pgwal::json` must equal.
+//! JSON of a record as serde_json writes it, with escapes for what steers a terminal: what `pgwal::json::write_record` must equal.
 
 use pgwal::record::{BlockFlags, BlockRef, Compression, Record};
 use pgwal::rmgr::{Payload, RmgrId};
@@ -101,7 +101,8 @@ pub fn line(record: &Record<'_>) -> Vec<u8> {
         payload,
         error,
     };
-    let mut json = serde_json::to_vec(&line).expect("JSON has a form for it");
+    let mut json = Vec::new();
+    pgwal::json::to_writer(&mut json, &line).expect("JSON has a form for it");
     json.push(b'\n');
     json
 }
