@@ -15,6 +15,14 @@ fn signal(child: &Child, name: &str) {
     assert!(Command::new("kill").args([name, &child.id().to_string()]).stderr(Stdio::null()).status().is_ok());
 }
 
+/// The same command with the usual effect of signals: who runs the tests under nohup has SIGHUP ignored.
+fn with_usual_signals(command: &Command) -> Command {
+    let mut env = Command::new("env");
+    env.arg("--default-signal=HUP,INT,QUIT,TERM").arg(command.get_program()).args(command.get_args());
+    env.stdin(Stdio::null()).stdout(Stdio::piped()).stderr(Stdio::piped());
+    env
+}
+
 /// Sends a signal again and again until it ends, as if somebody were in a great hurry; its status and what it says.
 fn hurry(mut child: Child, name: &str) -> (Option<i32>, String) {
     let begin = Instant::now();
@@ -45,7 +53,7 @@ fn signals_without_end_leave_nothing_half() {
             _ => vec!["-F", "tar"],
         };
         let options = ["-r", "2048", "-C", "-S", "mine"];
-        let child = basebackup(&server, &backup, options.into_iter().chain(args)).stderr(Stdio::piped()).spawn().unwrap();
+        let child = with_usual_signals(&basebackup(&server, &backup, options.into_iter().chain(args))).spawn().unwrap();
         wait_until("files", || {
             backup.join("base/1").exists() || fs::metadata(backup.join("base.tar")).is_ok_and(|tar| tar.len() > 1_000_000)
         });
@@ -59,7 +67,7 @@ fn signals_without_end_leave_nothing_half() {
     let dir = temporary();
     let backup = dir.path().join("backup");
     fs::create_dir(&backup).unwrap();
-    let child = basebackup(&server, &backup, ["-r", "2048", "-F", "tar"]).stderr(Stdio::piped()).spawn().unwrap();
+    let child = with_usual_signals(&basebackup(&server, &backup, ["-r", "2048", "-F", "tar"])).spawn().unwrap();
     wait_until("files", || backup.join("base.tar").exists());
     assert_eq!(hurry(child, "-TERM").0, Some(1));
     let mode = |path: &Path| std::os::unix::fs::PermissionsExt::mode(&fs::metadata(path).unwrap().permissions());
