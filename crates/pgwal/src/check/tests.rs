@@ -219,7 +219,7 @@ impl Set {
             }
             count
         };
-        self.segments.iter().enumerate().map(pages).fold(Count::default(), Count::add)
+        self.segments.par_iter().enumerate().map(pages).reduce(Count::default, Count::add)
     }
 
     /// Bits anywhere.
