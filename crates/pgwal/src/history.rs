@@ -149,11 +149,13 @@ pub(crate) fn shown(text: &str) -> String {
 
 /// The timeline whose history file has this name, as `00000002.history`. C: `IsTLHistoryFileName`.
 ///
-/// An archive may keep it compressed, with a suffix.
+/// An archive may keep it compressed, with the suffix of that. Other suffixes are those of files that are still being written, or of copies that
+/// somebody kept.
 pub fn timeline_of_file_name(name: &str) -> Option<TimelineId> {
+    /// Of gzip, LZ4, Zstandard, bzip2 and xz.
+    const PACKED: [&str; 8] = ["", ".gz", ".lz4", ".zst", ".zstd", ".bz2", ".bzip2", ".xz"];
     let (digits, suffix) = name.split_at_checked(8)?;
-    let suffix = suffix.strip_prefix(".history")?;
-    let is_history = is_upper_hex(digits) && (suffix.is_empty() || suffix.starts_with(['.', '-']));
+    let is_history = is_upper_hex(digits) && PACKED.contains(&suffix.strip_prefix(".history")?);
     u32::from_str_radix(digits, 16).ok().filter(|_| is_history).map(TimelineId)
 }
 
@@ -322,12 +324,21 @@ mod tests {
 
     #[test]
     fn names() {
-        for (name, timeline) in [("00000002.history", 2), ("000000AF.history.gz", 0xAF), ("0000000A.history-0123", 10)] {
+        for (name, timeline) in [("00000002.history", 2), ("000000AF.history.gz", 0xAF), ("0000000A.history.zst", 10)] {
             assert_eq!(timeline_of_file_name(name), Some(T(timeline)), "{name}");
         }
-        for name in
-            ["00000002.histor", "0000002.history", "0000000g.history", "0000000a.history", "00000002.history2", "000000010000000000000002"]
-        {
+        for name in [
+            "00000002.history.again",
+            "00000002.history.tmp",
+            "00000002.history.",
+            "0000000A.history-0123",
+            "00000002.histor",
+            "0000002.history",
+            "0000000g.history",
+            "0000000a.history",
+            "00000002.history2",
+            "000000010000000000000002",
+        ] {
             assert_eq!(timeline_of_file_name(name), None, "{name}");
         }
         assert_eq!(file_name(T(0xAF)), "000000AF.history");

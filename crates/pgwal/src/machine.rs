@@ -9,8 +9,7 @@ use memmap2::{Mmap, MmapOptions};
 
 use crate::record::RECORD_HEADER_SIZE;
 
-/// Maps `len` bytes of `file` from `offset`; with `at_once`, the system sets up all pages now, which is faster than one by one as they are
-/// touched, if they all will be.
+/// Maps `len` bytes of `file` from `offset`.
 ///
 /// Mapping is right for files that stay as long as they are: archives and finished segments. A file that is cut short while it is
 /// mapped kills the process (SIGBUS); the server never does that to a segment, it removes or renames it.
@@ -18,12 +17,9 @@ use crate::record::RECORD_HEADER_SIZE;
 /// # Errors
 /// The file system does not map, or `len` is zero.
 #[expect(unsafe_code, reason = "a file can change while it is mapped")]
-pub(crate) fn map(file: &File, offset: u64, len: usize, at_once: bool) -> io::Result<Mmap> {
+pub(crate) fn map(file: &File, offset: u64, len: usize) -> io::Result<Mmap> {
     let mut options = MmapOptions::new();
     options.offset(offset).len(len);
-    if at_once {
-        options.populate();
-    }
     // SAFETY: the map is private and read-only, and nothing in this process writes to the file. Another process may change
     // bytes under us, as it may while we read them; every byte is checked as hostile input anyway, and no reference to the map
     // is handed out as anything but bytes.

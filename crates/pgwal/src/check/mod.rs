@@ -36,7 +36,7 @@ use crate::frame::{End, EndReason};
 use crate::lsn::{Lsn, SegmentName, TimelineId};
 use crate::ordered::{self, Results};
 use crate::page::PageHeader;
-use crate::source::{NoFile, Piece, Pieces, SourceError, SourceProblem, Span, Wal, piece_size};
+use crate::source::{NoFile, Piece, Pieces, SourceError, SourceProblem, Span, Wal, is_begun, piece_size};
 use chain::{Chain, Found, Place};
 use links::Links;
 
@@ -262,6 +262,8 @@ impl Iterator for Plan<'_> {
                         return bytes;
                     }
                 }
+                // A compressed segment of which nothing has come yet.
+                (file, Piece::End { len: 0 }) if self.files.get(file).is_some_and(|(input, _)| is_begun(input)) => {}
                 (file, Piece::End { len: 0 }) => return Some(Job::Failed { file, class: Class::NotWal }),
                 (_, Piece::End { len }) => return Some(Job::End { len }),
                 (file, Piece::Failed(SourceError { problem: SourceProblem::Io(e), .. })) if e.kind() == std::io::ErrorKind::NotFound => {

@@ -44,7 +44,7 @@ impl Input {
         Input { file, stretch: Mutex::default() }
     }
 
-    /// The file; pieces that are read from it from now on are not mapped by this.
+    /// The file alone.
     pub(super) fn into_file(self) -> File {
         self.file
     }
@@ -67,8 +67,8 @@ impl Input {
                 Some((mapped, map)) if *mapped == start && at + len <= map.len() => Arc::clone(map),
                 _ => {
                     // A piece may end behind its stretch.
-                    let whole = (file_len - start).min(STRETCH).max((at + len) as u64);
-                    let map = Arc::new(machine::map(&self.file, start, usize::try_from(whole).unwrap_or(usize::MAX), false)?);
+                    let whole = file_len.saturating_sub(start).min(STRETCH).max((at + len) as u64);
+                    let map = Arc::new(machine::map(&self.file, start, usize::try_from(whole).unwrap_or(usize::MAX))?);
                     *stretch = Some((start, Arc::clone(&map)));
                     map
                 }
@@ -93,15 +93,15 @@ impl Deref for Data {
 impl Data {
     /// The first `len` bytes of `file`: mapped, or read where the file system does not map.
     pub(super) fn map(file: &File, len: usize) -> io::Result<Data> {
-        let mapped = machine::map(file, 0, len, false).map(|map| Data::Mapped(Mapped { map: Arc::new(map), range: 0..len, _timer: None }));
+        let mapped = machine::map(file, 0, len).map(|map| Data::Mapped(Mapped { map: Arc::new(map), range: 0..len, _timer: None }));
         mapped.or_else(|_| Buffers::default().read(file, 0, len))
     }
 }
 
 /// Bytes that a thread should take at a time if all it does is look at them, where so many pieces are on their way.
 ///
-/// What has been read should still be in the processor's cache when it is looked at; but every time that a piece is unmapped, all threads
-/// are stopped, and each piece costs its seam to the next one.
+/// What has been read should still be in the processor's cache when it is looked at; but each piece costs its seam to the next one, and
+/// going from hand to hand.
 pub(crate) const fn piece_size(window: usize) -> usize {
     /// Bytes of all pieces that are on their way, as they may have to be kept in memory.
     const IN_FLIGHT: usize = 64 << 20;
@@ -323,6 +323,7 @@ mod tests {
         assert!(ways[0] >= TIMED && ways[1] >= TIMED && buffers.trial.winner.get().is_some(), "{ways:?}");
         // Behind the end there is nothing, and in small pieces everything is read.
         assert!(buffers.get(&input, 4 << 20, 1 << 20).unwrap().is_empty());
+        assert!(input.map(17 << 20, 1 << 20).is_ok_and(|(_, range)| range.is_empty()) && input.map(u64::from(u32::MAX) << 20, 9).is_ok());
         assert!(matches!(buffers.get(&input, 0, 100).unwrap(), Data::Buffered(_)));
     }
 }

@@ -9,8 +9,8 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::archive::Tar;
 use super::data::{Buffers, Input};
-use super::kind::{FIRST_PAGE, Kind, Packing, first_page};
-use super::plan::{BlockSizes, Entry, Place};
+use super::kind::{FIRST_PAGE, Kind, NotWal, Packing, first_page};
+use super::plan::{BlockSizes, Entry, Place, is_begun};
 use super::{Data, SourceError, SourceProblem, unpack};
 use crate::format::WalFormat;
 use crate::lsn::{Lsn, SegmentName};
@@ -206,7 +206,10 @@ impl<'w> Extents<'w> {
     fn open(&mut self, entry: &Entry) -> Result<Current, SourceError> {
         let fail = |problem| SourceError::new(&entry.input, problem);
         let mut bytes = self.open_place(entry)?;
-        let front = bytes.front().map_err(|e| fail(SourceProblem::Unpack(e.to_string())))?;
+        let front = match bytes.front() {
+            Err(e) if e.kind() == io::ErrorKind::UnexpectedEof && is_begun(&entry.input) => Vec::new(),
+            front => front.map_err(|e| fail(SourceProblem::Unpack(e.to_string())))?,
+        };
         let (fmt, start) = match (first_page(&front), self.before, entry.name) {
             // The name says where the segment belongs; a header that says otherwise shows when the page is read.
             (Ok((fmt, header)), _, name) => {
@@ -287,6 +290,8 @@ impl Extents<'_> {
                         current.next = start + bytes.len() as u64;
                         return Some(Ok(Unread { input, start, fmt, bytes }));
                     }
+                    // A receiver is still compressing it: what has come is all there is.
+                    Err(e) if current.partial && e.kind() == io::ErrorKind::UnexpectedEof => self.current = None,
                     Err(e) => {
                         let input = Arc::clone(&current.input);
                         self.current = None;
@@ -318,6 +323,7 @@ impl Extents<'_> {
             };
             match self.open(entry) {
                 Ok(current) => self.current = Some(current),
+                Err(SourceError { problem: SourceProblem::NotWal(NotWal::Empty), .. }) if is_begun(&entry.input) => {}
                 Err(error) => return Some(Err(error)),
             }
         }
@@ -358,7 +364,7 @@ impl Bytes {
             Bytes::File { file, offset, left } => Bytes::File { file, offset, left: left.min(len) },
             // The front is not longer than the smallest segment.
             Bytes::Stream { front, stream, failed } => {
-                let stream = Box::new(stream.take(len.saturating_sub(front.len() as u64)));
+                let stream = Box::new(unpack::UpTo::new(stream, len.saturating_sub(front.len() as u64)));
                 Bytes::Stream { front, stream, failed }
             }
         }

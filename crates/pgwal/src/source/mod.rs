@@ -28,6 +28,7 @@ pub use kind::{Kind, NotWal};
 pub use listing::{Archive, ArchiveFile, FileKind, SegmentFile, Stamp, Start};
 pub(crate) use listing::{as_text, is_text_file_name, nanoseconds};
 pub(crate) use pieces::{Piece, Pieces};
+pub(crate) use plan::is_begun;
 pub use plan::{NoFile, Wal, file_of_input, is_wal_file_name, segment_of_file_name};
 
 use crate::error::{Error, Result};

@@ -524,6 +524,12 @@ pub fn file_of_input(input: &str) -> &str {
     input.rsplit(['/', ':']).next().unwrap_or_default()
 }
 
+/// Whether an input without bytes has the name of a segment that is compressed as it is received: nothing has come of it yet.
+pub(crate) fn is_begun(input: &str) -> bool {
+    let file = file_of_input(input);
+    file.contains(".partial") && file.len() > SegmentName::LEN + ".partial".len()
+}
+
 pub(super) fn file_name(path: &Path) -> String {
     path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }

@@ -28,9 +28,38 @@ pub(super) fn whole(packing: Packing, packed: &[u8]) -> io::Result<Vec<u8>> {
     bytes.truncate(len);
     if let Ok((fmt, _)) = first_page(&bytes) {
         // The smallest segment is larger than a page.
-        stream.take(u64::from(fmt.segment_size) - len as u64).read_to_end(&mut bytes)?;
+        UpTo::new(stream, u64::from(fmt.segment_size) - len as u64).read_to_end(&mut bytes)?;
     }
     Ok(bytes)
+}
+
+/// The first bytes of a stream, with the checksum that may stand behind them: whoever stops at the last byte does not learn that it is wrong.
+pub(super) struct UpTo<S> {
+    stream: S,
+    left: u64,
+    is_over: bool,
+}
+
+impl<S: Read> UpTo<S> {
+    /// The first `len` bytes of `stream`.
+    pub(super) fn new(stream: S, len: u64) -> UpTo<S> {
+        UpTo { stream, left: len, is_over: false }
+    }
+}
+
+impl<S: Read> Read for UpTo<S> {
+    fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
+        if self.left == 0 && !self.is_over && !buffer.is_empty() {
+            self.is_over = true;
+            // What is more than that is passed over, but for one byte.
+            fill(&mut self.stream, &mut [0])?;
+        }
+        let len = usize::try_from(self.left).unwrap_or(usize::MAX).min(buffer.len());
+        let Some(room) = buffer.get_mut(..len).filter(|room| !room.is_empty()) else { return Ok(0) };
+        let read = self.stream.read(room)?;
+        self.left = self.left.saturating_sub(read as u64);
+        Ok(read)
+    }
 }
 
 /// Bytes that a segment whose file starts with `front` can have: by its header, where it has one.
