@@ -183,3 +183,26 @@ fn a_backup_that_has_been_changed_is_found_out() {
         (Some(1), "pgwal: could not open directory \"/nowhere\": No such file or directory (os error 2)\n".to_owned())
     );
 }
+
+/// Two tablespaces in one directory, or one in the data directory: their files would mix, and each may have one of the same name.
+#[test]
+fn tablespaces_that_go_to_one_place_are_refused() {
+    let Some((_, server)) = super::server("basebackup, one place for two", &[]) else { return };
+    let at = |name: &str| server.dir().join(name);
+    let other = at("another");
+    std::fs::create_dir(&other).unwrap();
+    super::give(&other).unwrap();
+    server.sql(&format!("CREATE TABLESPACE another LOCATION '{}'", other.display())).unwrap();
+    let backup = at("backup");
+    let first = |to: &std::path::Path| mapped(&server, to);
+    let second = |to: &std::path::Path| format!("-T{}={}", other.display(), to.display());
+    let (one, two) = (at("one"), at("two"));
+    for (first_to, second_to) in [(&one, &one), (&one, &one.join("below")), (&backup.join("base"), &two), (&one, &backup.join("global"))] {
+        let ran = basebackup(&server, &backup, [first(first_to), second(second_to)]).output().unwrap();
+        let said = String::from_utf8_lossy(&ran.stderr);
+        assert!(ran.status.code() == Some(1) && said.contains("could not create directory \"") && said.contains("File exists"), "{said}");
+        assert!(!backup.exists() && !one.exists() && !two.exists());
+    }
+    let ran = basebackup(&server, &backup, [first(&one), second(&two)]).output().unwrap();
+    assert_eq!(ran.status.code(), Some(0), "{}", String::from_utf8_lossy(&ran.stderr));
+}

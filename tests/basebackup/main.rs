@@ -229,10 +229,17 @@ fn archives_are_those_of_pg_basebackup() {
         match name.as_str() {
             // One may have a segment more: it depends on when each of them ends.
             "pg_wal.tar" => {
-                let kinds = |dir: &Path| -> BTreeSet<_> {
-                    entries(dir.join(&name)).into_iter().map(|(path, mode, kind)| (any_segment(&path), mode, kind)).collect()
+                // And the mark of one that is finished.
+                let is_mark = |(path, ..): &(PathBuf, u32, u8)| path.extension().is_some_and(|extension| extension == "done");
+                let kinds = |dir: &Path| -> (BTreeSet<_>, Vec<_>) {
+                    let (marks, others): (Vec<_>, Vec<_>) = entries(dir.join(&name)).into_iter().partition(is_mark);
+                    (others.into_iter().map(|(path, mode, kind)| (any_segment(&path), mode, kind)).collect(), marks)
                 };
-                assert_eq!(kinds(&ours), kinds(&theirs), "{name}");
+                let ((ours, our_marks), (theirs, their_marks)) = (kinds(&ours), kinds(&theirs));
+                assert_eq!(ours, theirs, "{name}");
+                for (path, mode, kind) in our_marks.iter().chain(&their_marks) {
+                    assert!(path.starts_with("archive_status") && (*mode, *kind) == (0o600, b'0'), "{path:?}");
+                }
             }
             "backup_manifest" => {
                 let size = |dir: &Path| fs::metadata(dir.join(&name)).unwrap().len();

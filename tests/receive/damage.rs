@@ -168,3 +168,61 @@ fn wal_of_a_timeline_that_the_server_has_left_earlier_is_refused() {
     assert!(said.starts_with("pgwal: the WAL in the directory goes to 0/"), "{said}");
     assert!(said.contains(" on timeline 1, and the server, which is on timeline 2, has left that at 0/"), "{said}");
 }
+
+/// A compressed segment whose last bytes are wrong, those of its checksum, is no good start.
+#[test]
+fn a_compressed_segment_with_a_wrong_checksum_is_not_taken_for_whole() {
+    let Some((_, server)) = server("receive, a checksum of gzip", "") else { return };
+    server.sql("CREATE TABLE t (i int, x text)").unwrap();
+    work(&server, 8000);
+    let newest = server.sql("SELECT pg_walfile_name(pg_switch_wal())").unwrap();
+    let dir = TempDir::new().unwrap();
+    let path = dir.path().join(format!("{newest}.gz"));
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut packed, &fs::read(server.wal().join(&newest)).unwrap()).unwrap();
+    let mut packed = packed.finish().unwrap();
+    let checksum = packed.len() - 8;
+    packed[checksum] ^= 1;
+    fs::write(&path, &packed).unwrap();
+    let (status, said) = Running::start(receive(&server, dir.path(), ["--no-loop", "-Z", "gzip"])).end();
+    assert!(status == Some(1) && said.contains("does not unpack: corrupt gzip stream does not have a matching checksum"), "{said}");
+    // Nobody else takes it for good, either.
+    let run = |args: &[&std::ffi::OsStr]| {
+        let ran = Command::new(env!("CARGO_BIN_EXE_pgwal")).args(args).stdin(Stdio::null()).output().unwrap();
+        (ran.status.code(), String::from_utf8_lossy(&[ran.stdout, ran.stderr].concat()).into_owned())
+    };
+    for args in [
+        &["dump".as_ref(), "-q".as_ref(), path.as_os_str()][..],
+        &["verify".as_ref(), path.as_os_str()],
+        &["stats".as_ref(), path.as_os_str()],
+    ] {
+        let (status, said) = run(args);
+        assert!(status == Some(1) && said.contains("matching checksum"), "{args:?}: {said}");
+    }
+    packed[checksum] ^= 1;
+    fs::write(&path, &packed).unwrap();
+    assert_eq!(run(&["dump".as_ref(), "-q".as_ref(), path.as_os_str()]).0, Some(0));
+}
+
+/// Whoever checks an archive every hour must not be told of damage because a segment is being compressed into it.
+#[test]
+fn an_archive_that_is_received_compressed_has_no_findings() {
+    let Some((_, server)) = server("receive, verified meanwhile", "") else { return };
+    server.sql("CREATE TABLE t (i int, x text)").unwrap();
+    for compression in ["gzip", "lz4", "zstd"] {
+        let dir = TempDir::new().unwrap();
+        let running = Running::start(receive(&server, dir.path(), ["-Z", compression]));
+        for rows in [10, 8000, 10] {
+            work(&server, rows);
+            let is_begun =
+                |entry: std::io::Result<fs::DirEntry>| entry.is_ok_and(|entry| entry.path().extension().is_some_and(|e| e == "partial"));
+            wait_until("a segment", || fs::read_dir(dir.path()).unwrap().any(is_begun));
+            let run =
+                |args: &[&str]| Command::new(env!("CARGO_BIN_EXE_pgwal")).args(args).arg(dir.path()).stdin(Stdio::null()).output().unwrap();
+            let ran = run(&["verify"]);
+            assert_eq!(ran.status.code(), Some(0), "{compression}: {}", String::from_utf8_lossy(&ran.stdout));
+        }
+        assert_eq!(running.stop_by("-INT").0, Some(0));
+        verified(dir.path());
+    }
+}

@@ -70,3 +70,70 @@ fn what_is_longer_than_a_segment_is_left_alone() {
         assert_eq!(fs::read_dir(dir.path()).unwrap().count(), 1);
     }
 }
+
+/// What a server writes there itself is not replaced, with or without a link to it.
+#[test]
+fn a_servers_own_directory_is_refused() {
+    let Some((_, server)) = server("receive, pg_wal", "") else { return };
+    let link = TempDir::new().unwrap();
+    let link = link.path().join("archive");
+    std::os::unix::fs::symlink(server.wal(), &link).unwrap();
+    for dir in [server.wal(), link] {
+        let (status, said) = Running::start(receive(&server, &dir, ["--no-loop"])).end();
+        let expected =
+            format!("pgwal: \"{}\" is the pg_wal of a server, which writes its own WAL there (it has archive_status)\n", dir.display());
+        assert_eq!((status, said), (Some(1), expected));
+        assert!(!dir.join(".pgwal-receive.lock").exists());
+    }
+}
+
+/// Links under the names of our own files lead nowhere, whoever put them there.
+#[test]
+fn links_in_the_place_of_our_files_are_not_followed() {
+    let Some((_, server)) = server("receive, links", "") else { return };
+    server.sql("CREATE TABLE t (i int, x text)").unwrap();
+    let outside = TempDir::new().unwrap();
+    let victim = outside.path().join("victim");
+    let link = |path: PathBuf, target: &Path| std::os::unix::fs::symlink(target, path).unwrap();
+    // The lock: refused, and nothing is made where it leads.
+    let dir = TempDir::new().unwrap();
+    link(dir.path().join(".pgwal-receive.lock"), &victim);
+    let (status, said) = Running::start(receive(&server, dir.path(), ["--no-loop"])).end();
+    assert_eq!(status, Some(1), "{said}");
+    assert!(said.contains(".pgwal-receive.lock\": Too many levels of symbolic links"), "{said}");
+    assert!(!victim.exists());
+    fs::remove_file(dir.path().join(".pgwal-receive.lock")).unwrap();
+    // What is written anew after a start.
+    let first = Running::start(receive(&server, dir.path(), [""; 0]));
+    work(&server, 100);
+    wait_until("a segment", || caught_up(&server) && files(dir.path()).iter().any(|name| name.ends_with(".partial")));
+    assert_eq!(first.stop_by("-INT").0, Some(0));
+    fs::write(&victim, "precious").unwrap();
+    let partial = files(dir.path()).into_iter().find(|name| name.ends_with(".partial")).unwrap();
+    link(dir.path().join(format!("{partial}.again")), &victim);
+    let next = Running::start(receive(&server, dir.path(), [""; 0]));
+    wait_until("the receiver", || caught_up(&server));
+    assert_eq!(next.stop_by("-INT").0, Some(0));
+    assert_eq!(fs::read_to_string(&victim).unwrap(), "precious");
+    assert!(files(dir.path()).iter().all(|name| !fs::symlink_metadata(dir.path().join(name)).unwrap().is_symlink()));
+}
+
+/// Names of the files of a directory.
+fn files(dir: &Path) -> Vec<String> {
+    fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap()).collect()
+}
+
+/// A pipe under the name of a segment is no segment, and not waited for.
+#[test]
+fn a_pipe_in_the_directory_is_passed_over() {
+    let Some((_, server)) = server("receive, a pipe", "") else { return };
+    server.sql("CREATE TABLE t (i int, x text)").unwrap();
+    for name in ["0000000100000000000000F0", "0000000100000000000000F0.partial", "0000000100000000000000F0.gz"] {
+        let dir = TempDir::new().unwrap();
+        assert!(Command::new("mkfifo").arg(dir.path().join(name)).status().unwrap().success());
+        let running = Running::start(receive(&server, dir.path(), [""; 0]));
+        work(&server, 100);
+        wait_until("the receiver", || caught_up(&server));
+        assert_eq!(running.stop_by("-TERM").0, Some(0), "{name}");
+    }
+}

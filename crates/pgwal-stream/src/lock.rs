@@ -12,7 +12,7 @@ use std::os::unix::fs::{MetadataExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use rustix::fs::FlockOperation;
+use rustix::fs::{FlockOperation, OFlags};
 use rustix::io::Errno;
 
 use crate::segments::{FileError, failed};
@@ -51,6 +51,11 @@ pub enum LockError {
         /// That receiver; `None`: it has not said who it is.
         holder: Option<Holder>,
     },
+    /// The directory is a server's own `pg_wal`: what the server writes there must not be replaced.
+    ServersOwn {
+        /// The directory.
+        dir: PathBuf,
+    },
     /// The directory or the file cannot be opened.
     File(FileError),
 }
@@ -65,6 +70,9 @@ impl fmt::Display for LockError {
                     None => f.write_str("an unknown process"),
                 }
             }
+            LockError::ServersOwn { dir } => {
+                write!(f, "\"{}\" is the pg_wal of a server, which writes its own WAL there (it has archive_status)", dir.display())
+            }
             LockError::File(error) => error.fmt(f),
         }
     }
@@ -73,7 +81,7 @@ impl fmt::Display for LockError {
 impl std::error::Error for LockError {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            LockError::Held { .. } => None,
+            LockError::Held { .. } | LockError::ServersOwn { .. } => None,
             LockError::File(error) => Some(error),
         }
     }
@@ -83,6 +91,15 @@ impl From<FileError> for LockError {
     fn from(error: FileError) -> LockError {
         LockError::File(error)
     }
+}
+
+/// Refuses a directory that a server writes its own WAL into: only there is an `archive_status`. A receiver would put its segments in the place
+/// of the server's, with other contents and other owners.
+///
+/// # Errors
+/// It is one.
+pub fn refuse_servers_own(dir: &Path) -> Result<(), LockError> {
+    if dir.join("archive_status").is_dir() { Err(LockError::ServersOwn { dir: dir.to_owned() }) } else { Ok(()) }
 }
 
 impl DirectoryLock {
@@ -103,8 +120,13 @@ impl DirectoryLock {
         };
         let mut file = loop {
             let mut options = OpenOptions::new();
-            let options = options.read(true).write(true).create(true).truncate(false).mode(0o644);
+            // A link, whoever put it there, is an error; so is a pipe or a device.
+            let flags = (OFlags::NOFOLLOW | OFlags::NONBLOCK).bits().cast_signed();
+            let options = options.read(true).write(true).create(true).truncate(false).mode(0o644).custom_flags(flags);
             let file = options.open(&path).map_err(failed("open", &path))?;
+            if !file.metadata().map_err(failed("look at", &path))?.is_file() {
+                return Err(failed("use", &path)(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")).into());
+            }
             if let Lock::Held = lock(&file).map_err(failed("lock", &path))? {
                 return Err(held());
             }

@@ -352,7 +352,7 @@ impl<E> From<LockError> for ReceiveError<E> {
     fn from(error: LockError) -> Self {
         match error {
             LockError::File(error) => ReceiveError::File(error),
-            error @ LockError::Held { .. } => ReceiveError::Locked(error),
+            error @ (LockError::Held { .. } | LockError::ServersOwn { .. }) => ReceiveError::Locked(error),
         }
     }
 }

@@ -79,9 +79,9 @@ impl Policy {
         if self.sync { sync_directory(dir) } else { Ok(()) }
     }
 
-    /// Opens a file to write into it, and creates it if need be.
-    fn open(self, path: &Path, truncate: bool) -> io::Result<File> {
-        let file = create().truncate(truncate).open(path)?;
+    /// Opens a file to write into it, and creates it if need be; with `anew`, one that is there is removed before.
+    fn open(self, path: &Path, anew: bool) -> io::Result<File> {
+        let file = if anew { create_anew(path)? } else { create().create(true).open(path)? };
         #[cfg(unix)]
         if self.mode != Policy::OWNER {
             // Whatever the umask leaves, the server's permissions count.
@@ -224,7 +224,7 @@ impl Segments {
         }
         self.policy.sync(&file).map_err(failed("sync", &path))?;
         let whole = self.dir.join(format!("{}{}", open.name, self.compression.suffix()));
-        fs::rename(&path, &whole).map_err(failed("rename", &path))?;
+        rename_to_new(&path, &whole).map_err(failed("rename", &path))?;
         // What earlier attempts have left, with this compression or another one.
         for suffix in Compression::SUFFIXES {
             for partial in [PARTIAL.to_owned(), format!("{PARTIAL}{AGAIN}")] {
@@ -249,7 +249,7 @@ impl Segments {
             let mut content = Vec::new();
             file.take(MAX_HISTORY).read_to_end(&mut content).map(|_| content)
         };
-        match File::open(&path).and_then(read) {
+        match open_file(&path).and_then(read) {
             Ok(content) => Ok(Some(content)),
             Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
             Err(error) => Err(failed("read", &path)(error)),
@@ -298,7 +298,7 @@ impl Open {
             return Err(FileError { path, doing: "open", error });
         }
         let mut earlier = None;
-        if packed && let Ok(file) = File::open(&path) {
+        if packed && let Ok(file) = open_file(&path) {
             let until = lsn + unpacked_len(file, compression, u64::from(segment_size));
             if until > lsn {
                 let again = dir.join(format!("{name}{}{PARTIAL}{AGAIN}", compression.suffix()));
@@ -347,7 +347,7 @@ fn unpacked_len(packed: File, compression: Compression, limit: u64) -> u64 {
 ///
 /// Another fsync does not do: after one that failed, Linux takes the pages in memory for written, and the next one succeeds without them.
 fn rewrite(path: &Path, stop: &AtomicBool) -> Result<(), FileError> {
-    let mut from = match File::open(path) {
+    let mut from = match open_file(path) {
         Ok(file) => file,
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Ok(()),
         Err(error) => return Err(failed("open", path)(error)),
@@ -356,7 +356,7 @@ fn rewrite(path: &Path, stop: &AtomicBool) -> Result<(), FileError> {
     let mut again = path.as_os_str().to_owned();
     again.push(AGAIN);
     let again = PathBuf::from(again);
-    let mut to = create().truncate(true).open(&again).map_err(failed("open", &again))?;
+    let mut to = create_anew(&again).map_err(failed("open", &again))?;
     reserve(&to, old.len()).map_err(failed("reserve room for", &again))?;
     let mut chunk = vec![0; CHUNK];
     loop {
@@ -397,13 +397,54 @@ fn wrong_size(path: &Path, found: u64, expected: u32) -> FileError {
     FileError { path: path.to_owned(), doing: "use", error }
 }
 
-/// How files are opened: to be written, and read by nobody else, as WAL has what the tables have. C: `pg_file_create_mode`.
+/// How files are opened: to be written, and read by nobody else, as WAL has what the tables have. Links are not followed, whoever put them
+/// there, and a pipe is not waited for. C: `pg_file_create_mode`.
 fn create() -> OpenOptions {
     let mut options = OpenOptions::new();
-    options.write(true).create(true);
+    options.write(true);
     #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::mode(&mut options, 0o600);
+    {
+        use std::os::unix::fs::OpenOptionsExt;
+        let flags = rustix::fs::OFlags::NOFOLLOW | rustix::fs::OFlags::NONBLOCK;
+        options.mode(0o600).custom_flags(flags.bits().cast_signed());
+    }
     options
+}
+
+/// A new file in the place of whatever has its name.
+fn create_anew(path: &Path) -> io::Result<File> {
+    match fs::remove_file(path) {
+        Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),
+        _ => {}
+    }
+    create().create_new(true).open(path)
+}
+
+/// Opens a file to read it. What is none, as a pipe, is an error and not waited for.
+fn open_file(path: &Path) -> io::Result<File> {
+    let mut options = OpenOptions::new();
+    options.read(true);
+    #[cfg(unix)]
+    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
+    let file = options.open(path)?;
+    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")) }
+}
+
+/// Gives a file a name that no file has: one that has it stays.
+fn rename_to_new(from: &Path, to: &Path) -> io::Result<()> {
+    #[cfg(target_os = "linux")]
+    {
+        use rustix::fs::{CWD, RenameFlags, renameat_with};
+        match renameat_with(CWD, from, CWD, to, RenameFlags::NOREPLACE) {
+            // The file system has no such renaming.
+            Err(rustix::io::Errno::INVAL | rustix::io::Errno::NOSYS | rustix::io::Errno::OPNOTSUPP) => {}
+            result => return Ok(result?),
+        }
+    }
+    if fs::symlink_metadata(to).is_ok() {
+        return Err(rustix::io::Errno::EXIST.into());
+    }
+    fs::rename(from, to)
 }
 
 /// Takes room on disk for `len` bytes, where the file system can.
@@ -468,6 +509,10 @@ impl Newest {
         for entry in fs::read_dir(dir).map_err(failed("read", dir))? {
             let path = entry.map_err(failed("read", dir))?.path();
             let Some((name, is_whole, is_packed)) = path.file_name().and_then(|name| segment(name.to_str()?)) else { continue };
+            // What is no file is no segment, whatever it is called.
+            if !fs::metadata(&path).is_ok_and(|found| found.is_file()) {
+                continue;
+            }
             files.push(((name.number(segment_size), name.timeline, is_whole, !is_packed), name, path));
         }
         files.sort_unstable_by_key(|file| std::cmp::Reverse(file.0));
@@ -571,7 +616,7 @@ fn segment(file: &str) -> Option<(SegmentName, bool, bool)> {
 
 /// Start and end of the last whole record of a segment from `start` to `end`, but for one that ends the segment.
 fn last_record(path: &Path, start: Lsn, end: Lsn) -> io::Result<Option<(Lsn, Lsn)>> {
-    let mut file = File::open(path)?;
+    let mut file = open_file(path)?;
     let mut chunk = vec![0; 1 << 20];
     let mut decoder = Decoder::new();
     let mut last = None;

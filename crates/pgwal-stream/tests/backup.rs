@@ -219,7 +219,7 @@ fn incremental(major: u8, manifest: &[u8], upload: Upload) -> Result<(), BackupE
     let backup = [begin(), archive("base.tar", "", &file), end()].concat();
     let (config, thread) = server_of(major, Some(upload), "BASE_BACKUP (INCREMENTAL, LABEL 'l', ", backup);
     let mut connection = Connection::connect(&config, Mode::Replication).unwrap();
-    let options = Options { incremental: Some(path), verify: false, ..options(dir.path()) };
+    let options = Options { incremental: Some(path), manifest: None, verify: false, ..options(dir.path()) };
     let mut sent = false;
     let result = take(&mut connection, &config, &options, &Arc::new(AtomicBool::new(false)), &mut |notice| match notice {
         Notice::Upload(_) => sent = true,
@@ -230,6 +230,28 @@ fn incremental(major: u8, manifest: &[u8], upload: Upload) -> Result<(), BackupE
     drop(connection);
     thread.join().unwrap();
     result.map(drop)
+}
+
+/// What is missing, or comes where nothing is to come, does not pass for a backup.
+#[test]
+fn a_backup_without_its_parts_is_none() {
+    let base = || archive("base.tar", "", &tar(&[(EntryType::Regular, "PG_VERSION", "15")]));
+    let data = || sent(FromBackup::Data(b"of no archive"));
+    let without_manifest = |options: &mut Options| options.manifest = None;
+    for (answer, change, expected, found) in [
+        (vec![begin(), end()], true, "an archive of the data directory", "none"),
+        (vec![begin(), archive("16384.tar", "/srv/apart", &tar(&[])), end()], true, "an archive of the data directory", "none"),
+        (vec![begin(), data(), base(), end()], true, "the start of an archive", "data of none"),
+        (vec![begin(), base(), end()], false, "a manifest", "none"),
+    ] {
+        let error = refused(answer.concat(), |options| {
+            options.verify = false;
+            if change {
+                without_manifest(options);
+            }
+        });
+        assert!(matches!(&error, BackupError::Answer { expected: e, found: f } if *e == expected && f == found), "{error}");
+    }
 }
 
 #[test]

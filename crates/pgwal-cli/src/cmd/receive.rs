@@ -14,7 +14,7 @@ use pgwal::Lsn;
 use pgwal_stream::compress::Compression;
 use pgwal_stream::connection::{self, Connection, Mode};
 use pgwal_stream::conninfo::Config;
-use pgwal_stream::lock::LockError;
+use pgwal_stream::lock::{LockError, refuse_servers_own};
 use pgwal_stream::receive::{self, Memory, Notice, Options, Outcome, ReceiveError};
 use pgwal_stream::receiver::OnDamage;
 use pgwal_stream::segments::{Policy, segment_ends};
@@ -140,7 +140,8 @@ impl Opts {
         };
         let mut memory = Memory::default();
         // Before anything else is done; what else is wrong with the directory is found when there is something to write.
-        if let Err(error @ LockError::Held { .. }) = memory.hold(&options.dir) {
+        let held = refuse_servers_own(&options.dir).and_then(|()| memory.hold(&options.dir));
+        if let Err(error @ (LockError::Held { .. } | LockError::ServersOwn { .. })) = held {
             return Err(error.into());
         }
         let mut slot = if self.create_slot { SlotState::Wanted } else { SlotState::Settled };

@@ -699,6 +699,8 @@ impl Job<'_> {
             return Err(BackupError::Option(format!("the server has no tablespace in \"{}\"", from.display())));
         }
         let mut placed = Vec::new();
+        // Where files of the data directory, and of each tablespace, go.
+        let mut taken = vec![fs::canonicalize(dir).map_err(failed("look at", dir))?];
         for tablespace in tablespaces {
             let moved = options.tablespaces.iter().find(|(from, _)| *from == tablespace.location).map(|(_, to)| to);
             let here = match moved {
@@ -712,6 +714,12 @@ impl Job<'_> {
             };
             if options.form == Form::Plain && tablespace.oid.is_some() {
                 made.directory(&here, MadeKind::Tablespace, self.mode)?;
+                let real = fs::canonicalize(&here).map_err(failed("look at", &here))?;
+                let is_in_place = moved.is_none() && !tablespace.location.is_absolute();
+                if !is_in_place && taken.iter().any(|other| real.starts_with(other) || other.starts_with(&real)) {
+                    return Err(failed("create directory", &here)(rustix::io::Errno::EXIST.into()).into());
+                }
+                taken.push(real);
             }
             placed.push((tablespace, here));
         }
@@ -729,8 +737,18 @@ impl Job<'_> {
             return Err(BackupError::Archives(stream.tablespaces.len()));
         }
         let mut single = None;
+        let is_here = !matches!(self.options.destination, Destination::Target { .. });
+        let (mut has_base, mut has_manifest) = (false, false);
         loop {
-            match (stream.next_part()?, &self.options.destination) {
+            let part = stream.next_part()?;
+            match &part {
+                Part::Archive { tablespace, .. } => has_base |= tablespace.is_none(),
+                Part::Manifest => has_manifest = true,
+                Part::End(_) if is_here && !has_base => return Err(answer("an archive of the data directory", "none".to_owned())),
+                Part::End(_) if is_here && stream.wants_manifest() && !has_manifest => return Err(answer("a manifest", "none".to_owned())),
+                Part::End(_) => {}
+            }
+            match (part, &self.options.destination) {
                 (Part::Archive { name, tablespace }, destination) => {
                     stream.say(Notice::Archive(&name));
                     match (dir, destination, self.options.form) {

@@ -62,6 +62,8 @@ pub struct BackupStream<'c> {
     /// Before 15: how many COPYs have begun.
     begun: usize,
     wants_manifest: bool,
+    /// A part has begun.
+    has_part: bool,
     /// What came of a message and has not been asked for yet.
     rest: Vec<u8>,
     rest_at: usize,
@@ -116,6 +118,7 @@ impl<'c> BackupStream<'c> {
             is_one: backup.major >= 15,
             begun: 0,
             wants_manifest: backup.manifest.is_some(),
+            has_part: false,
             rest: Vec::new(),
             rest_at: 0,
             pending: None,
@@ -132,6 +135,11 @@ impl<'c> BackupStream<'c> {
         Ok(stream)
     }
 
+    /// Whether the server was asked for a manifest.
+    pub fn wants_manifest(&self) -> bool {
+        self.wants_manifest
+    }
+
     /// Goes on to the next part; what has not been read of this one is passed over.
     ///
     /// # Errors
@@ -139,12 +147,17 @@ impl<'c> BackupStream<'c> {
     pub fn next_part(&mut self) -> Result<Part, BackupError> {
         let mut passed_over = [0; 8192];
         while !self.is_ended && self.pending.is_none() {
-            if let Err(e) = self.read(&mut passed_over) {
-                return Err(self.explain("", e));
+            match self.read(&mut passed_over) {
+                Ok(1..) if !self.has_part => return Err(answer("the start of an archive", "data of none".to_owned())),
+                Ok(_) => {}
+                Err(e) => return Err(self.explain("", e)),
             }
         }
         match self.pending.take() {
-            Some(part) => Ok(part),
+            Some(part) => {
+                self.has_part = true;
+                Ok(part)
+            }
             None => {
                 let sets = self.connection.finish_copy(None)?;
                 self.pass_notices();

@@ -197,6 +197,8 @@ impl Connector<'_> {
         if with_tls {
             stream = self.start_tls(stream, wait)?;
         }
+        // A server without TLS has gone on without: the other way would be the same one, and a wrong password count twice.
+        let is_as_asked = stream.is_tls() == with_tls;
         let mut connection = Connection::new(stream, self.stop.clone(), address.clone());
         let mut progress = Progress::default();
         match self.log_in(&mut connection, &mut progress, password, wait) {
@@ -208,7 +210,7 @@ impl Connector<'_> {
                     Error::Server(error) if error.code == "57P03" => Next::Host,
                     _ => Next::Nothing,
                 };
-                let other_tls = matches!(error, Error::Server(_)) && next == Next::Nothing;
+                let other_tls = is_as_asked && matches!(error, Error::Server(_)) && next == Next::Nothing;
                 connection.state = State::Broken;
                 return Err(Failed { error, next, other_tls, password_asked: progress.password_asked });
             }
