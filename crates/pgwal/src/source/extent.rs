@@ -179,6 +179,8 @@ pub(super) enum Bytes {
         stream: Box<dyn Read + Send>,
         /// What stopped the stream, once everything before it has been taken.
         failed: Option<io::Error>,
+        /// It is unpacked as it is read, so that a checksum may stand at its end.
+        is_unpacked: bool,
     },
 }
 
@@ -342,7 +344,7 @@ impl Current {
 
 impl Bytes {
     fn stream(stream: Box<dyn Read + Send>) -> Bytes {
-        Bytes::Stream { front: Vec::new(), stream, failed: None }
+        Bytes::Stream { front: Vec::new(), stream, failed: None, is_unpacked: false }
     }
 
     /// Leaves out up to `len` bytes, where that costs nothing; how many it were.
@@ -363,9 +365,11 @@ impl Bytes {
         match self {
             Bytes::File { file, offset, left } => Bytes::File { file, offset, left: left.min(len) },
             // The front is not longer than the smallest segment.
-            Bytes::Stream { front, stream, failed } => {
-                let stream = Box::new(unpack::UpTo::new(stream, len.saturating_sub(front.len() as u64)));
-                Bytes::Stream { front, stream, failed }
+            Bytes::Stream { front, stream, failed, is_unpacked } => {
+                let left = len.saturating_sub(front.len() as u64);
+                let stream: Box<dyn Read + Send> =
+                    if is_unpacked { Box::new(unpack::UpTo::new(stream, left)) } else { Box::new(stream.take(left)) };
+                Bytes::Stream { front, stream, failed, is_unpacked }
             }
         }
     }
@@ -374,7 +378,8 @@ impl Bytes {
     fn unpacked(mut self) -> io::Result<Bytes> {
         let front = self.front()?;
         let Kind::Packed(packing) = Kind::of(&front) else { return Ok(self) };
-        Ok(Bytes::stream(unpack::stream(packing, self.into_stream()?)?))
+        let stream = unpack::stream(packing, self.into_stream()?)?;
+        Ok(Bytes::Stream { front: Vec::new(), stream, failed: None, is_unpacked: true })
     }
 
     /// The first bytes, without taking them.
@@ -383,7 +388,7 @@ impl Bytes {
             Bytes::File { file, offset, left } => {
                 Ok(Buffers::default().read(file.file(), *offset, (*left).min(FIRST_PAGE as u64) as usize)?.to_vec())
             }
-            Bytes::Stream { front, stream, failed } => {
+            Bytes::Stream { front, stream, failed, .. } => {
                 let have = front.len();
                 front.resize(have.max(FIRST_PAGE), 0);
                 let (filled, error) = unpack::fill_to_error(stream, front.get_mut(have..).unwrap_or_default());
@@ -405,7 +410,7 @@ impl Bytes {
                 file.seek(io::SeekFrom::Start(offset))?;
                 Box::new(file.take(left))
             }
-            Bytes::Stream { front, stream, failed } => Box::new(io::Cursor::new(front).chain(Failing { stream, failed })),
+            Bytes::Stream { front, stream, failed, .. } => Box::new(io::Cursor::new(front).chain(Failing { stream, failed })),
         })
     }
 
@@ -418,7 +423,7 @@ impl Bytes {
                 (*offset, *left) = (*offset + len, *left - len); // offset + left is inside the file
                 Ok(span)
             }
-            Bytes::Stream { front, stream, failed } => {
+            Bytes::Stream { front, stream, failed, .. } => {
                 let front = std::mem::take(front);
                 // Before what does not unpack, there may be much that did.
                 let bytes = match failed {
