@@ -362,7 +362,7 @@ fn other_block_sizes() {
         let packed_dir = dir.path().join("packed");
         fs::create_dir(&packed_dir).unwrap();
         for (number, (name, bytes)) in segments.iter().enumerate() {
-            fs::write(packed_dir.join(format!("{name}.packed")), packed(PACKINGS[number % 3], bytes)).unwrap();
+            fs::write(packed_dir.join(format!("{name}.{}", PACKINGS[number % 3])), packed(PACKINGS[number % 3], bytes)).unwrap();
         }
         same_bytes("packed", &with_any_threads(dir.path(), &["-b", "packed"]).stdout, &real.stdout);
 

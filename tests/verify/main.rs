@@ -1,5 +1,6 @@
 //! `pgwal verify`: each class of damage, made from real WAL, and WAL that has none.
 
+mod forms;
 mod hostile;
 mod live;
 mod options;
@@ -18,7 +19,7 @@ use tempfile::TempDir;
 
 fn verify<S: AsRef<OsStr>>(dir: &Path, args: impl IntoIterator<Item = S>) -> (i32, String, String) {
     // What was written just now could be a server's, and is looked at again.
-    for file in fs::read_dir(dir).unwrap().flatten().filter(|_| !dir.join("PG_VERSION").exists()) {
+    for file in fs::read_dir(dir).unwrap().flatten().filter(|file| file.path().is_file() && !dir.join("PG_VERSION").exists()) {
         let long_ago = SystemTime::UNIX_EPOCH + Duration::from_secs(1_000_000_000);
         // Once only: it shows in the time of the inode.
         if fs::metadata(file.path()).unwrap().modified().unwrap() != long_ago {

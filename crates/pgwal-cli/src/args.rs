@@ -1,7 +1,9 @@
 //! Options that commands share.
 
+use std::collections::BTreeSet;
 use std::env;
 use std::error::Error;
+use std::ffi::OsStr;
 use std::fmt;
 use std::fs::File;
 use std::num::NonZero;
@@ -146,9 +148,10 @@ pub struct InputArgs {
 impl InputArgs {
     /// Finds the segments.
     pub fn open(&self) -> Result<Wal, SourceError> {
-        let mut wal = match &self.paths[..] {
-            [] => Wal::open(&[default_directory()], self.timeline),
-            paths => Wal::open(paths, self.timeline),
+        let mut wal = match (&self.paths[..], folder_of_all(&self.paths)) {
+            ([], _) => Wal::open(&[default_directory()], self.timeline),
+            (_, Some(folder)) => Wal::open(&[folder], self.timeline),
+            (paths, None) => Wal::open(paths, self.timeline),
         }?;
         self.blocks.apply(&mut wal);
         Ok(wal)
@@ -179,6 +182,19 @@ fn range(first: &Path, name: SegmentName, last: Option<SegmentName>) -> Result<W
         }
         None => Ok(wal),
     }
+}
+
+/// The folder whose files `paths` are, all of them: what a shell makes of `archive/*` means `archive`.
+pub fn folder_of_all(paths: &[PathBuf]) -> Option<PathBuf> {
+    let first = paths.first().filter(|_| paths.len() > 1)?;
+    let parent = first.parent()?;
+    // A pattern leaves out what begins with a dot.
+    let is_shown = |name: &OsStr| !name.as_encoded_bytes().starts_with(b".");
+    let named: BTreeSet<&OsStr> = paths.iter().filter(|path| path.parent() == Some(parent)).filter_map(|path| path.file_name()).collect();
+    let there =
+        directory_of(first).read_dir().ok()?.map(|entry| entry.map(|entry| entry.file_name())).collect::<Result<Vec<_>, _>>().ok()?;
+    let is_all = named.len() == paths.len() && there.iter().filter(|name| is_shown(name)).all(|name| named.contains(&**name));
+    is_all.then(|| directory_of(first).to_owned())
 }
 
 /// Where a file lies.

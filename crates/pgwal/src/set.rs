@@ -20,7 +20,9 @@ use crate::printable::printable;
 use crate::record::RawRecord;
 use crate::rmgr::{Payload, xlog};
 use crate::scan::{self, Work, scan};
-use crate::source::{Archive, ArchiveFile, FileKind, NotWal, SegmentFile, SourceProblem, Start, file_of_input, segment_of_file_name};
+use crate::source::{
+    Archive, ArchiveFile, FileKind, NotWal, SegmentFile, SourceProblem, Start, Wrapping, file_of_input, segment_of_file_name,
+};
 
 /// Something to say about the set.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
@@ -128,6 +130,11 @@ pub enum RemarkKind {
         /// `START WAL LOCATION`.
         found: Lsn,
     },
+    /// The segment is compressed or encrypted in a way that is not read.
+    NotRead {
+        /// In which way.
+        wrapping: Wrapping,
+    },
     /// The file cannot be read.
     Unreadable {
         /// Why.
@@ -193,6 +200,7 @@ impl Remark {
                 _ => Class::NotWal,
             },
             RemarkKind::NewerTimeline { .. } => Class::Timeline,
+            RemarkKind::NotRead { wrapping } => Class::NotRead { wrapping: *wrapping },
             RemarkKind::Unreadable { reason } => Class::Unreadable { reason: reason.clone() },
             _ => Class::TextFile,
         };
@@ -204,9 +212,11 @@ impl Remark {
         };
         let problem = match &self.kind {
             // The class says it all.
-            RemarkKind::Gap { .. } | RemarkKind::OtherCluster { .. } | RemarkKind::OtherMajor { .. } | RemarkKind::Unreadable { .. } => {
-                None
-            }
+            RemarkKind::Gap { .. }
+            | RemarkKind::OtherCluster { .. }
+            | RemarkKind::OtherMajor { .. }
+            | RemarkKind::NotRead { .. }
+            | RemarkKind::Unreadable { .. } => None,
             RemarkKind::NewerTimeline { expected, found } => {
                 Some(Problem::Check(Check::TimelineAboveName { name: *expected, found: *found }))
             }
@@ -353,6 +363,7 @@ impl<'a> Set<'a> {
                     }
                 }
                 Start::NotWal(NotWal::Zeroed) if is_future(segment) => RemarkKind::Future { recycled: None },
+                Start::NotWal(NotWal::Wrapped(wrapping)) => RemarkKind::NotRead { wrapping: *wrapping },
                 Start::NotWal(what) => RemarkKind::NotSegment { found: what.to_string(), zeroed: *what == NotWal::Zeroed },
                 Start::Unreadable(why) => RemarkKind::Unreadable { reason: why.clone() },
             };
@@ -744,6 +755,7 @@ impl fmt::Display for RemarkKind {
             }
             BackupLabel(error) => error.fmt(f),
             BackupStart { expected, found } => write!(f, "START WAL LOCATION: expected {expected} as in the file's name, found {found}"),
+            NotRead { wrapping } => write!(f, "not read: {wrapping}"),
             Unreadable { reason } => write!(f, "cannot be read: {}", printable(reason)),
             Abandoned { child, switch } => write!(f, "abandoned: timeline {child} took over at {switch}"),
             Future { recycled: Some(lsn) } => write!(f, "made ready for later, from the segment that started at {lsn}"),

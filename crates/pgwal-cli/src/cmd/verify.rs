@@ -89,6 +89,10 @@ enum Form {
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Line<'a> {
     Finding(&'a Finding),
+    /// Files beside segments that are none.
+    Beside {
+        files: &'a [&'a str],
+    },
     Summary(&'a Summary),
     Restore(&'a Reach),
 }
@@ -110,7 +114,10 @@ struct Kept {
 
 impl Opts {
     /// Runs the command.
-    pub fn run(self, out: &mut impl Write) -> Result<ExitCode, Box<dyn Error>> {
+    pub fn run(mut self, out: &mut impl Write) -> Result<ExitCode, Box<dyn Error>> {
+        if let Some(folder) = args::folder_of_all(&self.paths) {
+            self.paths = vec![folder];
+        }
         match self.verify(out) {
             Ok(Outcome { summary, restore }) => {
                 let is_good = summary.findings == 0 && restore.is_none_or(|answer| answer.is_yes());
@@ -205,7 +212,7 @@ impl Opts {
             Some(archive) => self.restore.answer(archive, &kept.findings, self.timeline, self.system_identifier, options.threads)?,
             None => None,
         };
-        self.finish(&summary, &kept, restore.as_ref(), unchanged.len(), out)?;
+        self.finish(&summary, &kept, archive.as_ref(), restore.as_ref(), unchanged.len(), out)?;
         out.flush()?;
         Ok(Outcome { summary, restore })
     }
@@ -215,13 +222,16 @@ impl Opts {
         &self,
         summary: &Summary,
         kept: &Kept,
+        archive: Option<&Archive>,
         restore: Option<&Reach>,
         unchanged: usize,
         out: &mut impl Write,
     ) -> Result<(), Box<dyn Error>> {
+        let beside: Vec<&str> = archive.iter().flat_map(|archive| archive.beside_segments()).map(|file| &*file.input).collect();
         match self.format {
             Form::Text => {
                 if !self.quiet {
+                    write_beside(&beside, out)?;
                     if unchanged > 0 {
                         writeln!(out, "{} unchanged and not read again.", count(unchanged, "segment"))?;
                     }
@@ -233,6 +243,9 @@ impl Opts {
             }
             Form::Json => {
                 if !self.quiet {
+                    if !beside.is_empty() {
+                        json_line(&Line::Beside { files: &beside }, out)?;
+                    }
                     json_line(&Line::Summary(summary), out)?;
                 }
                 if let Some(answer) = restore {
@@ -404,6 +417,18 @@ impl Opts {
             findings => writeln!(out, ": {}.", count(findings as usize, "finding")),
         }
     }
+}
+
+/// Names the files that stand beside segments, the first of them.
+fn write_beside(files: &[&str], out: &mut impl Write) -> io::Result<()> {
+    /// So many names are worth a line.
+    const NAMED: usize = 3;
+    if files.is_empty() {
+        return Ok(());
+    }
+    let names: Vec<String> = files.iter().take(NAMED).map(|file| printable(file_of_input(file)).to_string()).collect();
+    let more = if files.len() > NAMED { ", …" } else { "" };
+    writeln!(out, "{} beside the segments, not looked at: {}{more}.", count(files.len(), "other file"), names.join(", "))
 }
 
 fn count(count: usize, what: &str) -> String {

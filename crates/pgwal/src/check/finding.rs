@@ -10,7 +10,7 @@ use crate::format::WalMagic;
 use crate::lsn::{Lsn, SegmentName, TimelineId};
 use crate::printable::printable;
 use crate::set::RemarkKind;
-use crate::source::NoFile;
+use crate::source::{NoFile, Wrapping};
 
 /// Something wrong in a segment, or in the set of segments; one for each damaged range. JSON: one object, with the fields of its
 /// [`Class`] and of its [`Problem`] (`problem`) beside its own, and with `action`.
@@ -123,6 +123,11 @@ pub enum Class {
         #[serde(flatten)]
         what: NoFile,
     },
+    /// The file is compressed or encrypted in a way that is not read: nothing is known of what is inside.
+    NotRead {
+        /// In which way.
+        wrapping: Wrapping,
+    },
     /// The file cannot be read, or does not unpack.
     Unreadable {
         /// What the operating system or the decompressor says.
@@ -147,6 +152,8 @@ pub enum Action {
     Rename,
     /// Decide which of the two is right, and remove the other.
     RemoveOne,
+    /// Unpack or decrypt the file, and check what is inside.
+    Unwrap,
     /// Report it: the server wrote it like this, or this program is wrong.
     Report,
 }
@@ -258,6 +265,7 @@ impl Class {
             Class::Timeline => "timeline",
             Class::TextFile => "text_file",
             Class::NotAFile { .. } => "not_a_file",
+            Class::NotRead { .. } => "not_read",
             Class::Unreadable { .. } => "unreadable",
         }
     }
@@ -271,6 +279,7 @@ impl Class {
             Class::DuplicateSegment { .. } => Action::RemoveOne,
             Class::Malformed => Action::Report,
             Class::TextFile => Action::FetchFile,
+            Class::NotRead { .. } => Action::Unwrap,
             _ => Action::FetchAgain,
         }
     }
@@ -345,6 +354,7 @@ impl fmt::Display for Class {
             Class::Timeline => write!(f, "timelines contradict each other"),
             Class::TextFile => write!(f, "history file or backup label"),
             Class::NotAFile { what } => write!(f, "not a file: {what}"),
+            Class::NotRead { wrapping } => write!(f, "not read: {wrapping}"),
             Class::Unreadable { reason } => write!(f, "unreadable: {}", printable(reason)),
         }
     }
@@ -378,6 +388,7 @@ impl fmt::Display for Action {
             Action::Separate => "A restore would stop here: move the file out of this set, and look for the segment that belongs there.",
             Action::Rename => "A restore would stop here: find out how the file got this name, and look for the segment that belongs there.",
             Action::RemoveOne => "A restore takes one of the two: compare them, and keep the right one.",
+            Action::Unwrap => "Nothing is known of what is inside: unpack or decrypt it, and check that.",
             Action::Report => "No copy will differ: the server wrote it like this, or this check is wrong. Please report it.",
         })
     }

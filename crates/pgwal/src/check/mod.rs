@@ -36,7 +36,7 @@ use crate::frame::{End, EndReason};
 use crate::lsn::{Lsn, SegmentName, TimelineId};
 use crate::ordered::{self, Results};
 use crate::page::PageHeader;
-use crate::source::{NoFile, Piece, Pieces, SourceError, SourceProblem, Span, Wal, is_begun, piece_size};
+use crate::source::{NoFile, Piece, Pieces, SourceError, SourceProblem, Span, Wal, file_of_input, is_begun, piece_size, wrapping};
 use chain::{Chain, Found, Place};
 use links::Links;
 
@@ -187,6 +187,9 @@ impl<'w> Plan<'w> {
     /// Looks at the first bytes of a file.
     fn begin(&mut self, file: usize, front: &[u8]) -> Result<(Job, Arc<Place>, bool), Class> {
         let (input, name) = self.files.get(file).copied().unwrap_or_default();
+        if let Some(wrapping) = wrapping(front, file_of_input(input)) {
+            return Err(Class::NotRead { wrapping });
+        }
         let mut form = form::find(front, name, self.fmt).ok_or(Class::NotWal)?;
         let long = PageHeader::read(front).ok().and_then(|(_, header)| header.long);
         form.fmt = self.wal.complete(form.fmt, long.map(|long| long.system_identifier));

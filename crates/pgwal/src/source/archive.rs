@@ -9,7 +9,7 @@ use std::path::PathBuf;
 use std::rc::Rc;
 
 use super::listing::is_text_file_name;
-use super::plan::{file_name, segment_of_file_name};
+use super::name::{file_name, segment_of_file_name};
 use crate::lsn::SegmentName;
 
 /// Bytes that the headers of one member may have: the tar crate keeps a long name in memory.

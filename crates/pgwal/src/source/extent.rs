@@ -9,8 +9,9 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use super::archive::Tar;
 use super::data::{Buffers, Input};
-use super::kind::{FIRST_PAGE, Kind, NotWal, Packing, first_page};
-use super::plan::{BlockSizes, Entry, Place, is_begun};
+use super::kind::{FIRST_PAGE, Kind, NotWal, Packing, first_page, wrapping};
+use super::name::{file_of_input, is_begun, is_partial};
+use super::plan::{BlockSizes, Entry, Place};
 use super::{Data, SourceError, SourceProblem, unpack};
 use crate::format::WalFormat;
 use crate::lsn::{Lsn, SegmentName};
@@ -212,6 +213,9 @@ impl<'w> Extents<'w> {
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof && is_begun(&entry.input) => Vec::new(),
             front => front.map_err(|e| fail(SourceProblem::Unpack(e.to_string())))?,
         };
+        if let Some(wrapping) = wrapping(&front, file_of_input(&entry.input)) {
+            return Err(fail(SourceProblem::NotWal(NotWal::Wrapped(wrapping))));
+        }
         let (fmt, start) = match (first_page(&front), self.before, entry.name) {
             // The name says where the segment belongs; a header that says otherwise shows when the page is read.
             (Ok((fmt, header)), _, name) => {
@@ -227,7 +231,7 @@ impl<'w> Extents<'w> {
         }
         self.before = Some((entry.name, fmt));
         let next = start + bytes.skip((self.from - start) / LARGEST_PAGE as u64 * LARGEST_PAGE as u64);
-        let partial = entry.input.contains(".partial");
+        let partial = is_partial(&entry.input);
         Ok(Current { input: Arc::clone(&entry.input), fmt, start, next, bytes, partial })
     }
 

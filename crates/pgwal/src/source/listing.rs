@@ -10,8 +10,9 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use serde::{Deserialize, Serialize};
 
 use super::archive::Tar;
-use super::kind::{FIRST_PAGE, Kind, NotWal, Packing, first_page};
-use super::plan::{Entry, Place, file_of_input};
+use super::kind::{FIRST_PAGE, Kind, NotWal, Packing, first_page, wrapping};
+use super::name::{SegmentFileName, file_of_input, is_beside_segments};
+use super::plan::{Entry, Place};
 use super::{SourceError, Wal, unpack};
 use crate::backup_label::{self, BackupLabel, BackupLabelError};
 use crate::format::WalFormat;
@@ -204,6 +205,11 @@ impl Archive {
         self.files.iter().filter_map(|file| file.segment().map(|segment| (file, segment)))
     }
 
+    /// Files that stand beside segments under names that begin like theirs, and are none: `.tmp`, `.bak`, `.sha256`, …
+    pub fn beside_segments(&self) -> impl Iterator<Item = &ArchiveFile> {
+        self.files.iter().filter(|file| is_beside_segments(file.file()))
+    }
+
     /// The history files, by timeline.
     pub fn histories(&self) -> impl Iterator<Item = (&ArchiveFile, TimelineId, &Result<History, HistoryError>)> {
         self.files.iter().filter_map(|file| match &file.kind {
@@ -250,8 +256,10 @@ impl ArchiveFile {
         let kind = match entry.name {
             Some(name) => FileKind::Segment(SegmentFile {
                 name,
-                partial: file.contains(".partial"),
-                start: match read(FIRST_PAGE).map(|page| first_page(&page)) {
+                partial: SegmentFileName::parse(file).is_some_and(|name| name.is_partial),
+                start: match read(FIRST_PAGE)
+                    .map(|page| wrapping(&page, file).map_or_else(|| first_page(&page), |w| Err(NotWal::Wrapped(w))))
+                {
                     Err(e) if e.kind() == io::ErrorKind::NotFound => return None,
                     Ok(Ok((fmt, header))) => Start::Page(fmt, Box::new(header)),
                     Ok(Err(what)) => Start::NotWal(what),

@@ -4,6 +4,7 @@ use std::io::ErrorKind;
 
 use super::data::Buffers;
 use super::extent::{Bytes, Extents, LARGEST_PAGE, Span};
+use super::name::is_partial;
 use super::plan::Entry;
 use super::{SourceError, SourceProblem};
 
@@ -83,7 +84,7 @@ impl Iterator for Pieces<'_> {
                 return Some((at, Piece::Bytes { offset: start, bytes }));
             }
             // A receiver is still compressing it: what has come is all there is.
-            Err(e) if e.kind() == ErrorKind::UnexpectedEof && entry.input.contains(".partial") => Piece::End { len: start },
+            Err(e) if e.kind() == ErrorKind::UnexpectedEof && is_partial(&entry.input) => Piece::End { len: start },
             Err(e) => Piece::Failed(SourceError::new(&entry.input, SourceProblem::Unpack(e.to_string()))),
         };
         self.skip_file();

@@ -13,6 +13,7 @@ use tempfile::TempDir;
 use super::archive::{Member, Tar};
 use super::extent::Extents;
 use super::kind::{FIRST_PAGE, Kind, Packing};
+use super::name::{file_name, is_beside_segments, rank, segment_of_file_name};
 use super::pieces::Pieces;
 use super::{SourceError, SourceProblem, unpack};
 use crate::datadir::DataDir;
@@ -162,22 +163,6 @@ impl Entry {
     }
 }
 
-/// The segment that a file name tells: `000000010000000000000001`, also with `.partial`, a compression's suffix, or the
-/// checksum that pgBackRest appends. `None` for history files, backup labels and anything else.
-pub fn segment_of_file_name(name: &str) -> Option<SegmentName> {
-    let (digits, suffix) = name.split_at_checked(SegmentName::LEN)?;
-    let is_other = [".history", ".backup", ".ready", ".done"].iter().any(|other| suffix.ends_with(other));
-    if is_other || !(suffix.is_empty() || suffix.starts_with(['.', '-'])) {
-        return None;
-    }
-    digits.parse().ok()
-}
-
-/// Whether a file of this name is one of an archive's: a segment, a history file, a backup history file or a backup_label.
-pub fn is_wal_file_name(name: &str) -> bool {
-    segment_of_file_name(name).is_some() || super::is_text_file_name(name)
-}
-
 impl Wal {
     /// Finds the segments of `inputs`: segment files, directories of them, data directories, tar archives, `-` for standard
     /// input; each of them also compressed.
@@ -192,20 +177,18 @@ impl Wal {
         let mut wal = Wal::default();
         let mut named = BTreeMap::new();
         let mut broken = Vec::new();
-        for input in inputs {
-            for entry in wal.find(input.as_ref())? {
-                let Some(name) = entry.name else {
-                    if matches!(entry.place, Place::Broken { .. }) { &mut broken } else { &mut wal.entries }.push(entry);
-                    continue;
-                };
-                if timeline.is_some_and(|newest| name.timeline > newest) {
-                    continue;
-                }
-                let rank = (name.timeline, rank(&entry.input));
-                let best = named.entry((name.log, name.seg)).or_insert_with(|| (rank, entry.clone()));
-                if best.0 < rank {
-                    *best = (rank, entry);
-                }
+        for entry in wal.find_all(inputs)? {
+            let Some(name) = entry.name else {
+                if matches!(entry.place, Place::Broken { .. }) { &mut broken } else { &mut wal.entries }.push(entry);
+                continue;
+            };
+            if timeline.is_some_and(|newest| name.timeline > newest) {
+                continue;
+            }
+            let rank = (name.timeline, rank(&entry.input));
+            let best = named.entry((name.log, name.seg)).or_insert_with(|| (rank, entry.clone()));
+            if best.0 < rank {
+                *best = (rank, entry);
             }
         }
         let mut newest = TimelineId::default();
@@ -233,10 +216,7 @@ impl Wal {
     /// As [`Wal::open`].
     pub fn open_all<P: AsRef<Path>>(inputs: &[P], timeline: Option<TimelineId>) -> Result<Wal, SourceError> {
         let mut wal = Wal::default();
-        for input in inputs {
-            let found = wal.find(input.as_ref())?;
-            wal.entries.extend(found);
-        }
+        wal.entries = wal.find_all(inputs)?;
         wal.entries.append(&mut wal.no_files);
         wal.entries.retain(|entry| entry.name.is_none_or(|name| timeline.is_none_or(|wanted| name.timeline == wanted)));
         // What can be read comes before what cannot.
@@ -333,6 +313,27 @@ impl Wal {
     /// The same from `start` on, or a little before it.
     pub fn extents_from(&self, start: Lsn, size: usize) -> Extents<'_> {
         Extents::new(&self.entries, self.block_sizes.clone(), start, size)
+    }
+
+    /// The segments of all inputs. Where these are files of one folder, as a shell makes them of a pattern, what stands beside segments there
+    /// is no more asked for than where the folder itself is named.
+    fn find_all<P: AsRef<Path>>(&mut self, inputs: &[P]) -> Result<Vec<Entry>, SourceError> {
+        let mut entries = Vec::new();
+        let is_pattern = is_pattern(inputs);
+        for input in inputs.iter().map(AsRef::as_ref) {
+            let name = file_name(input);
+            if is_pattern && segment_of_file_name(&name).is_none() {
+                if input.is_dir() {
+                    continue;
+                }
+                if super::is_text_file_name(&name) || is_beside_segments(&name) {
+                    self.others.push(Entry { input: input.display().to_string().into(), name: None, place: Place::File(input.to_owned()) });
+                    continue;
+                }
+            }
+            entries.append(&mut self.find(input)?);
+        }
+        Ok(entries)
     }
 
     fn find(&mut self, input: &Path) -> Result<Vec<Entry>, SourceError> {
@@ -492,21 +493,16 @@ impl Wal {
     }
 }
 
+/// Whether inputs look like what a shell makes of a pattern: several files of one folder, segments among them.
+fn is_pattern<P: AsRef<Path>>(inputs: &[P]) -> bool {
+    let (Some(first), true) = (inputs.first(), inputs.len() > 1) else { return false };
+    let parent = first.as_ref().parent();
+    let is_segment = |path: &Path| segment_of_file_name(&file_name(path)).is_some();
+    inputs.iter().all(|input| input.as_ref().parent() == parent) && inputs.iter().any(|input| is_segment(input.as_ref()))
+}
+
 /// Files of a folder that are neither segments nor about segments, as many as are told of.
 const OTHERS: usize = 10_000;
-
-/// Which of several files with the same segment is the best: whole before `.partial`, plain before compressed.
-fn rank(input: &str) -> u8 {
-    match input {
-        _ if segment_name_only(input) => 2,
-        _ if input.contains(".partial") => 0,
-        _ => 1,
-    }
-}
-
-fn segment_name_only(input: &str) -> bool {
-    Path::new(input).extension().is_none()
-}
 
 /// What an archive that could be read as far as `walked` says has of the WAL. Damage comes after the segments before it.
 fn segments_of(input: &str, mut entries: Vec<Entry>, walked: io::Result<()>) -> Result<Vec<Entry>, SourceError> {
@@ -517,21 +513,6 @@ fn segments_of(input: &str, mut entries: Vec<Entry>, walked: io::Result<()>) -> 
         Err(e) => entries.push(Entry { input: input.into(), name: None, place: Place::Broken { why: e.to_string() } }),
     }
     Ok(entries)
-}
-
-/// The name of the file that an input of a directory or archive is, without folders and without the archive.
-pub fn file_of_input(input: &str) -> &str {
-    input.rsplit(['/', ':']).next().unwrap_or_default()
-}
-
-/// Whether an input without bytes has the name of a segment that is compressed as it is received: nothing has come of it yet.
-pub(crate) fn is_begun(input: &str) -> bool {
-    let file = file_of_input(input);
-    file.contains(".partial") && file.len() > SegmentName::LEN + ".partial".len()
-}
-
-pub(super) fn file_name(path: &Path) -> String {
-    path.file_name().unwrap_or_default().to_string_lossy().into_owned()
 }
 
 /// What a stream is by its front, and the stream with its front put back.

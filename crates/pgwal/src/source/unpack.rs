@@ -1,11 +1,15 @@
 //! Decompression of whole segments and archives.
 //!
-//! The formats are other people's, so are the decoders: flate2 (with its Rust backend) for gzip, lz4_flex for LZ4 frames, zstd.
+//! The formats are other people's, so are the decoders: flate2 (with its Rust backend) for gzip, lz4_flex for LZ4 frames, zstd, liblzma for xz
+//! (which can be told how much memory it may take: a header may ask for 4 GB), bzip2.
 
 use std::io::{self, Read};
 
 use super::kind::{FIRST_PAGE, Packing, first_page};
 use crate::aligned;
+
+/// Bytes that unpacking xz may take: `xz -9` needs 65 MiB, and all of what is in flight stays below 256.
+const XZ_MEMORY: u64 = 96 << 20;
 
 /// The first bytes come out when this much has gone in: a block of LZ4 may have 4 MB.
 pub(super) const LARGEST_BLOCK: usize = 5 << 20;
@@ -17,6 +21,12 @@ pub(super) fn stream<'a>(packing: Packing, packed: impl Read + Send + 'a) -> io:
         Packing::Gzip => Box::new(flate2::bufread::MultiGzDecoder::new(packed)),
         Packing::Lz4 => Box::new(lz4_flex::frame::FrameDecoder::new(packed)),
         Packing::Zstd => Box::new(zstd::stream::read::Decoder::with_buffer(packed)?),
+        Packing::Xz => {
+            let decoder =
+                liblzma::stream::Stream::new_stream_decoder(XZ_MEMORY, liblzma::stream::CONCATENATED).map_err(io::Error::other)?;
+            Box::new(liblzma::bufread::XzDecoder::new_stream(packed, decoder))
+        }
+        Packing::Bzip2 => Box::new(bzip2::bufread::MultiBzDecoder::new(packed)),
     })
 }
 
