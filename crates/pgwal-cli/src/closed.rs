@@ -1,6 +1,6 @@
 //! Whether standard output was closed when the program was started (`>&-`).
 //!
-//! Rust's runtime opens /dev/null in the place of a closed standard stream before `main` begins, so that no file of ours gets its number.
+//! Rust's runtime opens /dev/null for any closed standard stream before `main` starts, so that no other file gets its descriptor.
 //! What is written then vanishes without an error: a base backup, say. And from within `main` nobody can tell such a /dev/null from one that
 //! was asked for. So the question is asked before the runtime starts.
 

@@ -411,7 +411,7 @@ fn create() -> OpenOptions {
     options
 }
 
-/// A new file in the place of whatever has its name.
+/// Creates a new file, removing whatever has its name.
 fn create_anew(path: &Path) -> io::Result<File> {
     match fs::remove_file(path) {
         Err(error) if error.kind() != io::ErrorKind::NotFound => return Err(error),

@@ -240,7 +240,7 @@ struct Joining {
 struct Spared {
     /// From the first of the bytes to before the last; if there are none, the checksum is not computed here either.
     range: (usize, usize),
-    /// CRC of the bytes behind the header so far.
+    /// Running CRC of the record data after the header.
     crc: u32,
 }
 
@@ -272,7 +272,7 @@ impl Spared {
         joined.extend_from_slice(piece.get(end..).unwrap_or_default());
     }
 
-    /// CRC of the bytes behind the header, if that was computed.
+    /// CRC of the record data after the header, if it was computed.
     fn crc(self) -> Option<u32> {
         self.is_any().then_some(self.crc)
     }
@@ -741,7 +741,7 @@ impl Framer {
         Err(self.record_error(kind, start))
     }
 
-    /// Checks the CRC of a whole record and moves on behind it. `data_crc` is that of the bytes behind the header, where it is known.
+    /// Checks the CRC of a whole record and moves past it. `data_crc` is the CRC of the data after the header, if already known.
     fn finish_record<'a>(
         &mut self,
         start: Lsn,

@@ -132,7 +132,7 @@ impl Crc {
     }
 }
 
-/// The CRC-32C of bytes whose own is `crc`, and `bytes` behind them, which the memory has yet to bring.
+/// Extends the CRC-32C `crc` by `bytes`, prefetching them: they are not expected to be in the cache.
 pub(crate) fn append_to_crc(mut crc: u32, bytes: &[u8]) -> u32 {
     /// What crc32c takes at a time: three times 256 bytes.
     const STEP: usize = 768;

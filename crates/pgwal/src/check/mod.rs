@@ -562,7 +562,7 @@ impl<'w> Walk<'w> {
         self.report(finding, sink)
     }
 
-    /// The chain that `file` carries on is kept for those behind it only.
+    /// Drops the saved chain that `file` continues, unless a later file needs it too.
     fn forget(&mut self, file: usize) {
         if let Some(links) = &self.links
             && let Some(before) = links.before(file)
