@@ -3,10 +3,14 @@
 use std::fmt;
 
 use super::Problem;
+use serde::Serialize;
+
 use crate::format::WalFormat;
+use crate::lsn::{Lsn, TimelineId};
 use crate::page::{is_segment_size, is_wal_page_size};
+use crate::rmgr::xlog::{Checkpoint, PgTime, WalLevel};
 use crate::types::Float8;
-use crate::wire::{Pad, Since, Wire};
+use crate::wire::{CBool, Pad, Since, Until, Wire};
 
 /// What of `pg_control` matters to a reader of the directory. C: `ControlFileData`, catalog/pg_control.h.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -17,6 +21,25 @@ pub struct ControlFile {
     pub catalog_version: u32,
     /// What the server was doing when the file was last written.
     pub state: DbState,
+    /// When the file was last written. C: `time`.
+    pub time: PgTime,
+    /// Start of the last checkpoint's record. C: `checkPoint`.
+    pub checkpoint: Lsn,
+    /// That record: where replay starts (`redo`), and on which timeline. C: `checkPointCopy`.
+    pub checkpoint_copy: Checkpoint,
+    /// Replay must come at least this far, because data pages on disk may be this new; zero: the server was not in archive recovery.
+    /// C: `minRecoveryPoint`.
+    pub min_recovery_point: Lsn,
+    /// Timeline of that point; zero without one. C: `minRecoveryPointTLI`.
+    pub min_recovery_timeline: TimelineId,
+    /// Redo point of the base backup whose end replay has not reached yet; zero: none. C: `backupStartPoint`.
+    pub backup_start: Lsn,
+    /// End of that backup, where it was taken from a standby; zero: none. C: `backupEndPoint`.
+    pub backup_end: Lsn,
+    /// Whether a BACKUP_END record must be replayed. C: `backupEndRequired`.
+    pub backup_end_required: bool,
+    /// Settings that WAL and its replay depend on.
+    pub settings: ControlSettings,
     /// Bytes of a block. C: `blcksz`.
     pub block_size: u32,
     /// Blocks in a file of a relation. C: `relseg_size`.
@@ -31,6 +54,23 @@ pub struct ControlFile {
     pub name_data_len: u32,
     /// Whether pages have checksums. C: `data_checksum_version`.
     pub data_checksums: bool,
+}
+
+/// Settings of a server as `pg_control` keeps them: what its WAL can be used for, and what a hot standby must have at least.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct ControlSettings {
+    /// C: `wal_level`.
+    pub wal_level: WalLevel,
+    /// C: `MaxConnections`.
+    pub max_connections: i32,
+    /// C: `max_worker_processes`.
+    pub max_worker_processes: i32,
+    /// From 12 on. C: `max_wal_senders`.
+    pub max_wal_senders: Option<i32>,
+    /// C: `max_prepared_xacts`.
+    pub max_prepared_transactions: i32,
+    /// C: `max_locks_per_xact`.
+    pub max_locks_per_transaction: i32,
 }
 
 /// Why `pg_control` does not say which cluster it is of.
@@ -71,13 +111,48 @@ impl fmt::Display for ControlError {
 impl std::error::Error for ControlError {}
 
 /// C: `DBState`, catalog/pg_control.h.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(transparent)]
 pub struct DbState(pub u32);
 
 impl DbState {
+    /// C: `DB_SHUTDOWNED`.
+    pub const SHUT_DOWN: DbState = DbState(1);
+    /// C: `DB_SHUTDOWNED_IN_RECOVERY`.
+    pub const SHUT_DOWN_IN_RECOVERY: DbState = DbState(2);
+    /// C: `DB_IN_ARCHIVE_RECOVERY`.
+    pub const IN_ARCHIVE_RECOVERY: DbState = DbState(5);
+    /// C: `DB_IN_PRODUCTION`, the last one.
+    pub const IN_PRODUCTION: DbState = DbState(6);
+
+    /// Whether archive recovery was running, or was shut down: a standby, or a restore that is not over.
+    pub const fn is_in_archive_recovery(self) -> bool {
+        matches!(self, DbState::IN_ARCHIVE_RECOVERY | DbState::SHUT_DOWN_IN_RECOVERY)
+    }
+
     /// Whether the server was shut down, so that all it had is on disk. C: `DB_SHUTDOWNED`, `DB_SHUTDOWNED_IN_RECOVERY`.
     pub const fn is_shut_down(self) -> bool {
         matches!(self.0, 1 | 2)
+    }
+
+    /// What pg_controldata calls it.
+    pub const fn name(self) -> &'static str {
+        match self.0 {
+            0 => "starting up",
+            1 => "shut down",
+            2 => "shut down in recovery",
+            3 => "shutting down",
+            4 => "in crash recovery",
+            5 => "in archive recovery",
+            6 => "in production",
+            _ => "unrecognized status code",
+        }
+    }
+}
+
+impl fmt::Display for DbState {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(self.name())
     }
 }
 
@@ -102,6 +177,34 @@ pub(super) const LAYOUTS: &[Layout] = &[
     Layout { version: 1800, build: 200, crc: 292, majors: 18..=18 },
     Layout { version: 1905, build: 208, crc: 308, majors: 19..=19 },
 ];
+
+wire_struct! {
+    /// What the server did last, the part of `pg_control` after the version numbers.
+    pub struct Status("ControlFileData") {
+        state: u32,
+        pad1: Pad<4>,
+        time: PgTime,
+        check_point: Lsn,
+        prev_check_point: Until<10, Lsn>,
+        check_point_copy: Checkpoint,
+        unlogged_lsn: Lsn,
+        min_recovery_point: Lsn,
+        min_recovery_point_tli: TimelineId,
+        pad2: Pad<4>,
+        backup_start_point: Lsn,
+        backup_end_point: Lsn,
+        backup_end_required: CBool,
+        pad3: Pad<3>,
+        wal_level: WalLevel,
+        wal_log_hints: CBool,
+        pad4: Pad<3>,
+        max_connections: i32,
+        max_worker_processes: i32,
+        max_wal_senders: Since<12, i32>,
+        max_prepared_xacts: i32,
+        max_locks_per_xact: i32,
+    }
+}
 
 wire_struct! {
     /// How the server was built, the end of `pg_control`.
@@ -147,6 +250,23 @@ impl ControlFile {
         }
     }
 
+    /// Reads the file of whatever major it says it is of. Majors with the same version of the file have the same fields.
+    ///
+    /// # Errors
+    /// It is not of a supported major, its checksum is wrong, or a value in it is impossible.
+    pub fn of_any_major(bytes: &[u8]) -> Result<ControlFile, Problem> {
+        let newest = WalFormat::new(LAYOUTS.last().map_or(0, |layout| *layout.majors.end()));
+        let version = u64::read(bytes, newest).and_then(|(bytes, _)| u32::read(bytes, newest));
+        let (_, version) = version.map_err(|e| e.in_field("ControlFileData.pg_control_version"))?;
+        match LAYOUTS.iter().find(|layout| layout.version == version) {
+            Some(layout) => ControlFile::read(bytes, *layout.majors.start()),
+            None => {
+                let expected = "that of a supported major, 10 to 19";
+                Err(Problem::Value { field: "ControlFileData.pg_control_version", expected, found: version.into() })
+            }
+        }
+    }
+
     /// Reads the file of `major`.
     ///
     /// # Errors
@@ -156,8 +276,7 @@ impl ControlFile {
         let bad = |field, expected, found: u64| Err(Problem::Value { field, expected, found });
         let (i, system_identifier) = u64::read(bytes, fmt).map_err(|e| e.in_field("ControlFileData.system_identifier"))?;
         let (i, version) = u32::read(i, fmt).map_err(|e| e.in_field("ControlFileData.pg_control_version"))?;
-        let (i, catalog_version) = u32::read(i, fmt).map_err(|e| e.in_field("ControlFileData.catalog_version_no"))?;
-        let (_, state) = u32::read(i, fmt).map_err(|e| e.in_field("ControlFileData.state"))?;
+        let (status, catalog_version) = u32::read(i, fmt).map_err(|e| e.in_field("ControlFileData.catalog_version_no"))?;
         let Some(layout) = LAYOUTS.iter().find(|layout| layout.version == version && layout.majors.contains(&major)) else {
             return bad("ControlFileData.pg_control_version", "that of the major in PG_VERSION", version.into());
         };
@@ -168,6 +287,7 @@ impl ControlFile {
         if expected != found {
             return Err(Problem::Checksum { field: "ControlFileData.crc", expected, found });
         }
+        let (_, status) = Status::read(status, fmt)?;
         let (_, build) = Build::read(covered.get(layout.build..).unwrap_or_default(), fmt)?;
         // Right bytes can still be those of a server whose numbers this program cannot read.
         if build.float_format.value() != 1_234_567.0 {
@@ -195,7 +315,23 @@ impl ControlFile {
         Ok(ControlFile {
             system_identifier,
             catalog_version,
-            state: DbState(state),
+            state: DbState(status.state),
+            time: status.time,
+            checkpoint: status.check_point,
+            checkpoint_copy: status.check_point_copy,
+            min_recovery_point: status.min_recovery_point,
+            min_recovery_timeline: status.min_recovery_point_tli,
+            backup_start: status.backup_start_point,
+            backup_end: status.backup_end_point,
+            backup_end_required: status.backup_end_required.get(),
+            settings: ControlSettings {
+                wal_level: status.wal_level,
+                max_connections: status.max_connections,
+                max_worker_processes: status.max_worker_processes,
+                max_wal_senders: *status.max_wal_senders,
+                max_prepared_transactions: status.max_prepared_xacts,
+                max_locks_per_transaction: status.max_locks_per_xact,
+            },
             block_size: build.blcksz,
             blocks_per_file: build.relseg_size,
             slru_pages_per_segment,

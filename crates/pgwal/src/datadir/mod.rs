@@ -23,7 +23,7 @@ use std::fs::File;
 use std::io::{self, Read, Seek, SeekFrom};
 use std::path::{Path, PathBuf};
 
-pub use control::{ControlError, ControlFile, DbState};
+pub use control::{ControlError, ControlFile, ControlSettings, DbState};
 
 use crate::format::{CATALOG_VERSIONS, WalFormat};
 use crate::names::Names;
