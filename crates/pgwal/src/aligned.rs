@@ -6,17 +6,35 @@
 
 use std::io::{self, BufRead, Read};
 
+use memmap2::{MmapMut, MmapOptions};
+
 /// Every page size in use is a multiple of this, and every cache line a part of it.
 const PAGE: usize = 4096;
 
 /// A block of bytes that starts at a page of memory.
 #[derive(Debug, Default)]
 pub struct Buffer {
-    /// Longer than what is used by up to a page less a byte.
-    bytes: Vec<u8>,
-    start: usize,
+    memory: Memory,
     len: usize,
 }
+
+/// Where the bytes are.
+#[derive(Debug)]
+enum Memory {
+    /// In pages of the system, which were all set up at once: to touch them one by one takes three times as long.
+    Pages(MmapMut),
+    /// In a block of the allocator, which is longer by up to a page less a byte, from this byte on.
+    Block(Vec<u8>, usize),
+}
+
+impl Default for Memory {
+    fn default() -> Memory {
+        Memory::Block(Vec::new(), 0)
+    }
+}
+
+/// Blocks of at least so many bytes get pages of their own. It is from here on that the usual allocators do the same.
+const WORTH_PAGES: usize = 128 << 10;
 
 impl Buffer {
     /// A block of `len` zeroes.
@@ -24,24 +42,37 @@ impl Buffer {
         if len == 0 {
             return Buffer::default();
         }
-        // Fresh zeroes cost nothing before they are touched.
+        if len >= WORTH_PAGES
+            && cfg!(not(miri))
+            && let Ok(pages) = MmapOptions::new().len(len).populate().map_anon()
+        {
+            return Buffer { memory: Memory::Pages(pages), len };
+        }
         let bytes = vec![0; len.saturating_add(PAGE - 1)];
         // Where the address cannot be computed with (under Miri), the block is as good anywhere.
         let start = match bytes.as_ptr().align_offset(PAGE) {
             start if start < PAGE => start,
             _ => 0,
         };
-        Buffer { bytes, start, len }
+        Buffer { memory: Memory::Block(bytes, start), len }
     }
 
     /// The bytes.
     pub fn as_slice(&self) -> &[u8] {
-        self.bytes.get(self.start..).and_then(|rest| rest.get(..self.len)).unwrap_or_default()
+        let bytes = match &self.memory {
+            Memory::Pages(pages) => Some(&**pages),
+            Memory::Block(bytes, start) => bytes.get(*start..),
+        };
+        bytes.and_then(|bytes| bytes.get(..self.len)).unwrap_or_default()
     }
 
     /// The bytes, to be written.
     pub fn as_mut_slice(&mut self) -> &mut [u8] {
-        self.bytes.get_mut(self.start..).and_then(|rest| rest.get_mut(..self.len)).unwrap_or_default()
+        let bytes = match &mut self.memory {
+            Memory::Pages(pages) => Some(&mut **pages),
+            Memory::Block(bytes, start) => bytes.get_mut(*start..),
+        };
+        bytes.and_then(|bytes| bytes.get_mut(..self.len)).unwrap_or_default()
     }
 
     /// Makes it at least `len` bytes long; what is there stays.
