@@ -44,6 +44,7 @@ mod ordered;
 pub mod output_file;
 pub mod page;
 pub mod printable;
+mod processors;
 pub mod reach;
 pub mod record;
 pub mod rmgr;

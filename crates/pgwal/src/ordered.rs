@@ -3,6 +3,8 @@
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
 
+use crate::processors::Processors;
+
 /// More threads than this share the bytes in flight in pieces too small to be worth it.
 const MAX_THREADS: usize = 64;
 
@@ -21,7 +23,7 @@ where
     F: Fn(S::Item, bool) -> R + Sync,
 {
     let workers = threads.clamp(1, MAX_THREADS) - 1;
-    let pool = (workers > 0).then(|| rayon::ThreadPoolBuilder::new().num_threads(workers).build().ok()).flatten();
+    let pool = (workers > 0).then(|| pool(workers)).flatten();
     let feed = Feed::new(source, if pool.is_some() { window(threads) } else { 0 }, work);
     let run = || {
         let result = reader(&feed);
@@ -37,6 +39,15 @@ where
         }),
         None => run(),
     }
+}
+
+/// Threads that work beside the calling one; `None` where the system has none left.
+fn pool(workers: usize) -> Option<rayon::ThreadPool> {
+    let mut builder = rayon::ThreadPoolBuilder::new().num_threads(workers);
+    if let Some(processors) = Processors::for_workers(workers) {
+        builder = builder.start_handler(move |number| processors.start(number));
+    }
+    builder.build().ok()
 }
 
 /// Items that workers take from a source, in order, and bring back as results, in any order; who asks for the results gets them
