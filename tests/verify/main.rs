@@ -1,5 +1,6 @@
 //! `pgwal verify`: each class of damage, made from real WAL, and WAL that has none.
 
+mod control;
 mod forms;
 mod hostile;
 mod live;

@@ -11,7 +11,7 @@ use std::ops::ControlFlow;
 use serde::Serialize;
 
 use crate::backup_label::BackupLabelError;
-use crate::check::{Check, Class, Finding, Problem};
+use crate::check::{Authority, Check, Class, Finding, Problem};
 use crate::error::{Error, ErrorKind};
 use crate::format::{WalFormat, WalMagic};
 use crate::history::{self, History, HistoryError, HistoryMismatch};
@@ -194,7 +194,9 @@ impl Remark {
             RemarkKind::Misplaced { content, .. } => Class::WrongName { content: *content },
             RemarkKind::NotSegment { zeroed: true, .. } => Class::ZeroedPage,
             RemarkKind::NotSegment { .. } | RemarkKind::OtherSegmentSize { .. } => Class::NotWal,
-            RemarkKind::OtherCluster { expected, found } => Class::ForeignCluster { expected: *expected, found: *found },
+            RemarkKind::OtherCluster { expected, found } => {
+                Class::ForeignCluster { expected: *expected, found: *found, by: Authority::Majority }
+            }
             RemarkKind::OtherMajor { expected, found } => match (WalMagic::of(*expected), WalMagic::of(*found)) {
                 (Some(expected), Some(found)) => Class::WrongMajor { expected, found },
                 _ => Class::NotWal,

@@ -12,13 +12,13 @@ use std::time::Duration;
 
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
-use pgwal::check::{self, Checked, Class, Event, Finding, Summary};
+use pgwal::check::{self, Checked, Class, Cluster, Event, Finding, Summary, Told};
 use pgwal::history::timeline_of_file_name;
 use pgwal::output_file::OutputFile;
 use pgwal::printable::{printable, printable_path};
 use pgwal::reach::Reach;
 use pgwal::set::survey_each;
-use pgwal::source::{Archive, Wal, file_of_input, is_wal_file_name};
+use pgwal::source::{Archive, SourceError, SourceProblem, Wal, file_of_input, is_wal_file_name};
 use pgwal::state::{self, Scope, State, Unusable, Verified};
 use pgwal::{Lsn, TimelineId};
 use serde::Serialize;
@@ -53,7 +53,7 @@ pub struct Opts {
     /// Check the segments of this timeline only; decimal, or hexadecimal with 0x
     #[arg(long, value_name = "TLI", value_parser = args::timeline)]
     timeline: Option<TimelineId>,
-    /// System identifier that all segments must have [default: the one that most of them have]
+    /// System identifier that all segments must have [default: that of the data directory's pg_control, else the one that most of them have]
     #[arg(long, value_name = "ID")]
     system_identifier: Option<u64>,
     /// Stop at the first finding
@@ -93,6 +93,15 @@ enum Line<'a> {
     Beside {
         files: &'a [&'a str],
     },
+    /// What a data directory's pg_control says.
+    Control {
+        path: String,
+        state: String,
+        checkpoint: Lsn,
+        redo: Lsn,
+        timeline: TimelineId,
+        running: bool,
+    },
     Summary(&'a Summary),
     Restore(&'a Reach),
 }
@@ -110,6 +119,10 @@ struct Kept {
     inputs: Vec<String>,
     /// Only the findings of these are asked for.
     only: Option<HashSet<Arc<str>>>,
+    /// Segments that were not read again.
+    unchanged: usize,
+    /// Where findings are, for who looks at the whole afterwards.
+    told: Told,
 }
 
 impl Opts {
@@ -128,11 +141,14 @@ impl Opts {
     }
 
     fn verify(&self, out: &mut impl Write) -> Result<Outcome, Box<dyn Error>> {
-        let archive = self.archive()?;
+        // Before the WAL is listed: a server removes segments only when pg_control says that it can.
+        let clusters = self.clusters();
+        let system_identifier = self.system_identifier.or_else(|| one_cluster(&clusters));
+        let archive = self.archive(&clusters)?;
         let before = match (&self.state, &archive) {
             (Some(path), Some(archive)) => {
                 state::wait_for_clock(archive);
-                load_state(path, self.scope())?
+                load_state(path, self.scope(system_identifier))?
             }
             _ => State::default(),
         };
@@ -150,13 +166,13 @@ impl Opts {
                 &part
             }
         };
-        let (system_identifier, threads) = (self.system_identifier, self.threads.get());
-        let options = check::Options { from: self.from, to: self.to, system_identifier, threads };
+        let options = check::Options { from: self.from, to: self.to, system_identifier, threads: self.threads.get() };
         let bar = self.progress_bar(wal.files().len());
         let mut written = Ok(());
         let mut is_live = is_being_written(wal);
         let mut held = Vec::new();
-        let mut kept = Kept { only: archive.as_ref().and_then(|archive| self.asked_for(archive)), ..Kept::default() };
+        let mut kept =
+            Kept { only: archive.as_ref().and_then(|archive| self.asked_for(archive)), unchanged: unchanged.len(), ..Kept::default() };
         let mut summary = check::check(wal, options, |event| {
             written = match event {
                 // What is not read again is not missing: gaps are looked for in the whole set.
@@ -199,20 +215,28 @@ impl Opts {
             summary.findings = kept.findings.len() as u64;
         }
         if let Some(archive) = archive.as_ref().filter(|_| !self.fail_fast || summary.findings == 0) {
-            self.of_the_set(archive, !unchanged.is_empty(), |finding| {
+            self.of_the_set(archive, system_identifier, !unchanged.is_empty(), |finding| {
                 summary.findings += 1;
                 self.take(finding, &mut kept, out)
             })?;
+            let paths = self.inputs();
+            for cluster in clusters.iter().filter(|_| self.timeline.is_none()) {
+                for finding in cluster.findings(&paths, archive, &kept.told) {
+                    summary.findings += 1;
+                    self.take(finding, &mut kept, out)?;
+                }
+            }
         }
         if let (Some(path), Some(archive)) = (&self.state, &archive) {
             let after = remember(archive, &before, &is_unchanged, &kept);
             after.store(path).map_err(|e| format!("{}: {e}", printable_path(path)))?;
         }
         let restore = match &archive {
-            Some(archive) => self.restore.answer(archive, &kept.findings, self.timeline, self.system_identifier, options.threads)?,
+            Some(archive) => self.restore.answer(archive, &kept.findings, self.timeline, system_identifier, options.threads)?,
             None => None,
         };
-        self.finish(&summary, &kept, archive.as_ref(), restore.as_ref(), unchanged.len(), out)?;
+        let clusters = if archive.is_some() { &clusters[..] } else { &[] };
+        self.finish(&summary, &kept, archive.as_ref(), restore.as_ref(), clusters, out)?;
         out.flush()?;
         Ok(Outcome { summary, restore })
     }
@@ -224,7 +248,7 @@ impl Opts {
         kept: &Kept,
         archive: Option<&Archive>,
         restore: Option<&Reach>,
-        unchanged: usize,
+        clusters: &[Cluster],
         out: &mut impl Write,
     ) -> Result<(), Box<dyn Error>> {
         let beside: Vec<&str> = archive.iter().flat_map(|archive| archive.beside_segments()).map(|file| &*file.input).collect();
@@ -232,10 +256,15 @@ impl Opts {
             Form::Text => {
                 if !self.quiet {
                     write_beside(&beside, out)?;
-                    if unchanged > 0 {
-                        writeln!(out, "{} unchanged and not read again.", count(unchanged, "segment"))?;
+                    if kept.unchanged > 0 {
+                        writeln!(out, "{} unchanged and not read again.", count(kept.unchanged, "segment"))?;
                     }
+                    clusters.iter().try_for_each(|cluster| write_cluster(cluster, out))?;
                     self.conclude(summary, out)?;
+                }
+                for cluster in clusters.iter().filter(|cluster| cluster.is_running() && summary.findings > 0) {
+                    let path = printable_path(cluster.path());
+                    writeln!(out, "A server is running on {path}: do not change its files under it.")?;
                 }
                 if let Some(answer) = restore {
                     restore::write_text(answer, out)?;
@@ -246,6 +275,7 @@ impl Opts {
                     if !beside.is_empty() {
                         json_line(&Line::Beside { files: &beside }, out)?;
                     }
+                    clusters.iter().filter_map(control_line).try_for_each(|line| json_line(&line, out))?;
                     json_line(&Line::Summary(summary), out)?;
                 }
                 if let Some(answer) = restore {
@@ -273,6 +303,7 @@ impl Opts {
             Form::Json => json_line(&Line::Finding(&finding), out)?,
             Form::Junit | Form::Sarif => {}
         }
+        kept.told.add(&finding);
         if self.keeps() && kept.only.as_ref().is_none_or(|only| only.contains(finding.input.as_str())) {
             kept.findings.push(finding);
         }
@@ -290,10 +321,9 @@ impl Opts {
     }
 
     /// What a state file of this run is for.
-    fn scope(&self) -> Scope {
-        let default = [args::default_directory()];
-        let mut scope = Scope::new(if self.paths.is_empty() { &default } else { &self.paths });
-        if let Some(id) = self.system_identifier {
+    fn scope(&self, system_identifier: Option<u64>) -> Scope {
+        let mut scope = Scope::new(&self.inputs());
+        if let Some(id) = system_identifier {
             scope.options.insert("system_identifier".to_owned(), id.to_string());
         }
         if let Some(block_size) = self.blocks.block_size {
@@ -302,16 +332,40 @@ impl Opts {
         scope
     }
 
+    /// What is verified.
+    fn inputs(&self) -> Vec<PathBuf> {
+        if self.paths.is_empty() { vec![args::default_directory()] } else { self.paths.clone() }
+    }
+
+    /// The data directories among the inputs, and those whose pg_wal, or segments in it, are.
+    fn clusters(&self) -> Vec<Cluster> {
+        let mut clusters: Vec<Cluster> = Vec::new();
+        for input in self.inputs() {
+            let dir = if input.is_file() { args::directory_of(&input).to_owned() } else { input };
+            let cluster = Cluster::of_input(&dir);
+            clusters.extend(cluster.filter(|cluster| clusters.iter().all(|known| known.path() != cluster.path())));
+        }
+        clusters
+    }
+
     /// The files as a set, where that is what was asked for: not segments by name, nor a stream, which is read once.
-    fn archive(&self) -> Result<Option<Archive>, Box<dyn Error>> {
-        let paths = if self.paths.is_empty() { vec![args::default_directory()] } else { self.paths.clone() };
+    fn archive(&self, clusters: &[Cluster]) -> Result<Option<Archive>, Box<dyn Error>> {
+        let paths = self.inputs();
         let is_asked_for = self.state.is_some() || self.restore.reach.is_some();
         if paths.iter().any(|path| path == Path::new("-")) {
             return if is_asked_for { Err("--state and --reach need files, not standard input".into()) } else { Ok(None) };
         }
         let is_segment = |path: &PathBuf| path.is_file() && args::name_of(path).is_some();
         let is_set = is_asked_for || (!paths.iter().any(is_segment) && self.from.is_none() && self.to.is_none());
-        let mut archive = if is_set { Some(Archive::open(&paths)?) } else { None };
+        let mut archive = match is_set.then(|| Archive::open(&paths)) {
+            Some(Ok(archive)) => Some(archive),
+            // That all WAL of a data directory is gone is a finding.
+            Some(Err(SourceError { problem: SourceProblem::NoSegments, .. })) if clusters.iter().any(Cluster::needs_own_wal) => {
+                Some(Archive::empty())
+            }
+            Some(Err(e)) => return Err(e.into()),
+            None => None,
+        };
         if let (Some(archive), Some(block_size)) = (&mut archive, self.blocks.block_size) {
             archive.set_block_size(block_size);
         }
@@ -319,7 +373,13 @@ impl Opts {
     }
 
     /// Tells `take` what is wrong with the set of files besides its segments; and with `gaps`, which segments are missing.
-    fn of_the_set(&self, archive: &Archive, gaps: bool, mut take: impl FnMut(Finding) -> io::Result<()>) -> io::Result<()> {
+    fn of_the_set(
+        &self,
+        archive: &Archive,
+        system_identifier: Option<u64>,
+        gaps: bool,
+        mut take: impl FnMut(Finding) -> io::Result<()>,
+    ) -> io::Result<()> {
         let size = archive.segments().find_map(|(_, segment)| segment.in_place()).map_or(0, |(fmt, _)| fmt.segment_size);
         let is_new = |finding: &Finding| match finding.class {
             Class::TextFile => true,
@@ -332,7 +392,7 @@ impl Opts {
             |finding: &Finding| timeline_of_file_name(file_of_input(&finding.input)).or(finding.segment.map(|segment| segment.timeline));
         let is_told = |finding: &Finding| is_new(finding) && self.timeline.is_none_or(|wanted| timeline(finding) == Some(wanted));
         let mut taken = Ok(());
-        let _ = survey_each(archive, self.system_identifier, |remark| {
+        let _ = survey_each(archive, system_identifier, |remark| {
             taken = remark.finding(size).filter(is_told).map_or(Ok(()), &mut take);
             if taken.is_err() { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
@@ -417,6 +477,28 @@ impl Opts {
             findings => writeln!(out, ": {}.", count(findings as usize, "finding")),
         }
     }
+}
+
+/// The cluster that data directories are of, if they are of one.
+fn one_cluster(clusters: &[Cluster]) -> Option<u64> {
+    let mut identifiers = clusters.iter().filter_map(|cluster| cluster.control()).map(|control| control.system_identifier);
+    let first = identifiers.next()?;
+    identifiers.all(|other| other == first).then_some(first)
+}
+
+/// Where recovery would start, in a sentence.
+fn write_cluster(cluster: &Cluster, out: &mut impl Write) -> io::Result<()> {
+    let Some(control) = cluster.control() else { return Ok(()) };
+    let copy = &control.checkpoint_copy;
+    let (state, checkpoint) = (control.state, control.checkpoint);
+    writeln!(out, "pg_control: {state}; last checkpoint at {checkpoint} on timeline {}, recovery starts at {}.", copy.timeline, copy.redo)
+}
+
+fn control_line(cluster: &Cluster) -> Option<Line<'static>> {
+    let control = cluster.control()?;
+    let (redo, timeline) = (control.checkpoint_copy.redo, control.checkpoint_copy.timeline);
+    let (path, state, running) = (cluster.path().display().to_string(), control.state.to_string(), cluster.is_running());
+    Some(Line::Control { path, state, checkpoint: control.checkpoint, redo, timeline, running })
 }
 
 /// Names the files that stand beside segments, the first of them.

@@ -5,7 +5,7 @@ use std::ops::Range;
 use std::sync::Arc;
 
 use super::damage;
-use super::finding::{Check, Class, Finding, Problem};
+use super::finding::{Authority, Check, Class, Finding, Problem};
 use super::flip;
 use crate::error::{Error, ErrorKind};
 use crate::format::{WalFormat, WalMagic};
@@ -456,7 +456,7 @@ impl Chain {
             if let Some(Problem::Check(Check::SystemIdentifier { expected, found: other })) = problem {
                 // Its records are checked, but not its links to the segments around it.
                 let whole = lsn..lsn + u64::from(self.fmt.segment_size);
-                let class = Class::ForeignCluster { expected, found: other };
+                let class = Class::ForeignCluster { expected, found: other, by: Authority::Majority };
                 found.findings.push(Finding { record: None, ..self.finding(place, whole, None, class, problem) });
                 let system_identifier = self.system_identifier;
                 *self = Chain { position: self.position, foreign: true, ..Chain::new(self.fmt, lsn, system_identifier) };

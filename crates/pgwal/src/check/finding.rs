@@ -5,6 +5,7 @@ use std::ops::Range;
 
 use serde::{Serialize, Serializer};
 
+use super::control::ControlProblem;
 use crate::error::ErrorKind;
 use crate::format::WalMagic;
 use crate::lsn::{Lsn, SegmentName, TimelineId};
@@ -75,12 +76,14 @@ pub enum Class {
     NotWal,
     /// A segment of another cluster.
     ForeignCluster {
-        /// System identifier of the other segments, or the one asked for. JSON: a string.
+        /// System identifier of the cluster. JSON: a string.
         #[serde(serialize_with = "crate::json::as_string")]
         expected: u64,
         /// Its own. JSON: a string.
         #[serde(serialize_with = "crate::json::as_string")]
         found: u64,
+        /// What says which cluster it is.
+        by: Authority,
     },
     /// The content is whole WAL of another place than the file's name says.
     WrongName {
@@ -108,6 +111,13 @@ pub enum Class {
         /// The last one.
         last: SegmentName,
     },
+    /// The WAL ends before a place that the server needs.
+    EndsEarly {
+        /// The place.
+        needed: Lsn,
+    },
+    /// `pg_control` is damaged, or does not fit the WAL beside it.
+    ControlFile,
     /// A segment is there twice.
     DuplicateSegment {
         /// The other file.
@@ -135,6 +145,16 @@ pub enum Class {
     },
 }
 
+/// What says which of two clusters is the right one.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Authority {
+    /// Most segments, which proves nothing.
+    Majority,
+    /// `pg_control`, or whoever asks.
+    Given,
+}
+
 /// What to do about a [`Finding`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 #[serde(rename_all = "snake_case")]
@@ -144,8 +164,16 @@ pub enum Action {
     FetchAgain,
     /// Find the missing segments in another copy of the WAL; without them a restore stops before them.
     FindMissing,
+    /// Find the missing WAL in another copy, as the server does not start without it; if there is none, restore a base backup.
+    FindForStart,
+    /// Take the directory's copy again, or restore a base backup.
+    RestoreCluster,
+    /// Do not start the server: it would write over WAL. Take the directory's copy again.
+    DoNotStart,
     /// Take the file out of this set of segments, and look for the one that belongs there.
     Separate,
+    /// Find out which of two clusters or releases is the right one, and keep their segments apart.
+    KeepApart,
     /// Take the file from another copy of the archive, or from the server's pg_wal.
     FetchFile,
     /// Give the file the name of its content, after a look at how it got the other one.
@@ -168,6 +196,8 @@ pub enum Problem {
     Check(Check),
     /// Something about the set of files.
     Set(RemarkKind),
+    /// What a data directory's `pg_control` says.
+    Control(ControlProblem),
 }
 
 /// Checks that the server's own reader does not make: one variant for each, with its values.
@@ -261,6 +291,8 @@ impl Class {
             Class::Truncated { .. } => "truncated",
             Class::TooLong { .. } => "too_long",
             Class::MissingSegment { .. } => "missing_segment",
+            Class::EndsEarly { .. } => "ends_early",
+            Class::ControlFile => "control_file",
             Class::DuplicateSegment { .. } => "duplicate_segment",
             Class::Timeline => "timeline",
             Class::TextFile => "text_file",
@@ -270,17 +302,32 @@ impl Class {
         }
     }
 
-    /// What to do about it.
+    /// What to do about it, as far as the class tells: see [`Finding::action`].
     pub const fn action(&self) -> Action {
         match self {
             Class::MissingSegment { .. } => Action::FindMissing,
-            Class::WrongMajor { .. } | Class::NotWal | Class::ForeignCluster { .. } => Action::Separate,
+            Class::ForeignCluster { by: Authority::Given, .. } => Action::Separate,
+            Class::WrongMajor { .. } | Class::ForeignCluster { .. } => Action::KeepApart,
+            Class::EndsEarly { .. } => Action::FindForStart,
+            Class::ControlFile => Action::RestoreCluster,
             Class::WrongName { .. } => Action::Rename,
             Class::DuplicateSegment { .. } => Action::RemoveOne,
             Class::Malformed => Action::Report,
             Class::TextFile => Action::FetchFile,
             Class::NotRead { .. } => Action::Unwrap,
             _ => Action::FetchAgain,
+        }
+    }
+}
+
+impl Finding {
+    /// What to do about it.
+    pub fn action(&self) -> Action {
+        match (&self.class, &self.problem) {
+            (_, Some(Problem::Control(ControlProblem::GoesOnAfterShutdown { .. }))) => Action::DoNotStart,
+            (Class::ControlFile, _) => Action::RestoreCluster,
+            (_, Some(Problem::Control(_))) => Action::FindForStart,
+            (class, _) => class.action(),
         }
     }
 }
@@ -299,8 +346,9 @@ impl Serialize for Finding {
             problem: &'f Option<Problem>,
             action: Action,
         }
+        let action = self.action();
         let Finding { input, segment, offsets, lsns, record, class, problem } = self;
-        Line { input, segment: *segment, offsets, lsns, record: *record, class, problem, action: class.action() }.serialize(serializer)
+        Line { input, segment: *segment, offsets, lsns, record: *record, class, problem, action }.serialize(serializer)
     }
 }
 
@@ -314,7 +362,12 @@ impl fmt::Display for Finding {
         if let Some(lsns) = &self.lsns {
             write!(f, " ({} to {})", lsns.start, lsns.end)?;
         }
-        write!(f, ": {}. ", self.class)?;
+        write!(f, ": {}", self.class)?;
+        match (&self.class, &self.problem) {
+            (Class::MissingSegment { first, last }, None) if first == last => write!(f, ": there is WAL behind it. ")?,
+            (Class::MissingSegment { .. }, None) => write!(f, ", and there is WAL behind them. ")?,
+            _ => write!(f, ". ")?,
+        }
         if let Some(problem) = &self.problem {
             write!(f, "{problem}")?;
             match self.record {
@@ -322,7 +375,7 @@ impl fmt::Display for Finding {
                 _ => write!(f, ". ")?,
             }
         }
-        write!(f, "{}", self.class.action())
+        write!(f, "{}", self.action())
     }
 }
 
@@ -342,14 +395,19 @@ impl fmt::Display for Class {
                 write!(f, "wrong major: WAL of {}, among WAL of {}", Major(*found), Major(*expected))
             }
             Class::NotWal => write!(f, "not WAL that can be checked"),
-            Class::ForeignCluster { expected, found } => {
-                write!(f, "foreign cluster: system identifier {found}, where the others have {expected}")
+            Class::ForeignCluster { expected, found, by: Authority::Majority } => {
+                write!(f, "foreign cluster: system identifier {found}, where most others have {expected}")
+            }
+            Class::ForeignCluster { expected, found, by: Authority::Given } => {
+                write!(f, "foreign cluster: system identifier {found}, where this cluster has {expected}")
             }
             Class::WrongName { content } => write!(f, "wrong name: it has the content of {content}"),
             Class::Truncated { len, expected } => write!(f, "truncated: {len} of {expected} bytes"),
             Class::TooLong { len, expected } => write!(f, "too long: {len} bytes, where a segment has {expected}"),
-            Class::MissingSegment { first, last } if first == last => write!(f, "missing segment: there is WAL behind it"),
-            Class::MissingSegment { first, last } => write!(f, "missing segments: {first} to {last}, and there is WAL behind them"),
+            Class::MissingSegment { first, last } if first == last => write!(f, "missing segment"),
+            Class::MissingSegment { first, last } => write!(f, "missing segments: {first} to {last}"),
+            Class::EndsEarly { needed } => write!(f, "ends early: the WAL does not go on to {needed}"),
+            Class::ControlFile => write!(f, "control file"),
             Class::DuplicateSegment { other } => write!(f, "duplicate segment: {} is the same one", printable(other)),
             Class::Timeline => write!(f, "timelines contradict each other"),
             Class::TextFile => write!(f, "history file or backup label"),
@@ -385,7 +443,23 @@ impl fmt::Display for Action {
             Action::FetchFile => {
                 "A restore may stop here, or take the wrong timeline: take the file from another copy of the archive, or the server's pg_wal."
             }
+            Action::FindForStart => {
+                "The server needs this WAL to start: look for it in an archive, on a standby or in another copy of pg_wal. If there is none, \
+                 restore a base backup; pg_resetwal would start the server with inconsistent data."
+            }
+            Action::RestoreCluster => {
+                "The server does not start like this, or not where it should: if the directory is a copy, take the copy again; else restore a \
+                 base backup."
+            }
+            Action::DoNotStart => {
+                "Do not start the server: it would go on at the checkpoint and write over the WAL behind it. If the directory is a copy, take \
+                 the copy again, as a base backup."
+            }
             Action::Separate => "A restore would stop here: move the file out of this set, and look for the segment that belongs there.",
+            Action::KeepApart => {
+                "A restore would stop where one follows the other: find out which of the two is yours (pg_controldata shows a cluster's system \
+                 identifier, --system-identifier checks for it), and keep them in directories of their own."
+            }
             Action::Rename => "A restore would stop here: find out how the file got this name, and look for the segment that belongs there.",
             Action::RemoveOne => "A restore takes one of the two: compare them, and keep the right one.",
             Action::Unwrap => "Nothing is known of what is inside: unpack or decrypt it, and check that.",
@@ -400,6 +474,7 @@ impl fmt::Display for Problem {
             Problem::Format(kind) => kind.fmt(f),
             Problem::Check(check) => check.fmt(f),
             Problem::Set(remark) => remark.fmt(f),
+            Problem::Control(problem) => problem.fmt(f),
         }
     }
 }

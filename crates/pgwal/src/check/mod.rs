@@ -17,6 +17,7 @@
 //!   first segment.
 
 mod chain;
+mod control;
 mod damage;
 mod finding;
 mod flip;
@@ -29,7 +30,8 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-pub use finding::{Action, Check, Class, Finding, Problem};
+pub use control::{Cluster, ControlProblem, StartedBy, Told};
+pub use finding::{Action, Authority, Check, Class, Finding, Problem};
 
 use crate::format::{WalFormat, WalMagic};
 use crate::frame::{End, EndReason};
@@ -599,12 +601,15 @@ impl<'w> Walk<'w> {
         found.findings.into_iter().try_for_each(|finding| self.report(finding, sink))
     }
 
-    fn report(&mut self, finding: Finding, sink: &mut impl FnMut(Event) -> Flow) -> Flow {
+    fn report(&mut self, mut finding: Finding, sink: &mut impl FnMut(Event) -> Flow) -> Flow {
         let is_outside = finding.lsns.as_ref().is_some_and(|lsns| {
             self.options.from.is_some_and(|from| lsns.end <= from) || self.options.to.is_some_and(|to| lsns.start >= to)
         });
         if is_outside {
             return Flow::Continue(());
+        }
+        if let (Class::ForeignCluster { by, .. }, true) = (&mut finding.class, self.options.system_identifier.is_some()) {
+            *by = Authority::Given;
         }
         self.summary.findings += 1;
         sink(Event::Finding(finding))

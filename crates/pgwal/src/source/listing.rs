@@ -190,6 +190,11 @@ impl Archive {
         Ok(Archive { files, histories, wal })
     }
 
+    /// One without files, as the pg_wal of a data directory that has lost all of it.
+    pub fn empty() -> Archive {
+        Archive { files: Vec::new(), histories: BTreeMap::new(), wal: Wal::default() }
+    }
+
     /// See [`Wal::set_block_size`].
     pub fn set_block_size(&mut self, block_size: u32) {
         self.wal.set_block_size(block_size);

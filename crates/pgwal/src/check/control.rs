@@ -1,0 +1,692 @@
+//! A data directory's WAL held against its `pg_control`: what the server would read when it starts.
+//!
+//! C: `StartupXLOG` in access/transam/xlog.c, `InitWalRecovery` in xlogrecovery.c (xlog.c up to 14).
+
+use std::collections::BTreeMap;
+use std::fmt;
+use std::fs::{self, File};
+use std::io::{self, Read};
+use std::ops::{ControlFlow, Range};
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+
+use serde::Serialize;
+
+use super::finding::{Class, Finding, Problem};
+use crate::backup_label::BackupLabel;
+use crate::datadir::{self, ControlFile, DbState};
+use crate::error::Error;
+use crate::format::WalFormat;
+use crate::history::History;
+use crate::lsn::{Lsn, SegmentName, TimelineId};
+use crate::page::PageHeader;
+use crate::record::RawRecord;
+use crate::rmgr::xlog::{self, Checkpoint};
+use crate::rmgr::{Payload, RmgrId};
+use crate::scan::{self, Work, scan};
+use crate::set::owners;
+use crate::source::{Archive, ArchiveFile, NotWal, Start};
+
+/// A data directory: what its `pg_control` says, and what a server would do with it.
+#[derive(Clone, Debug)]
+pub struct Cluster {
+    /// As the user knows it.
+    path: PathBuf,
+    control: Result<(ControlFile, u8), ControlProblem>,
+    /// A backup_label that the server would start from instead of `pg_control`'s checkpoint.
+    label: Option<BackupLabel>,
+    has_signal: bool,
+    is_running: bool,
+}
+
+/// What is wrong with `pg_control`, or with the WAL as `pg_control` has it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize)]
+#[serde(tag = "kind", rename_all = "snake_case")]
+#[non_exhaustive]
+pub enum ControlProblem {
+    /// It cannot be read.
+    ControlUnreadable {
+        /// Why.
+        reason: String,
+    },
+    /// Its checksum is wrong.
+    ControlChecksum {
+        /// That of its bytes.
+        expected: u32,
+        /// The one that it has. C: `crc`.
+        found: u32,
+    },
+    /// It is of another major version than the data directory.
+    ControlVersion {
+        /// The major, by PG_VERSION.
+        expected: u8,
+        /// C: `pg_control_version`.
+        found: u32,
+    },
+    /// A field has a value that it cannot have.
+    ControlValue {
+        /// C struct and field.
+        field: &'static str,
+        /// What it can have.
+        expected: &'static str,
+        /// What it has.
+        found: u64,
+    },
+    /// It ends before the field does.
+    ControlTruncated {
+        /// C struct and field.
+        field: &'static str,
+        /// Bytes missing.
+        needed: usize,
+    },
+    /// The WAL is of another major version.
+    WalMajor {
+        /// That of the data directory.
+        expected: u8,
+        /// That of the WAL.
+        found: u8,
+    },
+    /// Recovery starts at the redo point of the last checkpoint and must find its record.
+    StartsAt {
+        /// The checkpoint's record.
+        checkpoint: Lsn,
+        /// Where replay starts.
+        redo: Lsn,
+        /// Timeline of the checkpoint.
+        timeline: TimelineId,
+        /// What names them.
+        by: StartedBy,
+    },
+    /// Recovery must come to the minimum recovery point, as data files may be that new.
+    MinimumRecoveryPoint {
+        /// That point. C: `minRecoveryPoint`.
+        needed: Lsn,
+        /// Its timeline. C: `minRecoveryPointTLI`.
+        timeline: TimelineId,
+    },
+    /// The record at the checkpoint's place is none of a checkpoint.
+    NoCheckpoint {
+        /// The place.
+        checkpoint: Lsn,
+    },
+    /// The checkpoint's record is not the one that `pg_control` has a copy of.
+    OtherCheckpoint {
+        /// The place.
+        checkpoint: Lsn,
+        /// Redo point and timeline in `pg_control`.
+        expected: (Lsn, TimelineId),
+        /// Those of the record.
+        found: (Lsn, TimelineId),
+    },
+    /// The server was shut down, but records follow its last checkpoint.
+    GoesOnAfterShutdown {
+        /// The checkpoint that it was shut down with.
+        checkpoint: Lsn,
+        /// The first record after it.
+        found: Lsn,
+    },
+    /// The backup was taken from a standby, but `pg_control` is not one's.
+    NotOfStandby {
+        /// What it says the server was doing, in pg_controldata's words.
+        found: String,
+    },
+}
+
+/// What names the checkpoint that recovery starts from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum StartedBy {
+    /// `global/pg_control`.
+    PgControl,
+    /// `backup_label`, which comes first.
+    BackupLabel,
+}
+
+/// Places that findings have told of, so that nothing is told twice.
+#[derive(Clone, Debug, Default)]
+pub struct Told(BTreeMap<Lsn, Lsn>);
+
+impl Told {
+    /// So many places are remembered: who has more than this has other worries.
+    const MOST: usize = 10_000;
+
+    /// Remembers where a finding is.
+    pub fn add(&mut self, finding: &Finding) {
+        if let Some(lsns) = finding.lsns.as_ref().filter(|_| self.0.len() < Told::MOST) {
+            let end = self.0.entry(lsns.start).or_insert(lsns.end);
+            *end = lsns.end.max(*end);
+        }
+    }
+
+    /// Whether some of `lsns` has been told of.
+    fn has(&self, lsns: &Range<Lsn>) -> bool {
+        self.0.range(..lsns.end).any(|(_, &end)| end > lsns.start)
+    }
+}
+
+/// Looks at a `pg_control` that a server writes to, and the time between them.
+const LOOKS: usize = 10;
+const PAUSE: Duration = Duration::from_millis(10);
+/// More segments than this are not asked for: nobody has so many between two checkpoints.
+const MOST_SEGMENTS: u64 = 100_000;
+/// Looks at a directory whose server takes one checkpoint after the other.
+const CHECKPOINTS: usize = 20;
+
+/// What recovery needs.
+#[derive(Clone, Copy, Debug)]
+struct Needs {
+    checkpoint: Lsn,
+    redo: Lsn,
+    timeline: TimelineId,
+    by: StartedBy,
+    /// How far it must come, and on which timeline.
+    minimum: Option<(Lsn, TimelineId)>,
+}
+
+impl Cluster {
+    /// The data directory that `input` is, or whose pg_wal it is; `None`: neither.
+    ///
+    /// It should be read before its WAL is listed: a server removes segments only after `pg_control` says that it can.
+    pub fn of_input(input: &Path) -> Option<Cluster> {
+        let path = data_directory(input)?;
+        let file = path.join("global/pg_control");
+        let major = fs::read_to_string(path.join("PG_VERSION")).ok().and_then(|text| text.trim().parse().ok());
+        let control = read_control(&file, major);
+        let label = fs::read(path.join("backup_label")).ok().and_then(|text| BackupLabel::parse(&text).ok());
+        let has_signal = ["recovery.signal", "standby.signal", "recovery.conf"].iter().any(|name| path.join(name).exists());
+        let is_running = is_running(&path);
+        Some(Cluster { path, control, label, has_signal, is_running })
+    }
+
+    /// Where it is.
+    pub fn path(&self) -> &Path {
+        &self.path
+    }
+
+    /// What `pg_control` says, where it can be read.
+    pub fn control(&self) -> Option<&ControlFile> {
+        self.control.as_ref().ok().map(|(control, _)| control)
+    }
+
+    /// Whether a server runs on it.
+    pub fn is_running(&self) -> bool {
+        self.is_running
+    }
+
+    /// Whether it needs the WAL in its own pg_wal to start: no backup_label that names WAL of an archive.
+    pub fn needs_own_wal(&self) -> bool {
+        self.label.is_none()
+    }
+
+    /// What is wrong with `pg_control`, or with the WAL in `archive` as `pg_control` has it, and has not been `told` yet.
+    ///
+    /// A server may run on the directory. Where it took a checkpoint meanwhile, and may have removed what the one before needed, it is looked
+    /// at again; `inputs` are those of the archive.
+    pub fn findings<P: AsRef<Path>>(&self, inputs: &[P], archive: &Archive, told: &Told) -> Vec<Finding> {
+        let mut found = self.check(archive, told);
+        let mut before = self.clone();
+        for _ in 0..CHECKPOINTS {
+            if found.is_empty() {
+                break;
+            }
+            let Some(now) = inputs.iter().find_map(|input| Cluster::of_input(input.as_ref()).filter(|cluster| cluster.path == self.path))
+            else {
+                break;
+            };
+            if now.control == before.control {
+                break;
+            }
+            let Ok(archive) = Archive::open(inputs) else { break };
+            found = now.check(&archive, told);
+            before = now;
+        }
+        found
+    }
+
+    fn check(&self, archive: &Archive, told: &Told) -> Vec<Finding> {
+        let (control, major) = match &self.control {
+            Ok((control, major)) => (control, *major),
+            Err(problem) => return vec![self.of_control(problem.clone())],
+        };
+        let (wal_page_size, segment_size) = (control.wal_page_size, control.segment_size);
+        let fmt = WalFormat { major, wal_page_size, segment_size, block_size: control.block_size };
+        if control.state.0 > DbState::IN_PRODUCTION.0 {
+            let (field, expected, found) = ("ControlFileData.state", "a state from 0 to 6", control.state.0.into());
+            return vec![self.of_control(ControlProblem::ControlValue { field, expected, found })];
+        }
+        let mut found = Vec::new();
+        let from_standby = self.label.as_ref().is_some_and(|label| label.from_standby == Some(true));
+        if from_standby && !control.state.is_in_archive_recovery() {
+            found.push(self.of_control(ControlProblem::NotOfStandby { found: control.state.to_string() }));
+        }
+        let is_ours = |file: &ArchiveFile| of_cluster(file, control.system_identifier);
+        let other_major = archive.segments().find_map(|(file, segment)| {
+            let other = segment.in_place().map(|(fmt, _)| fmt.major).filter(|&found| found != major)?;
+            is_ours(file).then_some(other)
+        });
+        let needs = self.needs(control);
+        let files = Files::of(archive, fmt, control.system_identifier);
+        if let Some(other) = other_major.filter(|_| files.good.is_empty()) {
+            found.push(self.of_control(ControlProblem::WalMajor { expected: major, found: other }));
+            return found;
+        }
+        let mut missing = self.segments(archive, &files, &needs, fmt, told);
+        let is_there = missing.is_empty();
+        found.append(&mut missing);
+        if is_there {
+            found.extend(self.start(archive, &files, &needs, fmt, told));
+            found.extend(self.minimum(archive, &files, &needs, fmt, told));
+        }
+        found
+    }
+
+    fn needs(&self, control: &ControlFile) -> Needs {
+        let minimum = Some((control.min_recovery_point, control.min_recovery_timeline)).filter(|(lsn, _)| lsn.is_valid());
+        match &self.label {
+            Some(label) => Needs {
+                checkpoint: label.checkpoint,
+                redo: label.start,
+                timeline: label.start_segment.timeline,
+                by: StartedBy::BackupLabel,
+                // The end of the backup, where it was taken from a standby.
+                minimum: minimum.filter(|_| label.from_standby == Some(true)),
+            },
+            None => Needs {
+                checkpoint: control.checkpoint,
+                redo: control.checkpoint_copy.redo.min(control.checkpoint),
+                timeline: control.checkpoint_copy.timeline,
+                by: StartedBy::PgControl,
+                minimum: minimum.filter(|_| control.state.is_in_archive_recovery()),
+            },
+        }
+    }
+
+    /// Segments that recovery needs and that are not there.
+    fn segments(&self, archive: &Archive, files: &Files<'_>, needs: &Needs, fmt: WalFormat, told: &Told) -> Vec<Finding> {
+        let size = fmt.segment_size;
+        let newest = needs.minimum.map_or(needs.timeline, |(_, timeline)| timeline.max(needs.timeline));
+        let history = history_of(archive, newest);
+        let first = needs.redo.segment_number(size);
+        let start_last = needs.checkpoint.segment_number(size);
+        let last = needs.minimum.map_or(start_last, |(lsn, _)| Lsn(lsn.0 - 1).segment_number(size).max(start_last));
+        let mut found: Vec<Finding> = Vec::new();
+        let mut missing: Option<(u64, u64)> = None;
+        let flush = |missing: &mut Option<(u64, u64)>, found: &mut Vec<Finding>| {
+            let Some((from, to)) = missing.take() else { return };
+            let problem = if from > start_last { minimum_problem(needs) } else { start_problem(needs) };
+            let owner = |number| {
+                let timeline = if number <= start_last { needs.timeline } else { newest };
+                let own = history_of(archive, timeline);
+                let owner = owners(&own, size).into_iter().find(|owner| owner.has(number));
+                SegmentName::new(owner.map_or(timeline, |owner| owner.timeline), number, size)
+            };
+            let (first, last) = (owner(from), owner(to));
+            let lsns = first.start(size)..last.start(size) + u64::from(size);
+            found.push(Finding {
+                input: first.to_string(),
+                segment: Some(first),
+                offsets: None,
+                lsns: Some(lsns),
+                record: None,
+                class: Class::MissingSegment { first, last },
+                problem: Some(Problem::Control(problem)),
+            });
+        };
+        for number in first..=last.min(first.saturating_add(MOST_SEGMENTS)) {
+            let start = SegmentName::new(needs.timeline, number, size).start(size);
+            let lsns = start..start + u64::from(size);
+            if files.has(number, &history, needs.timeline, archive) || told.has(&lsns) {
+                flush(&mut missing, &mut found);
+                continue;
+            }
+            match files.named(number, size, &history) {
+                // What is wrong with it is told of where it is.
+                Some((_, Hollow::Other)) => flush(&mut missing, &mut found),
+                Some((file, hollow)) => {
+                    flush(&mut missing, &mut found);
+                    let problem = if number > start_last { minimum_problem(needs) } else { start_problem(needs) };
+                    let class = match hollow {
+                        Hollow::Recycled(header) => {
+                            let from = SegmentName::of(header.timeline, header.address, size);
+                            Class::RecycledPage { from, address: header.address }
+                        }
+                        _ => Class::ZeroedPage,
+                    };
+                    let segment = file.segment().map(|segment| segment.name);
+                    let (offsets, problem) = (Some(0..u64::from(size)), Some(Problem::Control(problem)));
+                    found.push(Finding { input: file.input.to_string(), segment, offsets, lsns: Some(lsns), record: None, class, problem });
+                }
+                None => missing = Some((missing.map_or(number, |(from, _)| from), number)),
+            }
+        }
+        flush(&mut missing, &mut found);
+        found
+    }
+
+    /// Whether the checkpoint's record is there and is the one that is meant, and a record at its redo point.
+    fn start(&self, archive: &Archive, files: &Files<'_>, needs: &Needs, fmt: WalFormat, told: &Told) -> Option<Finding> {
+        let history = history_of(archive, needs.timeline);
+        let read = |lsn: Lsn| files.read(archive, lsn, &history, needs.timeline, fmt);
+        let early = |lsn: Lsn| {
+            let lsns = lsn..lsn + 1;
+            if told.has(&lsns) {
+                return None;
+            }
+            let file = files.at(lsn.segment_number(fmt.segment_size), &history, needs.timeline, archive)?;
+            let class = Class::EndsEarly { needed: lsn };
+            Some(of_file(file, lsn, class, start_problem(needs), fmt))
+        };
+        let records = read(needs.checkpoint);
+        let Some((_, checkpoint)) = records.first().filter(|(lsn, _)| *lsn == needs.checkpoint) else { return early(needs.checkpoint) };
+        let control = self.control()?;
+        let Some(record) = checkpoint else {
+            return Some(self.of_control(ControlProblem::NoCheckpoint { checkpoint: needs.checkpoint }));
+        };
+        let copy = control.checkpoint_copy;
+        let is_same = (record.redo, record.timeline, record.time) == (copy.redo, copy.timeline, copy.time);
+        if needs.by == StartedBy::PgControl && !is_same {
+            let (expected, found) = ((copy.redo, copy.timeline), (record.redo, record.timeline));
+            return Some(self.of_control(ControlProblem::OtherCheckpoint { checkpoint: needs.checkpoint, expected, found }));
+        }
+        if needs.redo < needs.checkpoint && read(needs.redo).first().is_none_or(|(lsn, _)| *lsn != needs.redo) {
+            return early(needs.redo);
+        }
+        // A server that was shut down has written nothing since, whatever else was put into its pg_wal.
+        let is_over = control.state == DbState::SHUT_DOWN && !self.is_running && !self.has_signal && self.label.is_none();
+        let (next, _) = records.get(1).filter(|_| is_over)?;
+        Some(self.of_control(ControlProblem::GoesOnAfterShutdown { checkpoint: needs.checkpoint, found: *next }))
+    }
+
+    /// Whether the WAL goes on to the minimum recovery point.
+    fn minimum(&self, archive: &Archive, files: &Files<'_>, needs: &Needs, fmt: WalFormat, told: &Told) -> Option<Finding> {
+        let (lsn, timeline) = needs.minimum?;
+        let last = Lsn(lsn.0 - 1); // it is not zero
+        let page = Lsn(last.0 - fmt.page_offset(last));
+        let history = history_of(archive, timeline);
+        let file = files.at(last.segment_number(fmt.segment_size), &history, timeline, archive)?;
+        let header = front_at(archive, file, page);
+        let is_there = header.is_some_and(|header| header.address == page && header.magic.major() == Some(fmt.major));
+        if is_there || told.has(&(page..lsn)) {
+            return None;
+        }
+        // Behind XLOG_SWITCH, the rest of a segment has no pages.
+        let start = Lsn(lsn.0 - 1 - last.segment_offset(fmt.segment_size));
+        let options = scan::Options { start: Some(start), end: None, threads: 1 };
+        if scan(&archive.wal([file]), options, &Look, |_| ControlFlow::Continue(())).position.is_some_and(|position| position >= lsn) {
+            return None;
+        }
+        Some(of_file(file, last, Class::EndsEarly { needed: lsn }, minimum_problem(needs), fmt))
+    }
+
+    /// A finding about `pg_control` itself.
+    fn of_control(&self, problem: ControlProblem) -> Finding {
+        let input = self.path.join("global/pg_control").display().to_string();
+        let (class, problem) = (Class::ControlFile, Some(Problem::Control(problem)));
+        Finding { input, segment: None, offsets: None, lsns: None, record: None, class, problem }
+    }
+}
+
+fn start_problem(needs: &Needs) -> ControlProblem {
+    let Needs { checkpoint, redo, timeline, by, .. } = *needs;
+    ControlProblem::StartsAt { checkpoint, redo, timeline, by }
+}
+
+fn minimum_problem(needs: &Needs) -> ControlProblem {
+    let (needed, timeline) = needs.minimum.unwrap_or_default();
+    ControlProblem::MinimumRecoveryPoint { needed, timeline }
+}
+
+/// A finding that begins at `lsn` in `file` and goes to its end.
+fn of_file(file: &ArchiveFile, lsn: Lsn, class: Class, problem: ControlProblem, fmt: WalFormat) -> Finding {
+    let size = u64::from(fmt.segment_size);
+    let offset = lsn.segment_offset(fmt.segment_size);
+    let lsns = lsn..lsn + (size - offset);
+    let segment = file.segment().map(|segment| segment.name);
+    let input = file.input.to_string();
+    Finding { input, segment, offsets: Some(offset..size), lsns: Some(lsns), record: None, class, problem: Some(Problem::Control(problem)) }
+}
+
+/// Segments of the cluster that start as they should, by number and timeline.
+struct Files<'a> {
+    good: BTreeMap<(u64, TimelineId), &'a ArchiveFile>,
+    /// All files with names of segments, likewise.
+    named: BTreeMap<(u64, TimelineId), &'a ArchiveFile>,
+}
+
+impl<'a> Files<'a> {
+    fn of(archive: &'a Archive, fmt: WalFormat, system_identifier: u64) -> Files<'a> {
+        let mut files = Files { good: BTreeMap::new(), named: BTreeMap::new() };
+        for (file, segment) in archive.segments().filter(|(_, segment)| !segment.partial) {
+            let place = (segment.name.number(fmt.segment_size), segment.name.timeline);
+            files.named.entry(place).or_insert(file);
+            if segment.in_place().is_some_and(|(own, _)| own.is_same_wal(fmt)) && of_cluster(file, system_identifier) {
+                let best = files.good.entry(place).or_insert(file);
+                if best.rank() < file.rank() {
+                    *best = file;
+                }
+            }
+        }
+        files
+    }
+
+    /// The file with the name of this segment on a timeline of `history`, and what it has.
+    fn named(&self, number: u64, size: u32, history: &History) -> Option<(&'a ArchiveFile, Hollow)> {
+        let of_number = self.named.range((number, TimelineId::default())..=(number, TimelineId(u32::MAX)));
+        let (_, file) = of_number.rev().find(|((_, timeline), _)| history.contains(*timeline))?;
+        let segment = file.segment()?;
+        let hollow = match &segment.start {
+            Start::NotWal(NotWal::Zeroed) => Hollow::Zeroed,
+            Start::Page(_, header) if header.address < segment.name.start(size) => Hollow::Recycled(**header),
+            _ => Hollow::Other,
+        };
+        Some((*file, hollow))
+    }
+
+    fn has(&self, number: u64, history: &History, timeline: TimelineId, archive: &Archive) -> bool {
+        self.at(number, history, timeline, archive).is_some()
+    }
+
+    /// The file that a server on `timeline`, or one that descends from it, would read: the newest that can have this segment.
+    fn at(&self, number: u64, history: &History, timeline: TimelineId, archive: &Archive) -> Option<&'a ArchiveFile> {
+        let of_number = self.good.range((number, TimelineId::default())..=(number, TimelineId(u32::MAX)));
+        let is_descended = |newer: TimelineId| history_of(archive, newer).contains(timeline);
+        let mut newest_first = of_number.rev().filter(|((_, found), _)| history.contains(*found) || is_descended(*found));
+        newest_first.next().map(|(_, file)| *file)
+    }
+
+    /// The records from the one at or after `lsn` on, the first two, with what those of checkpoints say.
+    fn read(&self, archive: &Archive, lsn: Lsn, history: &History, timeline: TimelineId, fmt: WalFormat) -> Vec<(Lsn, Option<Checkpoint>)> {
+        let number = lsn.segment_number(fmt.segment_size);
+        let file = |number| self.at(number, history, timeline, archive);
+        let Some(first) = file(number) else { return Vec::new() };
+        // A record there may end in the next one.
+        let wal = archive.wal(std::iter::once(first).chain(file(number.saturating_add(1))));
+        let mut records = Vec::new();
+        let options = scan::Options { start: Some(lsn), end: None, threads: 1 };
+        let _ = scan(&wal, options, &Look, |mut part| {
+            records.append(&mut part);
+            if records.len() < 2 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
+        });
+        records
+    }
+}
+
+/// The first two records of each part, with what those of checkpoints say.
+struct Look;
+
+impl Work for Look {
+    type Part = Vec<(Lsn, Option<Checkpoint>)>;
+
+    fn part(&self) -> Self::Part {
+        Vec::new()
+    }
+
+    fn record(&self, raw: &RawRecord<'_>, part: &mut Self::Part) -> Result<(), Error> {
+        if part.len() < 2 {
+            part.push((raw.lsn, checkpoint(raw)));
+        }
+        Ok(())
+    }
+}
+
+/// What a checkpoint's record says.
+fn checkpoint(raw: &RawRecord<'_>) -> Option<Checkpoint> {
+    if raw.header.rmid != RmgrId::XLOG {
+        return None;
+    }
+    match raw.decode().ok()?.payload().ok()?? {
+        Payload::Xlog(xlog::Op::CheckpointShutdown(checkpoint) | xlog::Op::CheckpointOnline(checkpoint)) => Some(checkpoint),
+        _ => None,
+    }
+}
+
+/// The header of the page at `page`, which lies in `file`.
+fn front_at(archive: &Archive, file: &ArchiveFile, page: Lsn) -> Option<PageHeader> {
+    let wal = archive.wal([file]);
+    let extent = wal.extents_from(page, 1).map_while(Result::ok).find(|extent| extent.end() > page && extent.start <= page)?;
+    let at = usize::try_from(page - extent.start).ok()?;
+    PageHeader::read(extent.bytes().get(at..)?).ok().map(|(_, header)| header)
+}
+
+fn history_of(archive: &Archive, timeline: TimelineId) -> History {
+    let file = archive.history(timeline).and_then(|(_, history)| history.as_ref().ok());
+    file.cloned().unwrap_or_else(|| History::alone(timeline))
+}
+
+/// A file with the name of a segment, and without its WAL.
+enum Hollow {
+    Zeroed,
+    Recycled(PageHeader),
+    /// Something that has a finding of its own.
+    Other,
+}
+
+/// Whether the segment has this system identifier.
+fn of_cluster(file: &ArchiveFile, system_identifier: u64) -> bool {
+    let header = file.segment().and_then(|segment| segment.in_place()).map(|(_, header)| header);
+    header.and_then(|header| header.long).is_some_and(|long| long.system_identifier == system_identifier)
+}
+
+/// The data directory that `input` is, or whose pg_wal it is.
+fn data_directory(input: &Path) -> Option<PathBuf> {
+    if !input.is_dir() {
+        return None;
+    }
+    let is_one = |dir: &Path| dir.join("global/pg_control").exists() || (dir.join("PG_VERSION").exists() && dir.join("global").is_dir());
+    if input.join("pg_wal").is_dir() {
+        return is_one(input).then(|| input.to_owned());
+    }
+    let parent = match input.file_name() {
+        // As the user knows it: it may be a link to elsewhere.
+        Some(name) if name == "pg_wal" => match input.parent() {
+            Some(parent) if parent != Path::new("") => parent.to_owned(),
+            _ => PathBuf::from("."),
+        },
+        _ => fs::canonicalize(input).ok().filter(|path| path.ends_with("pg_wal")).map(|_| input.join(".."))?,
+    };
+    is_one(&parent).then_some(parent)
+}
+
+/// Reads `pg_control`, again where a server has just written half of it. With the major that it is of.
+fn read_control(file: &Path, major: Option<u8>) -> Result<(ControlFile, u8), ControlProblem> {
+    let read = || -> Result<(ControlFile, u8), ControlProblem> {
+        let mut bytes = Vec::new();
+        let opened = File::open(file).and_then(|file| file.take(ControlFile::MAX_SIZE).read_to_end(&mut bytes));
+        opened.map_err(|e: io::Error| ControlProblem::ControlUnreadable { reason: e.to_string() })?;
+        let control = match major {
+            Some(major) => ControlFile::read(&bytes, major),
+            None => ControlFile::of_any_major(&bytes),
+        };
+        let control = control.map_err(|problem| ControlProblem::of(&problem, major))?;
+        let of_catalog = crate::format::CATALOG_VERSIONS.iter().find(|row| row.1 == control.catalog_version).map(|row| row.0);
+        Ok((control, major.or(of_catalog).unwrap_or_default()))
+    };
+    let mut last = read();
+    for _ in 0..LOOKS {
+        if !matches!(last, Err(ControlProblem::ControlChecksum { .. })) {
+            break;
+        }
+        std::thread::sleep(PAUSE);
+        let again = read();
+        if again == last {
+            break;
+        }
+        last = again;
+    }
+    last
+}
+
+/// Whether the process that `postmaster.pid` names is there.
+fn is_running(data: &Path) -> bool {
+    let pid = fs::read_to_string(data.join("postmaster.pid")).ok().and_then(|text| text.lines().next()?.trim().parse::<u32>().ok());
+    match pid {
+        Some(pid) if cfg!(target_os = "linux") => Path::new("/proc").join(pid.to_string()).exists(),
+        Some(_) => true,
+        None => false,
+    }
+}
+
+impl ControlProblem {
+    fn of(problem: &datadir::Problem, major: Option<u8>) -> ControlProblem {
+        match *problem {
+            datadir::Problem::Checksum { expected, found, .. } => ControlProblem::ControlChecksum { expected, found },
+            datadir::Problem::Truncated { field, needed } => ControlProblem::ControlTruncated { field, needed },
+            datadir::Problem::Value { field: "ControlFileData.pg_control_version", found, .. } if major.is_some() => {
+                ControlProblem::ControlVersion { expected: major.unwrap_or_default(), found: u32::try_from(found).unwrap_or(u32::MAX) }
+            }
+            datadir::Problem::Value { field, expected, found } => ControlProblem::ControlValue { field, expected, found },
+            ref other => ControlProblem::ControlUnreadable { reason: other.to_string() },
+        }
+    }
+}
+
+impl fmt::Display for ControlProblem {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            ControlProblem::ControlUnreadable { reason } => write!(f, "{}", crate::printable::printable(reason)),
+            ControlProblem::ControlChecksum { expected, found } => {
+                write!(f, "ControlFileData.crc: the bytes have {expected:08X}, the file says {found:08X}")
+            }
+            ControlProblem::ControlVersion { expected, found } => {
+                write!(f, "ControlFileData.pg_control_version: expected that of PostgreSQL {expected}, as PG_VERSION says, found {found}")
+            }
+            ControlProblem::ControlValue { field, expected, found } => write!(f, "{field}: expected {expected}, found {found}"),
+            ControlProblem::ControlTruncated { field, needed } => {
+                write!(f, "{field}: {needed} more byte{} needed", if *needed == 1 { "" } else { "s" })
+            }
+            ControlProblem::WalMajor { expected, found } => {
+                write!(f, "the data directory is of PostgreSQL {expected}, the WAL in it of PostgreSQL {found}")
+            }
+            ControlProblem::StartsAt { checkpoint, redo, timeline, by } => {
+                let by = match by {
+                    StartedBy::PgControl => "pg_control",
+                    StartedBy::BackupLabel => "backup_label",
+                };
+                write!(f, "{by}: recovery starts at {redo} on timeline {timeline}, for the checkpoint at {checkpoint}")
+            }
+            ControlProblem::MinimumRecoveryPoint { needed, timeline } => {
+                write!(
+                    f,
+                    "pg_control: recovery must reach {needed} on timeline {timeline} (minRecoveryPoint), as data files may be that new"
+                )
+            }
+            ControlProblem::NoCheckpoint { checkpoint } => {
+                write!(f, "pg_control says that its checkpoint is at {checkpoint}, but the record there is not a checkpoint")
+            }
+            ControlProblem::OtherCheckpoint { checkpoint, expected, found } => write!(
+                f,
+                "the checkpoint at {checkpoint} is not the one that pg_control has a copy of: expected redo {} on timeline {}, found redo {} \
+                 on timeline {}, or another time",
+                expected.0, expected.1, found.0, found.1
+            ),
+            ControlProblem::GoesOnAfterShutdown { checkpoint, found } => write!(
+                f,
+                "pg_control says that the server was shut down with the checkpoint at {checkpoint}, but the WAL goes on with a record at \
+                 {found}: pg_control is older than pg_wal"
+            ),
+            ControlProblem::NotOfStandby { found } => {
+                write!(f, "backup_label says that the backup was taken from a standby, but pg_control says \"{found}\"")
+            }
+        }
+    }
+}

@@ -1,0 +1,251 @@
+//! A data directory's pg_wal held against its pg_control.
+
+use std::fs;
+use std::path::{Path, PathBuf};
+
+use pgwal_testkit::fixtures;
+use pgwal_testkit::server::Postgres;
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::verify;
+
+/// Offsets in the pg_control of 17.
+const STATE: usize = 16;
+const CHECKPOINT: usize = 32;
+const COPY: usize = 40;
+const COPY_LEN: usize = 88;
+const MINIMUM: usize = 136;
+const SEGMENT_SIZE: usize = 228;
+const CRC: usize = 288;
+
+/// A data directory of 17 around the WAL of the scenario `crash`: segments 06 and 07, checkpoints at 0/600080 and 0/7059C8, the last one a
+/// shutdown's.
+struct Cluster {
+    dir: TempDir,
+}
+
+impl Cluster {
+    fn new(checkpoint: usize, state: u32) -> Cluster {
+        let cluster = Cluster { dir: TempDir::new().unwrap() };
+        let fixture = fixtures::all().into_iter().find(|fixture| fixture.major == 17 && fixture.scenario == "crash").unwrap();
+        fs::create_dir(cluster.path("pg_wal")).unwrap();
+        fs::create_dir(cluster.path("global")).unwrap();
+        fs::write(cluster.path("PG_VERSION"), "17\n").unwrap();
+        for segment in fixture.segments() {
+            fs::copy(&segment, cluster.path("pg_wal").join(segment.file_name().unwrap())).unwrap();
+        }
+        let wal = fs::read(cluster.segment(checkpoint >> 20)).unwrap();
+        let system_identifier = fs::read(cluster.segment(6)).unwrap()[24..32].to_vec();
+        // Behind the record's header and the short header of its data.
+        let payload = (checkpoint & 0xF_FFFF) + 26;
+        cluster.control(|bytes| {
+            bytes[..8].copy_from_slice(&system_identifier);
+            bytes[STATE..STATE + 4].copy_from_slice(&state.to_le_bytes());
+            bytes[CHECKPOINT..CHECKPOINT + 8].copy_from_slice(&(checkpoint as u64).to_le_bytes());
+            bytes[COPY..COPY + COPY_LEN].copy_from_slice(&wal[payload..payload + COPY_LEN]);
+            bytes[SEGMENT_SIZE..SEGMENT_SIZE + 4].copy_from_slice(&(1u32 << 20).to_le_bytes());
+        });
+        cluster
+    }
+
+    fn path(&self, name: &str) -> PathBuf {
+        self.dir.path().join(name)
+    }
+
+    fn segment(&self, number: usize) -> PathBuf {
+        self.path(&format!("pg_wal/0000000100000000{number:08X}"))
+    }
+
+    /// Changes pg_control, and its checksum with it.
+    fn control(&self, change: impl FnOnce(&mut [u8])) {
+        let path = self.path("global/pg_control");
+        let template = fixtures::root().join("names/data/global/pg_control");
+        let mut bytes = fs::read(&path).or_else(|_| fs::read(template)).unwrap();
+        change(&mut bytes);
+        let crc = crc32c::crc32c(&bytes[..CRC]);
+        bytes[CRC..CRC + 4].copy_from_slice(&crc.to_le_bytes());
+        fs::write(path, bytes).unwrap();
+    }
+
+    fn minimum(&self, lsn: u64) {
+        self.control(|bytes| {
+            bytes[MINIMUM..MINIMUM + 8].copy_from_slice(&lsn.to_le_bytes());
+            bytes[MINIMUM + 8] = 1;
+        });
+    }
+
+    /// The findings, which are the same for the directory, its pg_wal, and inside that.
+    fn findings(&self) -> Vec<Value> {
+        let of = |dir: &Path, arg: &str| {
+            let (status, out, err) = verify(dir, ["--format", "json", arg]);
+            let lines: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+            let mut found: Vec<Value> = lines.into_iter().filter(|line| line["type"] == "finding").collect();
+            assert_eq!((status, err.as_str()), (i32::from(!found.is_empty()), ""), "{out}");
+            found.iter_mut().for_each(|finding| finding["input"] = finding["input"].as_str().unwrap().rsplit('/').next().into());
+            found
+        };
+        let found = of(self.dir.path(), ".");
+        assert_eq!(of(self.dir.path(), "pg_wal"), found);
+        assert_eq!(of(&self.path("pg_wal"), "."), found);
+        found
+    }
+
+    #[track_caller]
+    fn one_finding(&self, expected: [&str; 4]) -> Value {
+        let found = self.findings();
+        assert_eq!(found.len(), 1, "{found:#?}");
+        let [input, class, problem, action] = expected;
+        let one = &found[0];
+        assert_eq!([&one["input"], &one["class"], &one["problem"]["kind"], &one["action"]], [input, class, problem, action], "{one:#}");
+        found[0].clone()
+    }
+}
+
+const SHUT_DOWN: u32 = 1;
+const IN_ARCHIVE_RECOVERY: u32 = 5;
+const IN_PRODUCTION: u32 = 6;
+const FIRST: usize = 0x60_0080;
+const LAST: usize = 0x70_59C8;
+const SIX: &str = "000000010000000000000006";
+const SEVEN: &str = "000000010000000000000007";
+
+#[test]
+fn what_recovery_needs_must_be_there() {
+    for (checkpoint, state) in [(FIRST, IN_PRODUCTION), (LAST, SHUT_DOWN), (LAST, IN_PRODUCTION), (FIRST, IN_ARCHIVE_RECOVERY)] {
+        assert_eq!(Cluster::new(checkpoint, state).findings(), [] as [Value; 0], "{checkpoint:x} {state}");
+    }
+    let (_, out, _) = verify(Cluster::new(LAST, SHUT_DOWN).dir.path(), ["."]);
+    let line = "pg_control: shut down; last checkpoint at 0/007059C8 on timeline 1, recovery starts at 0/007059C8.\n";
+    assert!(out.starts_with(line), "{out}");
+
+    // The segment of the checkpoint is gone, zeroed, or not yet what its name says.
+    let cluster = Cluster::new(FIRST, IN_PRODUCTION);
+    let (six, seven) = (fs::read(cluster.segment(6)).unwrap(), fs::read(cluster.segment(7)).unwrap());
+    fs::remove_file(cluster.segment(6)).unwrap();
+    let one = cluster.one_finding([SIX, "missing_segment", "starts_at", "find_for_start"]);
+    assert_eq!((&one["problem"]["redo"], &one["problem"]["checkpoint"]), (&"0/00600028".into(), &"0/00600080".into()));
+    fs::remove_file(cluster.segment(7)).unwrap();
+    cluster.one_finding([SIX, "missing_segment", "starts_at", "find_for_start"]);
+    let cluster = Cluster::new(LAST, SHUT_DOWN);
+    fs::write(cluster.segment(7), vec![0; 1 << 20]).unwrap();
+    cluster.one_finding([SEVEN, "zeroed_page", "starts_at", "find_for_start"]);
+    fs::write(cluster.segment(7), &six).unwrap();
+    cluster.one_finding([SEVEN, "recycled_page", "starts_at", "find_for_start"]);
+    // The WAL ends before the checkpoint.
+    let mut cut = seven.clone();
+    cut[0x4000..].fill(0);
+    fs::write(cluster.segment(7), &cut).unwrap();
+    cluster.one_finding([SEVEN, "ends_early", "starts_at", "find_for_start"]);
+    // What stands before the redo point is not asked for.
+    fs::write(cluster.segment(7), &seven).unwrap();
+    fs::remove_file(cluster.segment(6)).unwrap();
+    assert_eq!(cluster.findings(), [] as [Value; 0]);
+}
+
+#[test]
+fn a_standby_must_come_to_its_minimum_recovery_point() {
+    let cluster = Cluster::new(FIRST, IN_ARCHIVE_RECOVERY);
+    for (lsn, expected) in [
+        (0x70_0000, None),
+        (0x70_59C8, None),
+        (0x70_9000, Some([SEVEN, "ends_early", "minimum_recovery_point", "find_for_start"])),
+        (0x81_0000, Some(["000000010000000000000008", "missing_segment", "minimum_recovery_point", "find_for_start"])),
+    ] {
+        cluster.minimum(lsn);
+        match expected {
+            Some(expected) => drop(cluster.one_finding(expected)),
+            None => assert_eq!(cluster.findings(), [] as [Value; 0], "{lsn:x}"),
+        }
+    }
+    // A primary replays all there is, whatever it had to reach as a standby.
+    cluster.control(|bytes| bytes[STATE] = IN_PRODUCTION as u8);
+    assert_eq!(cluster.findings(), [] as [Value; 0]);
+}
+
+#[test]
+fn pg_control_and_pg_wal_that_do_not_belong_together() {
+    // The cluster of pg_control is the right one, however many segments the other has.
+    let cluster = Cluster::new(FIRST, IN_PRODUCTION);
+    cluster.control(|bytes| bytes[..4].fill(9));
+    let found = cluster.findings();
+    let classes: Vec<_> = found.iter().map(|finding| (&finding["class"], &finding["by"], &finding["action"])).collect();
+    assert_eq!(classes, [(&"foreign_cluster".into(), &"given".into(), &"separate".into()); 2], "{found:#?}");
+    // Without it nobody knows, and nothing is to be moved.
+    fs::remove_dir_all(cluster.path("global")).unwrap();
+    let mut other = fs::read(cluster.segment(7)).unwrap();
+    other[24..32].fill(7);
+    fs::write(cluster.segment(7), other).unwrap();
+    let (_, out, _) = verify(cluster.dir.path(), ["--format", "json", "--quiet", "."]);
+    let found: Value = serde_json::from_str(out.lines().next().unwrap()).unwrap();
+    assert_eq!((&found["class"], &found["by"], &found["action"]), (&"foreign_cluster".into(), &"majority".into(), &"keep_apart".into()));
+
+    // A pg_control from another day.
+    let cluster = Cluster::new(0x70_50D8, SHUT_DOWN);
+    let one = cluster.one_finding(["pg_control", "control_file", "goes_on_after_shutdown", "do_not_start"]);
+    assert_eq!(one["problem"]["checkpoint"], "0/007050D8");
+    fs::write(cluster.path("recovery.signal"), "").unwrap();
+    assert_eq!(cluster.findings(), [] as [Value; 0]);
+    let cluster = Cluster::new(LAST, SHUT_DOWN);
+    cluster.control(|bytes| bytes[COPY] ^= 8);
+    cluster.one_finding(["pg_control", "control_file", "other_checkpoint", "restore_cluster"]);
+    let cluster = Cluster::new(LAST, SHUT_DOWN);
+    cluster.control(|bytes| bytes[CHECKPOINT..CHECKPOINT + 8].copy_from_slice(&0x70_5960u64.to_le_bytes()));
+    cluster.one_finding(["pg_control", "control_file", "no_checkpoint", "restore_cluster"]);
+}
+
+#[test]
+fn a_damaged_pg_control_is_told() {
+    let cluster = Cluster::new(LAST, SHUT_DOWN);
+    let path = cluster.path("global/pg_control");
+    let good = fs::read(&path).unwrap();
+    let mut bytes = good.clone();
+    bytes[100] ^= 1;
+    fs::write(&path, bytes).unwrap();
+    cluster.one_finding(["pg_control", "control_file", "control_checksum", "restore_cluster"]);
+    fs::write(&path, &good[..200]).unwrap();
+    cluster.one_finding(["pg_control", "control_file", "control_truncated", "restore_cluster"]);
+    fs::remove_file(&path).unwrap();
+    cluster.one_finding(["pg_control", "control_file", "control_unreadable", "restore_cluster"]);
+    fs::write(&path, &good).unwrap();
+    fs::write(cluster.path("PG_VERSION"), "18\n").unwrap();
+    cluster.one_finding(["pg_control", "control_file", "control_version", "restore_cluster"]);
+    fs::write(cluster.path("PG_VERSION"), "17\n").unwrap();
+    cluster.control(|bytes| bytes[STATE] = 9);
+    cluster.one_finding(["pg_control", "control_file", "control_value", "restore_cluster"]);
+}
+
+/// What is found on a real server's directory is why it does not start, and with the advice followed it starts.
+#[test]
+fn what_is_found_keeps_a_server_from_starting() {
+    let Some(postgres) = Postgres::find_or_skip(Some(15), "control::what_is_found_keeps_a_server_from_starting") else { return };
+    let server = postgres.start(&["--wal-segsize=1"], "wal_keep_size = 20\nautovacuum = off").unwrap();
+    server.sql("CREATE TABLE t AS SELECT g FROM generate_series(1, 20000) g; SELECT pg_switch_wal(); CHECKPOINT").unwrap();
+    server.sql("INSERT INTO t SELECT generate_series(1, 20000)").unwrap();
+    let found = || {
+        let (_, out, err) = verify(server.data(), ["--format", "json", "."]);
+        assert_eq!(err, "");
+        let lines: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        lines.into_iter().filter(|line| line["type"] == "finding").collect::<Vec<_>>()
+    };
+    assert_eq!(found(), [] as [Value; 0]);
+    server.control("stop -m immediate").unwrap();
+    assert_eq!(found(), [] as [Value; 0]);
+    let control = pgwal::datadir::DataDir::open(server.data(), |e| panic!("{e}")).unwrap();
+    let redo = control.control().unwrap().checkpoint_copy.redo;
+    let segment = pgwal::SegmentName::of(pgwal::TimelineId(1), redo, 1 << 20).to_string();
+    let (file, aside) = (server.wal().join(&segment), server.dir().join("aside"));
+    fs::rename(&file, &aside).unwrap();
+    let missing = found();
+    let last = missing.last().unwrap();
+    // Whether there is WAL around it or not.
+    assert_eq!((&last["class"], &last["first"]), (&"missing_segment".into(), &segment.into()));
+    server.control("start").expect_err("it needs the segment");
+    assert!(server.log().unwrap().contains("could not locate a valid checkpoint record"), "{}", server.log().unwrap());
+    fs::rename(&aside, &file).unwrap();
+    assert_eq!(found(), [] as [Value; 0]);
+    server.control("start").unwrap();
+    assert_eq!(server.sql("SELECT count(*) FROM t").unwrap(), "40000");
+    server.control("stop -m fast").unwrap();
+    assert_eq!(found(), [] as [Value; 0]);
+}
