@@ -301,3 +301,39 @@ fn the_drop_in_ends_as_the_real_program_does() {
     let status = command.stdout(File::options().write(true).open("/dev/full").unwrap()).stderr(Stdio::null()).status().unwrap();
     assert!(status.code().is_some() && fs::read_dir(&saved).unwrap().count() > 3, "{status}");
 }
+
+/// The program is called pgwal wherever it names itself, whatever file it lies in.
+#[test]
+fn the_program_names_itself() {
+    let dir = TempDir::new().unwrap();
+    let program = dir.path().join("another-name");
+    std::os::unix::fs::symlink(env!("CARGO_BIN_EXE_pgwal"), &program).unwrap();
+    let run = |args: &[&str]| {
+        let ran = Command::new(&program).args(args).output().unwrap();
+        String::from_utf8([ran.stdout, ran.stderr].concat()).unwrap()
+    };
+    let help = run(&["--help"]);
+    let commands: Vec<&str> = help
+        .lines()
+        .skip_while(|line| *line != "Commands:")
+        .skip(1)
+        .take_while(|line| line.starts_with("  "))
+        .map(|line| line.split_whitespace().next().unwrap())
+        .collect();
+    assert!(commands.contains(&"verify") && commands.contains(&"slot") && commands.len() > 8, "{help}");
+    let mut all: Vec<Vec<&str>> = commands.iter().map(|command| vec![*command]).collect();
+    all.extend([vec![], vec!["slot", "list"], vec!["slot", "create"], vec!["slot", "drop"]]);
+    for command in all {
+        for more in [&["--help"][..], &["-?"], &["--version"], &["--no-such-option"], &["--no-such-option=x", "a", "b"], &[]] {
+            let said = run(&[command.as_slice(), more].concat());
+            assert!(!said.contains("pgwal-cli") && !said.contains("another-name"), "{command:?} {more:?}: {said}");
+            let mut usages = said.lines().filter_map(|line| line.strip_prefix("Usage: "));
+            assert!(usages.all(|usage| usage.starts_with("pgwal ")), "{command:?} {more:?}: {said}");
+        }
+    }
+    // What is found to be wrong later.
+    for args in [&["dump", "--start", "0/2", "--end", "0/1", "x"][..], &["basebackup", "-D", "x", "--target", "server:/x"]] {
+        let said = run(args);
+        assert!(!said.contains("pgwal-cli") && !said.contains("another-name"), "{args:?}: {said}");
+    }
+}

@@ -5,6 +5,7 @@ mod streaming;
 mod verifybackup;
 
 use std::fs;
+use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::{Path, PathBuf};
 use std::process::{Command, Output};
@@ -131,4 +132,70 @@ fn the_real_pg_verifybackup_runs_our_pg_waldump() {
     let output = run(&verifybackup, &[backup.to_str().unwrap()]);
     assert!(String::from_utf8_lossy(&output.stderr).contains("error: WAL parsing failed for timeline 1\n"), "{output:?}");
     assert_eq!(output.status.code(), Some(1));
+}
+
+/// Names and arguments may hold anything; none of it steers a terminal.
+#[test]
+fn nothing_that_is_said_steers_the_terminal() {
+    let bin = bin();
+    let escape = "\u{1b}]0;title\u{7}\u{9b}2J\n";
+    let dir = tempfile::tempdir().unwrap();
+    let backup = dir.path().join(escape);
+    fs::create_dir(&backup).unwrap();
+    let in_backup = backup.to_str().unwrap();
+    fs::write(backup.join("backup_manifest"), "{}").unwrap();
+    let fake = format!("host={escape}");
+    let cases: [(&str, &[&str]); 15] = [
+        ("pg_verifybackup", &[in_backup]),
+        ("pg_verifybackup", &["-m", escape, in_backup]),
+        ("pg_verifybackup", &[in_backup, escape]),
+        ("pg_verifybackup", &["-F", escape, in_backup]),
+        ("pg_verifybackup", &[&format!("--{escape}")]),
+        ("pg_verifybackup", &[escape]),
+        ("pg_basebackup", &["-D", "b", escape]),
+        ("pg_basebackup", &["-D", "b", "-F", escape]),
+        ("pg_basebackup", &["-D", "b", "-d", escape]),
+        ("pg_basebackup", &["-D", "b", "-d", &fake]),
+        ("pg_basebackup", &["-D", "b", "-T", escape]),
+        ("pg_receivewal", &["-D", escape]),
+        ("pg_receivewal", &["-D", "/tmp", "-E", escape]),
+        ("pg_receivewal", &["-D", "/tmp", "-n", "-d", &fake]),
+        ("pg_receivewal", &[&format!("--{escape}=1")]),
+    ];
+    for (name, args) in cases {
+        let output = run(&bin.path().join(name), args);
+        let said = String::from_utf8(output.stderr).unwrap();
+        assert_eq!(output.status.code(), Some(1), "{name} {args:?}: {said}");
+        assert!(!said.is_empty() && !said.chars().any(|c| c.is_control() && c != '\n' && c != '\t'), "{name} {args:?}: {said:?}");
+    }
+    // Names of files in a backup.
+    fs::write(backup.join("backup_manifest"), manifest()).unwrap();
+    fs::write(backup.join(escape), "x").unwrap();
+    fs::write(backup.join(std::ffi::OsStr::from_bytes(b"\x9b2J")), "x").unwrap();
+    let output = run(&bin.path().join("pg_verifybackup"), &["-n", in_backup]);
+    let shown = "\\x1b]0;title\\x07\\u{9b}2J\\n";
+    let expected = [format!("\"{shown}\""), "\"\\x9b2J\"".to_owned()]
+        .map(|name| format!("pg_verifybackup: error: {name} is present on disk but not in the manifest\n"));
+    assert_eq!(String::from_utf8(output.stderr).unwrap(), expected.concat());
+}
+
+/// A manifest of no files.
+fn manifest() -> String {
+    use sha2::Digest;
+    let head = "{ \"PostgreSQL-Backup-Manifest-Version\": 1,\n\"Files\": [\n],\n\"WAL-Ranges\": [\n],\n";
+    let digits: String = sha2::Sha256::digest(head).iter().map(|byte| format!("{byte:02x}")).collect();
+    format!("{head}\"Manifest-Checksum\": \"{digits}\"}}\n")
+}
+
+/// The real program asks how long a manifest is, and a pipe or a device has no length.
+#[test]
+fn a_manifest_that_is_no_file_is_answered_as_by_the_real_program() {
+    let Some(postgres) = Postgres::find_or_skip(Some(15), "a_manifest_that_is_no_file_is_answered_as_by_the_real_program") else { return };
+    let (bin, dir) = (bin(), tempfile::tempdir().unwrap());
+    symlink(postgres.program("pg_controldata"), bin.path().join("pg_controldata")).unwrap();
+    for manifest in ["/dev/null", "/dev/zero"] {
+        let args = ["-n", "-m", manifest, dir.path().to_str().unwrap()];
+        let [real, ours] = [postgres.program("pg_verifybackup"), bin.path().join("pg_verifybackup")].map(|program| run(&program, &args));
+        assert_eq!((ours.status, String::from_utf8(ours.stderr)), (real.status, String::from_utf8(real.stderr)), "{manifest}");
+    }
 }

@@ -120,6 +120,12 @@ fn wrong_command_lines_are_answered_as_by_the_real_programs() {
                 "-D b -q",
                 "-D b -d nonsense",
                 "-D b --help",
+                "-D b -h /nowhere",
+                "-D b -h 127.0.0.1 -p 1",
+                "-D b -h 127.0.0.1,/nowhere -p 1",
+                "-D b -h no.such.host.invalid",
+                "-D b -d hostaddr=name",
+                "-D b -h /a/path/that/is/longer/than/any/socket/may/have/one/in/the/file/system/of/this/machine/or/any/other/one/of/its/kind",
             ],
         ),
         (
@@ -138,6 +144,10 @@ fn wrong_command_lines_are_answered_as_by_the_real_programs() {
                 "-D d -q",
                 "-D /nowhere/x",
                 "--create-slot -S s -d nonsense",
+                "-D /tmp -n -h /nowhere -E 0/100000000",
+                "-D /tmp -n -h /nowhere -E -1/+1x",
+                "-D /tmp -n -h 127.0.0.1 -p 1",
+                "-D /tmp -n -h no.such.host.invalid",
             ],
         ),
     ];
@@ -201,13 +211,6 @@ fn backups_are_told_of_as_by_the_real_program() {
             let mut files: Vec<_> = fs::read_dir(&dir).into_iter().flatten().map(|entry| entry.unwrap().file_name()).collect();
             files.sort();
             seen.push((output.status.code(), alike(&String::from_utf8_lossy(&output.stderr), &dir), files));
-        }
-        let real = &mut seen[0];
-        if args.contains(&"nope") {
-            // Its process for WAL asks for a slot that is there or not; ours asks whether it is.
-            real.1
-                .iter_mut()
-                .for_each(|line| *line = line.replace("could not send replication command \"START_REPLICATION\": ERROR:  ", ""));
         }
         assert_eq!(seen[1], seen[0], "{args:?}");
         assert!(full.join("precious").exists());

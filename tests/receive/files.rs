@@ -66,6 +66,47 @@ fn a_full_disk_is_waited_for() {
     assert_eq!(status, Some(1), "{said}");
 }
 
+/// On a full disk what is whole and on disk is acknowledged, also where nothing more can be written, not even a history file.
+#[test]
+fn a_full_disk_keeps_no_whole_segment_from_being_acknowledged() {
+    let Some((_, primary)) = server("receive, full disk, two timelines", "") else { return };
+    let Some(small) = Small::mount() else {
+        return eprintln!("SKIPPED receive, full disk, two timelines: no file system can be mounted here");
+    };
+    primary.sql("CREATE TABLE t (i int, x text)").unwrap();
+    let server = primary.standby().unwrap();
+    server.sql("SELECT pg_promote()").unwrap();
+    wait_until("the promotion", || server.sql("SELECT pg_is_in_recovery()").unwrap() == "f");
+    let dir = small.0.path();
+    let running = Running::start(receive(&server, dir, ["-S", "s", "--create-slot"]));
+    running.wait_for_start();
+    work(&server, 20_000);
+    running.wait_for("No space left on device (os error 28); trying again in ");
+    // There is no room for a byte.
+    let _ = fs::write(dir.join("filler"), vec![1; 3 << 20]);
+    let newest = finished(dir).into_iter().next_back().unwrap();
+    let acknowledged = format!(
+        "SELECT restart_lsn + 16384 >= ('0/' || lpad(to_hex((('x' || right('{newest}', 8))::bit(32)::int + 1) << 20), 8, '0'))::pg_lsn \
+         FROM pg_replication_slots"
+    );
+    wait_until("what is whole", || server.sql(&acknowledged).unwrap() == "t");
+    let usual = |name: &str| name.ends_with(".history") || name == ".pgwal-receive.lock" || name == "filler" || name.len() == 24;
+    let left = || -> Vec<String> {
+        let names = fs::read_dir(dir).unwrap().map(|entry| entry.unwrap().file_name().into_string().unwrap());
+        names.filter(|name| !usual(name)).collect()
+    };
+    assert!(running.stop_by("-INT").0.is_some());
+    assert_eq!(left(), [""; 0], "nothing half is left");
+    // One that is started anew has to put on disk what is there, and has no room for that, either.
+    let running = Running::start(receive(&server, dir, ["-S", "s"]));
+    running.wait_for("could not reserve room for \"");
+    running.wait_for("No space left on device (os error 28); trying again in ");
+    fs::remove_file(dir.join("filler")).unwrap();
+    assert!(run(Command::new("mount").args(["-o", "remount,size=200m"]).arg(dir)));
+    goes_on(&server, dir, running);
+    assert_eq!(left(), [""; 0]);
+}
+
 #[test]
 fn a_limit_on_the_size_of_files_is_waited_for() {
     let Some((_, server)) = server("receive, limit", "") else { return };

@@ -137,3 +137,44 @@ fn a_pipe_in_the_directory_is_passed_over() {
         assert_eq!(running.stop_by("-TERM").0, Some(0), "{name}");
     }
 }
+
+/// What is in the way at the start stays there: it is said at once, and not waited for.
+#[test]
+fn what_may_not_be_opened_ends_it_at_once() {
+    let is_root = Command::new("id").arg("-u").output().unwrap().stdout == b"0\n";
+    type Make = fn(&Path);
+    let lock = |dir: &Path| dir.join(".pgwal-receive.lock");
+    let cases: [(&str, Make, &str); 3] = [
+        ("a directory", |lock| fs::create_dir(lock).unwrap(), "Is a directory (os error 21)"),
+        ("a FIFO", |lock| assert!(Command::new("mkfifo").arg(lock).status().unwrap().success()), "not a regular file"),
+        // To root, no permission is denied.
+        ("somebody else's", |lock| fs::write(lock, "1 elsewhere\n").unwrap(), "Permission denied (os error 13)"),
+    ];
+    for (what, make, problem) in cases {
+        let dir = TempDir::new().unwrap();
+        make(&lock(dir.path()));
+        let mut command = receive_from("host=/nowhere", dir.path(), [""; 0]);
+        if problem.starts_with("Permission") {
+            if !is_root {
+                continue;
+            }
+            let program = TempDir::new().unwrap();
+            let pgwal = program.path().join("pgwal");
+            fs::copy(env!("CARGO_BIN_EXE_pgwal"), &pgwal).unwrap();
+            assert!(Command::new("chown").arg("postgres").args([program.path(), dir.path()]).status().unwrap().success());
+            command = Command::new("runuser");
+            command
+                .args(["-u", "postgres", "--"])
+                .arg(pgwal)
+                .args(["receive", "-d", "host=/nowhere", "-D"])
+                .arg(dir.path())
+                .current_dir("/");
+            let (status, said) = Running::start(command).end();
+            assert_eq!((status, said.contains(problem) && !said.contains("trying again")), (Some(1), true), "{what}: {said}");
+            continue;
+        }
+        let (status, said) = Running::start(command).end();
+        assert!(status == Some(1) && said.contains(".pgwal-receive.lock\": ") && said.contains(problem), "{what}: {said}");
+        assert!(!said.contains("trying again"), "{what}: {said}");
+    }
+}

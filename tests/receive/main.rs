@@ -7,6 +7,7 @@ mod files;
 mod load;
 mod locks;
 mod majors;
+mod named;
 mod network;
 mod proxy;
 mod refused;
@@ -375,7 +376,7 @@ fn what_cannot_be_done_is_said() {
 
     let ran = Command::new(env!("CARGO_BIN_EXE_pgwal")).args(["receive", "-D", "/nowhere/at/all", "-d", "host=/nowhere"]).output().unwrap();
     assert_eq!(ran.status.code(), Some(1));
-    assert_eq!(String::from_utf8_lossy(&ran.stderr), "pgwal: /nowhere/at/all: not a directory\n");
+    assert_eq!(String::from_utf8_lossy(&ran.stderr), "pgwal: /nowhere/at/all: does not exist\n");
     let ran = receive(&server, dir.path(), ["-d", "hots=x"]).output().unwrap();
     assert_eq!(ran.status.code(), Some(2), "an option given twice");
     let ran = Command::new(env!("CARGO_BIN_EXE_pgwal")).args(["receive", "-d", "hots=x", "-D"]).arg(dir.path()).output().unwrap();

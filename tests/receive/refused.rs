@@ -311,6 +311,8 @@ fn options_that_are_none() {
         (&["-D", ".", "--endpos", "5"], "invalid value '5'"),
         (&["-D", ".", "--timeout", "soon"], "invalid value 'soon'"),
         (&["-D", ".", "--status-interval", "x"], "invalid value 'x'"),
+        (&["-D", ".", "--status-interval=-1"], "expected 0 to 315360000 seconds"),
+        (&["-D", ".", "--timeout", "99999999999999999999"], "expected 0 to 315360000 seconds"),
         (&["-D", ".", "--create-slot"], "--slot"),
         (&["-D", ".", "-S", "s", "--drop-slot"], "cannot be used with"),
         (&["-S", "s"], "required"),

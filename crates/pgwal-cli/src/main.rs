@@ -36,7 +36,7 @@ use self::console::{COULD_NOT_RUN, CouldNotRun, Output};
 
 /// Look into PostgreSQL's write-ahead log: every segment of PostgreSQL 10 to 19.
 #[derive(Parser, Debug)]
-#[command(version, propagate_version = true)]
+#[command(name = "pgwal", bin_name = "pgwal", version, propagate_version = true)]
 struct Cli {
     #[command(subcommand)]
     command: Command,

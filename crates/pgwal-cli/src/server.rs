@@ -167,9 +167,19 @@ pub fn settings(conninfo: &str) -> Result<Settings, ConnInfoError> {
     Ok(settings)
 }
 
+/// Seconds that are as good as no limit, and that no clock overflows with: ten years.
+pub const FOREVER: u64 = 10 * 365 * 24 * 3600;
+
+/// A server that says nothing for so long is given up where nothing else is said. C: `wal_receiver_timeout`, as it is unless set.
+pub const TIMEOUT: Duration = Duration::from_secs(60);
+
+/// Reads an option that is a number of seconds.
+pub fn seconds(text: &str) -> Result<u64, String> {
+    let wrong = || format!("expected 0 to {FOREVER} seconds");
+    text.parse().ok().filter(|&seconds| seconds <= FOREVER).ok_or_else(wrong)
+}
+
 /// How often something is done that is told in seconds; 0: never, as good as.
 pub fn interval(seconds: u64) -> Duration {
-    /// No clock overflows with it.
-    const FOREVER: u64 = 10 * 365 * 24 * 3600;
     Duration::from_secs(if seconds == 0 { FOREVER } else { seconds.min(FOREVER) })
 }

@@ -65,6 +65,17 @@ impl Compression {
         all.into_iter().find(|compression| name.ends_with(compression.suffix())).unwrap_or_default()
     }
 
+    /// Whether bytes at the start of a file, which may be cut short, are those of a file that is compressed so.
+    pub(crate) fn begins(self, bytes: &[u8]) -> bool {
+        let magic: &[u8] = match self {
+            Compression::None => &[],
+            Compression::Gzip(_) => &[0x1F, 0x8B],
+            Compression::Lz4 => &[0x04, 0x22, 0x4D, 0x18],
+            Compression::Zstd(_) => &[0x28, 0xB5, 0x2F, 0xFD],
+        };
+        bytes.iter().zip(magic).all(|(found, expected)| found == expected)
+    }
+
     /// Reads what was compressed so.
     ///
     /// # Errors

@@ -21,6 +21,7 @@ pub mod compress;
 pub mod connection;
 pub mod conninfo;
 pub mod doctor;
+mod input_file;
 pub mod live;
 pub mod lock;
 pub mod message;

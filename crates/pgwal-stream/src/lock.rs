@@ -15,6 +15,7 @@ use std::time::Duration;
 use rustix::fs::{FlockOperation, OFlags};
 use rustix::io::Errno;
 
+use crate::input_file::open_regular;
 use crate::segments::{FileError, failed};
 
 /// Name of the file that says who holds the lock.
@@ -183,7 +184,7 @@ fn holder(path: &Path) -> Option<Holder> {
     // It writes its name as soon as it has the lock.
     for _ in 0..20 {
         let mut text = String::new();
-        let read = File::open(path).and_then(|file| file.take(1024).read_to_string(&mut text));
+        let read = open_regular(path).and_then(|file| file.take(1024).read_to_string(&mut text));
         if let (Ok(_), Some((pid, host))) = (read, text.trim_end().split_once(' ')) {
             return Some(Holder { pid: pid.parse().ok()?, host: host.to_owned() });
         }

@@ -1,5 +1,6 @@
 //! Receiving WAL from a walsender, timeline after timeline. C: bin/pg_basebackup/receivelog.c, pg_receivewal.c.
 
+use std::collections::BTreeSet;
 use std::fmt;
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -113,6 +114,8 @@ pub struct Memory {
     pub lock: Option<DirectoryLock>,
     /// What other processes left in the directory has been written anew and put on disk by this one, and no fsync has failed since.
     pub is_on_disk: bool,
+    /// The same of the history files of these timelines.
+    pub histories: BTreeSet<TimelineId>,
 }
 
 impl Memory {
@@ -185,6 +188,13 @@ pub enum Outcome {
 pub enum ReceiveError<E> {
     /// The connection, or what the server says.
     Server(E),
+    /// The server refuses a command; the connection is still there.
+    Refused {
+        /// The command, as PostgreSQL's own programs name it in their messages.
+        command: String,
+        /// What the server says.
+        error: E,
+    },
     /// A message of the server.
     Message(MessageError),
     /// What the server says does not say what it should.
@@ -283,7 +293,7 @@ pub enum ReceiveError<E> {
 impl<E: fmt::Display> fmt::Display for ReceiveError<E> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            ReceiveError::Server(error) => error.fmt(f),
+            ReceiveError::Server(error) | ReceiveError::Refused { error, .. } => error.fmt(f),
             ReceiveError::Message(error) => write!(f, "the server sent {error}"),
             ReceiveError::Answer { command, expected, found } => {
                 write!(f, "the server answered {command} with {}: expected {expected}", printable(found))
@@ -341,6 +351,30 @@ impl<E: fmt::Display> fmt::Display for ReceiveError<E> {
 }
 
 impl<E: std::error::Error + 'static> std::error::Error for ReceiveError<E> {}
+
+impl<E> ReceiveError<E> {
+    /// The error of the connection or of the server; `None`: it is none.
+    pub fn server(&self) -> Option<&E> {
+        match self {
+            ReceiveError::Server(error) | ReceiveError::Refused { error, .. } => Some(error),
+            _ => None,
+        }
+    }
+
+    /// What it means that a command has failed.
+    fn of_command<S: Walsender<Error = E>>(command: &Command<'_>, error: E) -> Self {
+        if !S::is_refusal(&error) {
+            return ReceiveError::Server(error);
+        }
+        let command = match command {
+            // C names these without what follows.
+            Command::StartReplication { .. } => "START_REPLICATION".to_owned(),
+            Command::TimelineHistory(_) => "TIMELINE_HISTORY".to_owned(),
+            command => command.to_string(),
+        };
+        ReceiveError::Refused { command, error }
+    }
+}
 
 impl<E> From<FileError> for ReceiveError<E> {
     fn from(error: FileError) -> Self {
@@ -405,7 +439,7 @@ impl System {
     pub fn with_block_size<S: Walsender>(self, server: &mut S) -> Result<System, ReceiveError<S::Error>> {
         match size(server, "block_size", is_block_size) {
             Ok(block_size) => Ok(System { fmt: self.fmt.with_block_size(block_size), ..self }),
-            Err(ReceiveError::Server(error)) if S::is_refusal(&error) => Ok(self),
+            Err(ReceiveError::Refused { .. }) => Ok(self),
             Err(error) => Err(error),
         }
     }
@@ -428,7 +462,7 @@ impl System {
 
 /// The only row that a command brings, as text.
 fn one_row<S: Walsender>(server: &mut S, command: &Command<'_>) -> Result<Vec<Option<String>>, ReceiveError<S::Error>> {
-    let mut rows = server.rows(command).map_err(ReceiveError::Server)?;
+    let mut rows = server.rows(command).map_err(|error| ReceiveError::of_command::<S>(command, error))?;
     let (Some(row), true) = (rows.pop(), rows.is_empty()) else {
         let found = format!("{} rows", rows.len());
         return Err(ReceiveError::Answer { command: command.to_string(), expected: "one row", found });
@@ -473,6 +507,7 @@ pub fn receive<S: Walsender>(
     receive_timelines(server, options, memory, stop, notice).inspect_err(|error| {
         if matches!(error, ReceiveError::File(error) if error.is_sync()) {
             memory.is_on_disk = false;
+            memory.histories.clear();
         }
     })
 }
@@ -494,12 +529,12 @@ fn receive_timelines<S: Walsender>(
     let mut ended = None;
     loop {
         let segments = Segments::new(&options.dir, system.fmt.segment_size, options.compression).with(options.policy);
-        keep_history(server, &segments, start.timeline, ended)?;
+        keep_history(server, &segments, start.timeline, ended, memory)?;
         let command = Command::StartReplication { slot: options.slot.as_deref(), start: start.lsn, timeline: start.timeline };
         notice(Notice::Starting { lsn: start.lsn, timeline: start.timeline, segment_size: system.fmt.segment_size });
         // How far the timeline came, and where its last whole record ends.
         let (mut stopped, mut whole) = (start.lsn, start.lsn);
-        let next = match server.start(&command).map_err(ReceiveError::Server)? {
+        let next = match server.start(&command).map_err(|error| ReceiveError::of_command::<S>(&command, error))? {
             Some(next) => Some(next),
             None => {
                 let mut receiver = Receiver::new(segments, system.fmt, start, options.on_damage);
@@ -510,6 +545,10 @@ fn receive_timelines<S: Walsender>(
                     receiver.set_damaged();
                 }
                 let result = stream(server, &mut receiver, options, stop, notice);
+                // A full disk, such as for the next segment: what is on disk is the server's to know all the same, once.
+                if matches!(&result, Err(ReceiveError::File(error)) if !error.is_sync()) {
+                    let _ = report(server, &receiver, options.slot.is_some() || options.synchronous, false);
+                }
                 (stopped, whole) = (receiver.written(), receiver.whole());
                 (memory.is_damaged, memory.written) = (receiver.is_damaged(), Some((start.timeline, stopped)));
                 // Whatever happened, what has been written is to be found again; and that it cannot be put on disk weighs more.
@@ -672,6 +711,7 @@ fn keep_history<S: Walsender>(
     segments: &Segments,
     timeline: TimelineId,
     ended: Option<(TimelineId, Lsn)>,
+    memory: &mut Memory,
 ) -> Result<(), ReceiveError<S::Error>> {
     if timeline.0 <= 1 {
         return Ok(());
@@ -679,19 +719,24 @@ fn keep_history<S: Walsender>(
     let kept = segments.history(timeline)?;
     let content = match (history(server, timeline), &kept) {
         // The server may have removed it; what is here will do.
-        (Err(ReceiveError::Server(_)), Some(kept)) => kept.clone(),
+        (Err(error), Some(kept)) if error.server().is_some() => kept.clone(),
         (content, _) => content?,
     };
     if let Some(ended) = ended {
         descends(timeline, &content, ended)?;
     }
     match kept {
-        None => Ok(segments.write_history(timeline, &content)?),
-        Some(kept) if same_history(timeline, &kept, &content) => Ok(segments.rewrite_history(timeline)?),
+        Some(kept) if same_history(timeline, &kept, &content) => {
+            if !memory.histories.contains(&timeline) {
+                segments.rewrite_history(timeline)?;
+            }
+        }
         // Such as one that was cut short when it was copied.
-        Some(kept) if content.starts_with(&kept) => Ok(segments.write_history(timeline, &content)?),
-        Some(_) => Err(ReceiveError::OtherHistory { timeline }),
+        Some(kept) if !content.starts_with(&kept) => return Err(ReceiveError::OtherHistory { timeline }),
+        Some(_) | None => segments.write_history(timeline, &content)?,
     }
+    memory.histories.insert(timeline);
+    Ok(())
 }
 
 /// Whether two history files say the same of the timelines before; what they say of the reasons does not count.
@@ -706,7 +751,7 @@ fn same_history(timeline: TimelineId, one: &[u8], other: &[u8]) -> bool {
 /// The content of the history file of `timeline`.
 pub(crate) fn history<S: Walsender>(server: &mut S, timeline: TimelineId) -> Result<Vec<u8>, ReceiveError<S::Error>> {
     let command = Command::TimelineHistory(timeline);
-    let rows = server.rows(&command).map_err(ReceiveError::Server)?;
+    let rows = server.rows(&command).map_err(|error| ReceiveError::of_command::<S>(&command, error))?;
     rows.into_iter().next().and_then(|row| row.into_iter().nth(1).flatten()).ok_or_else(|| ReceiveError::Answer {
         command: command.to_string(),
         expected: "the content of a file",

@@ -7,11 +7,14 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use pgwal::format::WalMagic;
 use pgwal::history;
+use pgwal::page::PageHeader;
 use pgwal::source::Wal;
-use pgwal::{Decoder, Lsn, Segment, SegmentName, TimelineId, WalFormat};
+use pgwal::{Decoder, Location, Lsn, Segment, SegmentName, TimelineId, WalFormat};
 
 use crate::compress::{Compression, Sink};
+use crate::input_file;
 
 /// What stands behind the name of a segment that is not whole yet.
 pub const PARTIAL: &str = ".partial";
@@ -42,6 +45,38 @@ impl FileError {
     pub fn is_sync(&self) -> bool {
         self.doing == "sync"
     }
+
+    /// What lies there is not what it should be: another try finds the same.
+    pub fn is_unusable(&self) -> bool {
+        self.doing == "use"
+    }
+
+    /// Permissions, or what lies at the path, are in the way.
+    pub fn is_refused(&self) -> bool {
+        use rustix::io::Errno;
+        let refusals = [
+            Errno::ACCESS,
+            Errno::PERM,
+            Errno::ROFS,
+            Errno::NOTDIR,
+            Errno::ISDIR,
+            Errno::LOOP,
+            Errno::NAMETOOLONG,
+            Errno::NXIO,
+            Errno::NODEV,
+        ];
+        Errno::from_io_error(&self.error).is_some_and(|error| refusals.contains(&error))
+    }
+
+    /// Nothing is amiss but that there is no room, which may be made.
+    pub fn is_full(&self) -> bool {
+        is_full(&self.error)
+    }
+}
+
+/// The disk, a quota or a limit on the size of files is exhausted.
+fn is_full(error: &io::Error) -> bool {
+    matches!(error.kind(), io::ErrorKind::StorageFull | io::ErrorKind::QuotaExceeded | io::ErrorKind::FileTooLarge)
 }
 
 impl std::error::Error for FileError {
@@ -194,8 +229,10 @@ impl Segments {
     /// What was written stays. If it is compressed, the segment begins again, as what compresses it is not to be trusted any more.
     fn failed_to(&mut self, doing: &'static str, error: io::Error) -> FileError {
         let path = self.open.as_ref().map(|open| open.place.path.clone()).unwrap_or_default();
-        if self.compression != Compression::None {
-            self.open = None;
+        if self.compression != Compression::None
+            && let Some(Open { place, .. }) = self.open.take()
+        {
+            place.abandon();
         }
         FileError { path, doing, error }
     }
@@ -206,16 +243,27 @@ impl Segments {
     /// The system cannot put it on disk.
     pub fn close(&mut self) -> Result<(), FileError> {
         let Some(Open { mut place, sink, position, .. }) = self.open.take() else { return Ok(()) };
-        let file = sink.finish().map_err(failed("write", &place.path))?;
-        self.policy.sync(&file).map_err(failed("sync", &place.path))?;
-        place.replace_earlier(&self.dir, position, self.policy)
+        let result = match sink.finish() {
+            Ok(file) => self.policy.sync(&file).map_err(failed("sync", &place.path)),
+            Err(error) => Err(failed("write", &place.path)(error)),
+        };
+        let result = result.and_then(|()| place.replace_earlier(&self.dir, position, self.policy));
+        place.abandon();
+        result
     }
 
     /// The segment is whole.
     fn finish(&mut self) -> Result<(), FileError> {
         let Some(open) = self.open.take() else { return Ok(()) };
+        let file = match open.sink.finish() {
+            Ok(file) => file,
+            Err(error) => {
+                let error = failed("write", &open.place.path)(error);
+                open.place.abandon();
+                return Err(error);
+            }
+        };
         let path = open.place.path;
-        let file = open.sink.finish().map_err(failed("write", &path))?;
         if self.compression == Compression::None {
             let len = file.metadata().map_err(failed("look at", &path))?.len();
             if len != u64::from(self.segment_size) {
@@ -225,13 +273,18 @@ impl Segments {
         self.policy.sync(&file).map_err(failed("sync", &path))?;
         let whole = self.dir.join(format!("{}{}", open.name, self.compression.suffix()));
         rename_to_new(&path, &whole).map_err(failed("rename", &path))?;
-        // What earlier attempts have left, with this compression or another one.
+        // What earlier attempts have left, with this compression or another one; and nothing else.
         for suffix in Compression::SUFFIXES {
             for partial in [PARTIAL.to_owned(), format!("{PARTIAL}{AGAIN}")] {
                 let path = self.dir.join(format!("{}{suffix}{partial}", open.name));
-                match fs::remove_file(&path) {
-                    Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed("remove", &path)(e)),
-                    _ => {}
+                let is_ours = match open_file(&path) {
+                    Ok(file) => {
+                        start_problem(&file, open.name, self.segment_size, Compression::of_name(suffix)).is_ok_and(|found| found.is_none())
+                    }
+                    Err(_) => false,
+                };
+                if is_ours {
+                    fs::remove_file(&path).map_err(failed("remove", &path))?;
                 }
             }
         }
@@ -273,9 +326,18 @@ impl Segments {
         let path = self.dir.join(history::file_name(timeline));
         let temporary = self.dir.join(format!("{}.tmp", history::file_name(timeline)));
         let mut file = self.policy.open(&temporary, true).map_err(failed("open", &temporary))?;
-        file.write_all(content).map_err(failed("write", &temporary))?;
-        self.policy.sync(&file).map_err(failed("sync", &temporary))?;
-        fs::rename(&temporary, &path).map_err(failed("rename", &temporary))?;
+        let mut write = || {
+            file.write_all(content).map_err(failed("write", &temporary))?;
+            self.policy.sync(&file).map_err(failed("sync", &temporary))?;
+            fs::rename(&temporary, &path).map_err(failed("rename", &temporary))
+        };
+        if let Err(error) = write() {
+            if error.is_full() {
+                // It takes up room. The error says more than that this could not be removed, either.
+                let _ = fs::remove_file(&temporary);
+            }
+            return Err(error);
+        }
         self.policy.sync_directory(&self.dir)
     }
 }
@@ -298,6 +360,11 @@ impl Open {
             return Err(FileError { path, doing: "open", error });
         }
         let mut earlier = None;
+        if let Ok(file) = open_file(&path)
+            && let Some(problem) = start_problem(&file, name, segment_size, compression).map_err(failed("read", &path))?
+        {
+            return Err(unusable(&path, problem));
+        }
         if packed && let Ok(file) = open_file(&path) {
             let until = lsn + unpacked_len(file, compression, u64::from(segment_size));
             if until > lsn {
@@ -312,7 +379,13 @@ impl Open {
                 return Err(wrong_size(&path, len, segment_size));
             }
             // The room is taken before there is WAL to lose; what is behind its end reads as zeroes, as in the server's own files.
-            reserve(&file, u64::from(segment_size)).map_err(failed("reserve room for", &path))?;
+            if let Err(error) = reserve(&file, u64::from(segment_size)) {
+                if len == 0 {
+                    // It has nothing, and would look like a segment that has lost everything.
+                    let _ = fs::remove_file(&path);
+                }
+                return Err(failed("reserve room for", &path)(error));
+            }
             file.seek(SeekFrom::Start(at)).map_err(failed("seek in", &path))?;
         }
         policy.sync(&file).map_err(failed("sync", &path))?;
@@ -323,6 +396,13 @@ impl Open {
 }
 
 impl Place {
+    /// Nothing more is written into it. What an earlier attempt left has more than this one, if it is there.
+    fn abandon(self) {
+        if self.earlier.is_some() {
+            let _ = fs::remove_file(self.path);
+        }
+    }
+
     /// Takes the place of what an earlier attempt left, once there is as much on disk.
     fn replace_earlier(&mut self, dir: &Path, synced: Lsn, policy: Policy) -> Result<(), FileError> {
         let Some((path, _)) = self.earlier.take_if(|(_, until)| *until <= synced) else { return Ok(()) };
@@ -356,17 +436,31 @@ fn rewrite(path: &Path, stop: &AtomicBool) -> Result<(), FileError> {
     let mut again = path.as_os_str().to_owned();
     again.push(AGAIN);
     let again = PathBuf::from(again);
-    let mut to = create_anew(&again).map_err(failed("open", &again))?;
-    reserve(&to, old.len()).map_err(failed("reserve room for", &again))?;
+    match copy_anew(&mut from, &old, path, &again, stop) {
+        Ok(true) => fs::rename(&again, path).map_err(failed("rename", &again)),
+        Ok(false) => {
+            let _ = fs::remove_file(&again);
+            Ok(())
+        }
+        Err(error) => {
+            let _ = fs::remove_file(&again);
+            if error.is_full() { overwrite(path, from, stop) } else { Err(error) }
+        }
+    }
+}
+
+/// Copies a file to `again`, and puts it on disk; `false`: `stop` was set before its end.
+fn copy_anew(from: &mut File, old: &fs::Metadata, path: &Path, again: &Path, stop: &AtomicBool) -> Result<bool, FileError> {
+    let mut to = create_anew(again).map_err(failed("open", again))?;
+    reserve(&to, old.len()).map_err(failed("reserve room for", again))?;
     let mut chunk = vec![0; CHUNK];
     loop {
         if stop.load(Ordering::Relaxed) {
-            let _ = fs::remove_file(&again);
-            return Ok(());
+            return Ok(false);
         }
         match from.read(&mut chunk) {
             Ok(0) => break,
-            Ok(len) => to.write_all(chunk.get(..len).unwrap_or_default()).map_err(failed("write", &again))?,
+            Ok(len) => to.write_all(chunk.get(..len).unwrap_or_default()).map_err(failed("write", again))?,
             Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
             Err(error) => return Err(failed("read", path)(error)),
         }
@@ -374,15 +468,32 @@ fn rewrite(path: &Path, stop: &AtomicBool) -> Result<(), FileError> {
     #[cfg(unix)]
     {
         use std::os::unix::fs::{MetadataExt, fchown};
-        let own = to.metadata().map_err(failed("look at", &again))?;
+        let own = to.metadata().map_err(failed("look at", again))?;
         // Who may not give files away keeps them.
         if (own.uid(), own.gid()) != (old.uid(), old.gid()) {
             let _ = fchown(&to, Some(old.uid()), Some(old.gid()));
         }
-        to.set_permissions(old.permissions()).map_err(failed("set permissions of", &again))?;
+        to.set_permissions(old.permissions()).map_err(failed("set permissions of", again))?;
     }
-    to.sync_all().map_err(failed("sync", &again))?;
-    fs::rename(&again, path).map_err(failed("rename", &again))
+    to.sync_all().map_err(failed("sync", again))?;
+    Ok(true)
+}
+
+/// Writes the bytes of a file over themselves, and puts them on disk: where there is no room for a second one. Whoever reads it meanwhile,
+/// or finds it after a crash, finds these bytes.
+fn overwrite(path: &Path, mut from: File, stop: &AtomicBool) -> Result<(), FileError> {
+    let mut to = create().open(path).map_err(failed("open", path))?;
+    from.rewind().map_err(failed("read", path))?;
+    let mut chunk = vec![0; CHUNK];
+    while !stop.load(Ordering::Relaxed) {
+        match from.read(&mut chunk) {
+            Ok(0) => return to.sync_all().map_err(failed("sync", path)),
+            Ok(len) => to.write_all(chunk.get(..len).unwrap_or_default()).map_err(failed("write", path))?,
+            Err(error) if error.kind() == io::ErrorKind::Interrupted => {}
+            Err(error) => return Err(failed("read", path)(error)),
+        }
+    }
+    Ok(())
 }
 
 /// Bytes that are read at once.
@@ -393,9 +504,62 @@ const MAX_HISTORY: u64 = 16 << 20;
 
 /// A file whose length is none of a segment.
 fn wrong_size(path: &Path, found: u64, expected: u32) -> FileError {
-    let error = io::Error::new(io::ErrorKind::InvalidData, format!("{found} bytes: expected {expected}"));
-    FileError { path: path.to_owned(), doing: "use", error }
+    unusable(path, format!("{found} bytes: expected {expected}"))
 }
+
+/// A file that is not what its name says.
+fn unusable(path: &Path, problem: String) -> FileError {
+    FileError { path: path.to_owned(), doing: "use", error: io::Error::new(io::ErrorKind::InvalidData, problem) }
+}
+
+/// What is wrong with the start of a segment that is not whole; `None`: it has begun to be this segment, or has nothing yet.
+fn start_problem(file: &File, name: SegmentName, segment_size: u32, compression: Compression) -> io::Result<Option<String>> {
+    use std::os::unix::fs::FileExt;
+    let mut raw = [0; START];
+    let len = file.read_at(&mut raw, 0)?;
+    let raw = raw.get(..len).unwrap_or_default();
+    // A crash leaves zeroes of what had no time to come to the disk.
+    if raw.iter().all(|&byte| byte == 0) {
+        return Ok(None);
+    }
+    let begins = |what: &str| Ok(Some(format!("it begins with \"{}\", which is not {what}; move it away", raw.escape_ascii())));
+    if compression != Compression::None {
+        return if compression.begins(raw) { Ok(None) } else { begins(&format!("a file of {}", compression.suffix())) };
+    }
+    // A header may be cut: by the end of the file, or by zeroes, which are the room that is taken before. Its last field is never zero.
+    let cut = raw.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
+    let magic = raw.first_chunk().map(|magic| WalMagic(u16::from_le_bytes(*magic)));
+    if cut >= 2 && magic.is_none_or(|magic| magic.major().is_none()) {
+        return begins("WAL");
+    }
+    let mut whole = [0; START];
+    whole.iter_mut().zip(raw).for_each(|(to, from)| *to = *from);
+    let Ok((_, header)) = PageHeader::read(&whole) else { return Ok(None) };
+    if cut > SEGMENT_SIZE_END {
+        let Some(long) = header.long else { return begins("the start of a segment") };
+        if long.segment_size != segment_size {
+            return Ok(Some(format!("it is of a cluster with segments of {} bytes: expected {segment_size}", long.segment_size)));
+        }
+    }
+    Ok((cut > ADDRESS_END && header.address != name.start(segment_size)).then(|| not_its_name(header, segment_size)))
+}
+
+/// What is said of a segment whose first page is that of another one.
+fn not_its_name(header: PageHeader, segment_size: u32) -> String {
+    format!(
+        "its first page says {} on timeline {}, so it is segment {} by another name",
+        header.address,
+        header.timeline,
+        SegmentName::of(header.timeline, header.address, segment_size)
+    )
+}
+
+/// Bytes that the start of a segment is judged by: its header.
+const START: usize = 40;
+/// Where its address ends in them.
+const ADDRESS_END: usize = 16;
+/// Where the size of a segment ends in them.
+const SEGMENT_SIZE_END: usize = 36;
 
 /// How files are opened: to be written, and read by nobody else, as WAL has what the tables have. Links are not followed, whoever put them
 /// there, and a pipe is not waited for. C: `pg_file_create_mode`.
@@ -422,12 +586,7 @@ fn create_anew(path: &Path) -> io::Result<File> {
 
 /// Opens a file to read it. What is none, as a pipe, is an error and not waited for.
 fn open_file(path: &Path) -> io::Result<File> {
-    let mut options = OpenOptions::new();
-    options.read(true);
-    #[cfg(unix)]
-    std::os::unix::fs::OpenOptionsExt::custom_flags(&mut options, rustix::fs::OFlags::NONBLOCK.bits().cast_signed());
-    let file = options.open(path)?;
-    if file.metadata()?.is_file() { Ok(file) } else { Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")) }
+    input_file::open_regular(path)
 }
 
 /// Gives a file a name that no file has: one that has it stays.
@@ -513,6 +672,14 @@ impl Newest {
             if !fs::metadata(&path).is_ok_and(|found| found.is_file()) {
                 continue;
             }
+            if name.timeline.0 == 0 {
+                return Err(unusable(&path, "no segment has this name: timelines begin with 1".to_owned()));
+            }
+            if SegmentName::new(name.timeline, name.number(segment_size), segment_size) != name {
+                let last = SegmentName::new(name.timeline, u64::MAX >> 1, segment_size).seg;
+                let problem = format!("no segment of {segment_size} bytes has this name: its last 8 digits are at most {last:08X}");
+                return Err(unusable(&path, problem));
+            }
             files.push(((name.number(segment_size), name.timeline, is_whole, !is_packed), name, path));
         }
         files.sort_unstable_by_key(|file| std::cmp::Reverse(file.0));
@@ -580,7 +747,7 @@ impl Newest {
                 continue;
             };
             let start = Decoder::strict_at(name.start(size), fmt);
-            match decode(path, fmt, checked.decoder.take().unwrap_or(start), stop) {
+            match decode(path, name, fmt, checked.decoder.take().unwrap_or(start), stop) {
                 Ok(decoder) => checked.decoder = Some(decoder),
                 Err(problem) => checked.damage = checked.damage.or(Some(problem)),
             }
@@ -590,17 +757,34 @@ impl Newest {
 }
 
 /// Decodes a whole segment; what is wrong with it.
-fn decode(path: &Path, fmt: WalFormat, mut decoder: Decoder, stop: &AtomicBool) -> Result<Decoder, String> {
+fn decode(path: &Path, name: SegmentName, fmt: WalFormat, mut decoder: Decoder, stop: &AtomicBool) -> Result<Decoder, String> {
     let segment = Segment::open(path).map_err(|error| error.to_string())?;
     if segment.bytes().len() as u64 != u64::from(fmt.segment_size) {
         return Err(format!("{}: {} bytes: expected {}", path.display(), segment.bytes().len(), fmt.segment_size));
+    }
+    // Otherwise only the place of the first page would be reported as wrong, and that without the name of the file.
+    if let Ok((_, header)) = PageHeader::read(segment.bytes())
+        && header.magic.major().is_some()
+        && header.address != name.start(fmt.segment_size)
+    {
+        return Err(format!("{}: {}", path.display(), not_its_name(header, fmt.segment_size)));
     }
     for mut chunk in segment.bytes().chunks(CHUNK).take_while(|_| !stop.load(Ordering::Relaxed)) {
         loop {
             match decoder.next_in(&mut chunk).and_then(|raw| raw.map(|raw| raw.decode().map(drop)).transpose()) {
                 Ok(Some(())) => {}
                 Ok(None) => break,
-                Err(error) => return Err(error.to_string()),
+                Err(error) => {
+                    // Without a page header, the decoder does not know the timeline.
+                    let location = error.location();
+                    let segment = SegmentName { timeline: name.timeline, ..location.segment };
+                    let error = if location.segment.timeline.0 > 0 {
+                        error
+                    } else {
+                        pgwal::Error::new(error.kind().clone(), Location { segment, ..location })
+                    };
+                    return Err(error.to_string());
+                }
             }
         }
     }
@@ -705,10 +889,10 @@ mod tests {
                 out.close().unwrap();
                 assert_eq!(kept(), expected, "{compression:?}, {len}");
             }
-            fs::write(dir.path().join(format!("{name}{PARTIAL}")), "of another compression").unwrap();
+            fs::write(dir.path().join(format!("{name}{PARTIAL}")), &wal[..1000]).unwrap();
             let mut out = Segments::new(dir.path(), size, compression);
             assert_eq!(out.write(timeline, start, wal).unwrap(), 1);
-            assert_eq!(names(dir.path()), [format!("{name}{}", compression.suffix())]);
+            assert_eq!(names(dir.path()), [format!("{name}{}", compression.suffix())], "nor of another compression");
         }
     }
 
@@ -813,6 +997,65 @@ mod tests {
         fs::write(&partial, &long).unwrap();
         out.write(timeline, name.start(size) + 2000, &segments[0][2000..]).unwrap_err();
         assert_eq!(names(dir.path()), [format!("{name}{PARTIAL}")]);
+    }
+
+    #[test]
+    fn what_is_not_this_segment_is_left_alone_and_named() {
+        let (timeline, segments, name) = pair();
+        let size = segments[0].len() as u32;
+        let start = name.start(size);
+        let other = SegmentName::new(timeline, name.number(size) + 1, size);
+        let mut elsewhere = segments[0][..1000].to_vec();
+        elsewhere[8..16].copy_from_slice(&other.start(size).0.to_le_bytes());
+        // What lies where the segment is to be written.
+        let text = b"precious notes\n".as_slice();
+        for (suffix, content, problem) in [
+            ("", text, "it begins with \"precious notes\\n\", which is not WAL; move it away"),
+            ("", &elsewhere, &format!("so it is segment {other} by another name")),
+            (".gz", text, "which is not a file of .gz; move it away"),
+            (".lz4", text, "which is not a file of .lz4; move it away"),
+            (".zst", text, "which is not a file of .zst; move it away"),
+        ] {
+            let dir = tempfile::tempdir().unwrap();
+            let path = dir.path().join(format!("{name}{suffix}{PARTIAL}"));
+            fs::write(&path, content).unwrap();
+            let mut out = Segments::new(dir.path(), size, Compression::of_name(suffix));
+            let error = out.write(timeline, start, &segments[0]).unwrap_err();
+            assert!(error.is_unusable() && error.to_string().ends_with(problem), "{error}");
+            assert_eq!((fs::read(&path).unwrap(), names(dir.path()).len()), (content.to_vec(), 1), "{suffix}");
+            // Nor is it taken for what an attempt with another compression has left.
+            let method = if suffix.is_empty() { Compression::Lz4 } else { Compression::None };
+            assert_eq!(Segments::new(dir.path(), size, method).write(timeline, start, &segments[0]).unwrap(), 1);
+            assert_eq!(fs::read(&path).unwrap(), content, "{suffix}");
+        }
+        // What may be the start of this one: nothing, zeroes, and as much of it as there was time for.
+        for content in [&b""[..], &[0; 10], &[0; 9000], &segments[0][..2], &segments[0][..30], &segments[0][..38], &segments[0][..9000]] {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join(format!("{name}{PARTIAL}")), content).unwrap();
+            assert_eq!(Segments::new(dir.path(), size, Compression::None).write(timeline, start, &segments[0]).unwrap(), 1);
+        }
+        // Names that no segment has, and a whole segment under the name of another.
+        let fmt = WalFormat { segment_size: size, ..WalFormat::new(15) };
+        let wrong = |file: &str| {
+            let dir = tempfile::tempdir().unwrap();
+            fs::write(dir.path().join(file), &segments[0]).unwrap();
+            match Newest::find(dir.path(), size) {
+                Ok(newest) => newest.unwrap().check(dir.path(), fmt, None, &AtomicBool::new(false)).damage.unwrap(),
+                Err(error) => error.to_string(),
+            }
+        };
+        let last = (1 << 32) / u64::from(size) - 1;
+        for (file, problem) in [
+            ("0000000000000000000000FE".to_owned(), "timelines begin with 1".to_owned()),
+            (
+                format!("0000000100000000{:08X}", last + 1),
+                format!("no segment of {size} bytes has this name: its last 8 digits are at most {last:08X}"),
+            ),
+            (other.to_string(), format!("its first page says {start} on timeline {timeline}, so it is segment {name} by another name")),
+        ] {
+            let said = wrong(&file);
+            assert!(said.contains(&file) && said.ends_with(&problem), "{said}");
+        }
     }
 
     #[test]

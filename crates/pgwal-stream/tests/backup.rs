@@ -85,7 +85,12 @@ fn server_of(major: u8, upload: Option<Upload>, command: &'static str, backup: V
                 return;
             }
             let len = u32::from_be_bytes(head[1..].try_into().unwrap());
-            let text = String::from_utf8(read(&mut client, len as usize - 4).unwrap()).unwrap();
+            let Ok(body) = read(&mut client, len as usize - 4) else { return };
+            // What comes of a COPY after its end.
+            if b"dcf".contains(&head[0]) {
+                continue;
+            }
+            let text = String::from_utf8(body).unwrap();
             let one = |value: &str| [rows(1, &[&[Some(value)]]), ready()].concat();
             let answer = match text.trim_end_matches('\0') {
                 "IDENTIFY_SYSTEM" => [rows(4, &[&[Some("7"), Some("1"), Some("0/3000000"), None]]), ready()].concat(),
@@ -339,17 +344,96 @@ fn what_does_not_come_whole_is_no_backup() {
         let error = error(answer);
         assert!(error.contains(expected), "{error}");
     }
-    // A manifest that does not fit stays with the files: they are all here.
+}
+
+/// A backup that is not as its manifest says must not pass for one.
+#[test]
+fn a_backup_that_fails_its_verification_is_none() {
+    let file = tar(&[(EntryType::Regular, "PG_VERSION", "15")]);
+    let answer = || {
+        let manifest = [sent(FromBackup::Manifest), sent(FromBackup::Data(b"{}"))].concat();
+        [begin(), archive("base.tar", "", &file), manifest, end()].concat()
+    };
+    let error = refused(answer(), |_| {});
+    assert!(matches!(&error, BackupError::Unverified { error, kept: false } if matches!(**error, BackupError::Manifest(_))), "{error}");
+    assert!(error.to_string().ends_with("\nthe backup has failed its verification and is removed; --no-clean leaves it for a closer look"));
+    // It stays where that is asked for, and has no manifest.
     let dir = tempfile::tempdir().unwrap();
-    let manifest = [sent(FromBackup::Manifest), sent(FromBackup::Data(b"{}"))].concat();
-    let (config, thread) = server([begin(), archive("base.tar", "", &file), manifest, end()].concat());
+    let (config, thread) = server(answer());
     let mut connection = Connection::connect(&config, Mode::Replication).unwrap();
-    let result = take(&mut connection, &config, &options(dir.path()), &Arc::new(AtomicBool::new(false)), &mut |_| {});
-    let error = result.unwrap_err();
-    assert!(matches!(error, BackupError::Manifest(_)), "{error}");
-    assert!(dir.path().join("backup/PG_VERSION").exists());
+    let options = Options { keep_failed: true, ..options(dir.path()) };
+    let error = take(&mut connection, &config, &options, &Arc::new(AtomicBool::new(false)), &mut |_| {}).unwrap_err();
+    assert!(matches!(error, BackupError::Unverified { kept: true, .. }), "{error}");
+    let at = |name: &str| dir.path().join("backup").join(name).exists();
+    assert_eq!((at("PG_VERSION"), at("backup_manifest"), at("backup_manifest.tmp")), (true, false, true));
     drop(connection);
     thread.join().unwrap();
+}
+
+/// What is asked before the backup is answered at once, or the server is given up.
+#[test]
+fn a_server_that_does_not_answer_is_given_up() {
+    for silent_at in ["IDENTIFY_SYSTEM", "SHOW wal_segment_size", "SHOW data_directory_mode"] {
+        let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
+        let port = listener.local_addr().unwrap().port();
+        let thread = std::thread::spawn(move || {
+            let mut client = listener.accept().unwrap().0;
+            let read = |client: &mut TcpStream, len: usize| {
+                let mut bytes = vec![0; len];
+                client.read_exact(&mut bytes).map(|()| bytes)
+            };
+            let len = u32::from_be_bytes(read(&mut client, 4).unwrap().try_into().unwrap());
+            read(&mut client, len as usize - 4).unwrap();
+            client.write_all(&[message(b'R', &[0; 4]), message(b'S', b"server_version\x0015.4\0"), ready()].concat()).unwrap();
+            while let Ok(head) = read(&mut client, 5) {
+                let text = read(&mut client, u32::from_be_bytes(head[1..].try_into().unwrap()) as usize - 4).unwrap();
+                let one = |value: &str| [rows(1, &[&[Some(value)]]), ready()].concat();
+                let answer = match String::from_utf8(text).unwrap().trim_end_matches('\0') {
+                    text if text == silent_at => continue,
+                    "IDENTIFY_SYSTEM" => [rows(4, &[&[Some("7"), Some("1"), Some("0/3000000"), None]]), ready()].concat(),
+                    "SHOW wal_segment_size" => one("16MB"),
+                    _ => one("8192"),
+                };
+                client.write_all(&answer).unwrap();
+            }
+        });
+        let env = Environment::new("me", Path::new("/nonexistent"));
+        let config = Config::parse(&format!("host=127.0.0.1 port={port} sslmode=disable connect_timeout=2"), &env).unwrap();
+        let mut connection = Connection::connect(&config, Mode::Replication).unwrap();
+        let dir = tempfile::tempdir().unwrap();
+        let result = take(&mut connection, &config, &options(dir.path()), &Arc::new(AtomicBool::new(false)), &mut |_| {});
+        let error = result.unwrap_err();
+        assert!(matches!(error, BackupError::Server(pgwal_stream::connection::Error::Timeout)), "{silent_at}: {error}");
+        drop(connection);
+        thread.join().unwrap();
+    }
+}
+
+/// A manifest that never ends, or never comes, neither keeps anybody for ever nor is sent to a server that has refused it.
+#[test]
+fn a_manifest_without_end() {
+    let error = [message(b'E', b"SERROR\0VERROR\0C22023\0Mcould not parse backup manifest\0\0"), ready()].concat();
+    let dir = tempfile::tempdir().unwrap();
+    let fifo = dir.path().join("fifo");
+    assert!(std::process::Command::new("mkfifo").arg(&fifo).status().unwrap().success());
+    for (path, answer, stop, expected) in [
+        (Path::new("/dev/zero"), error, false, "ERROR:  could not parse backup manifest"),
+        (fifo.as_path(), Vec::new(), true, "interrupted"),
+    ] {
+        let upload = Upload { begin: [message(b'G', &[0, 0, 0]), answer].concat(), manifest: None, end: Vec::new() };
+        let (config, thread) = server_of(17, Some(upload), "BASE_BACKUP", Vec::new());
+        let flag = Arc::new(AtomicBool::new(false));
+        let mut connection = Connection::connect_until(&config, Mode::Replication, Arc::clone(&flag)).unwrap();
+        let options = Options { incremental: Some(path.to_owned()), ..options(dir.path()) };
+        let result = take(&mut connection, &config, &options, &flag, &mut |notice| {
+            if matches!(notice, Notice::Upload(_)) {
+                flag.store(stop, std::sync::atomic::Ordering::Relaxed);
+            }
+        });
+        assert_eq!(result.unwrap_err().to_string(), expected);
+        drop(connection);
+        thread.join().unwrap();
+    }
 }
 
 /// The header of a member that says that it has so many bytes.

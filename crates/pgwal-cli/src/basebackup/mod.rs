@@ -18,6 +18,7 @@ use pgwal_stream::backup::{self, BackupError, Destination, MadeKind, Notice, Rec
 use pgwal_stream::compress::Compression;
 use pgwal_stream::connection::{self, Mode};
 use pgwal_stream::conninfo::Environment;
+use pgwal_stream::receive::ReceiveError;
 
 use self::options::Options;
 use self::progress::Progress;
@@ -129,7 +130,7 @@ fn take(options: Options, log: &Log) -> Result<(), Failure> {
     let mut config = client::config(&options.client, &settings).map_err(|e| Failure::new(&e))?;
     let stop = signals::stop().map_err(|e| Failure::new(&e))?;
     let connected = options.client.server.connect_until(&mut config, Mode::Replication, &stop);
-    let mut connection = connected.map_err(|e| Failure::new(&e))?;
+    let mut connection = connected.map_err(|e| Failure::new(&client::connect_error(&e)))?;
     let recovery = match options.recovery {
         true => {
             let settings = settings.complete(&Environment::current()).map_err(|e| Failure::new(&e))?;
@@ -341,6 +342,18 @@ impl Teller<'_> {
             BackupError::Archives(found) => format!("can only write single tablespace to stdout, database has {found}"),
             BackupError::Wal(problem) => {
                 return vec![(Level::Error, problem.clone()), (Level::Error, "background process terminated unexpectedly".to_owned())];
+            }
+            BackupError::Stream(error) => {
+                let text = match &**error {
+                    // The real program does not ask for the slot before.
+                    ReceiveError::NoSlot { slot } => {
+                        format!(
+                            "could not send replication command \"START_REPLICATION\": ERROR:  replication slot \"{slot}\" does not exist"
+                        )
+                    }
+                    error => client::receive_error(error),
+                };
+                return vec![(Level::Error, text), (Level::Error, "background process terminated unexpectedly".to_owned())];
             }
             BackupError::File(error) => client::file_error(error),
             error => error.to_string(),

@@ -4,6 +4,7 @@ use std::io::{self, IsTerminal};
 use std::path::Path;
 use std::time::{Duration, Instant};
 
+use pgwal::printable::printable_path;
 use pgwal_stream::backup::Tablespace;
 
 use crate::console::write_stderr;
@@ -63,7 +64,7 @@ impl Progress {
     pub fn report(&mut self, done: u64, file: &Path) {
         self.done = done / 1024;
         if !file.as_os_str().is_empty() {
-            self.name = file.display().to_string();
+            self.name = printable_path(file).to_string();
         }
         // At most once a second.
         if self.shown.is_none_or(|shown| shown.elapsed() >= Duration::from_secs(1)) {

@@ -35,7 +35,8 @@ Example: pgwal basebackup -D standby -h db.example.org -U replicator -R -P
 The backup is that of pg_basebackup: a data directory that a server starts on, or tar archives. At the end every file is compared with the
 manifest, and the WAL is checked record by record. All options of pg_basebackup work here with the same meaning.
 
-Exit status: 0 the backup is complete; 1 it failed, and nothing is left of it, or it differs from its manifest; 2 wrong options.")]
+Exit status: 0 the backup is complete and as its manifest says; 1 it is not, and nothing is left of it unless --no-clean says so; 2 wrong
+options.")]
 #[command(disable_help_flag = true)]
 pub struct Opts {
     /// Directory of the backup, which must be empty or not exist yet; - writes one tar archive to standard output
@@ -124,7 +125,7 @@ pub struct Opts {
     #[arg(long, value_name = "METHOD", default_value = "fsync")]
     sync_method: SyncMethod,
     /// Tell the server this often how much of the streamed WAL is here; 0: only when it asks
-    #[arg(short, long, value_name = "SECONDS", default_value_t = 10)]
+    #[arg(short, long, value_name = "SECONDS", default_value_t = 10, value_parser = server::seconds)]
     status_interval: u64,
     /// Show the progress
     #[arg(short = 'P', long)]
@@ -294,6 +295,7 @@ impl Opts {
         let destination = self.destination()?;
         let packing = self.packing(&destination)?;
         let mut config = self.client.config()?;
+        config.connect_timeout = config.connect_timeout.or(Some(server::TIMEOUT));
         let stop = signals::stop()?;
         let mut connection = self.client.server.connect_until(&mut config, Mode::Replication, &stop)?;
         let options = self.options(&config, destination, packing)?;

@@ -1,6 +1,7 @@
 //! `pgwal receive`: WAL from a live server, as a standby takes it.
 
 use std::error::Error;
+use std::fs;
 use std::io::{self, IsTerminal, Write};
 use std::path::PathBuf;
 use std::process::ExitCode;
@@ -22,7 +23,7 @@ use pgwal_stream::slots::{self, SlotError};
 
 use crate::args::compression;
 use crate::console;
-use crate::server::ClientArgs;
+use crate::server::{ClientArgs, FOREVER, seconds};
 use crate::signals;
 
 /// Receive WAL from a live server as a standby does, and write it into segments, every record verified on its way
@@ -66,10 +67,10 @@ pub struct Opts {
     #[arg(short, long)]
     no_loop: bool,
     /// Tell the server this often how far this is; 0: only when it asks
-    #[arg(short, long, value_name = "SECONDS", default_value_t = 10)]
+    #[arg(short, long, value_name = "SECONDS", default_value_t = 10, value_parser = seconds)]
     status_interval: u64,
     /// Give up a server that says nothing for so long, and connect again; it is asked for a sign of life after half of it; 0: never
-    #[arg(long, value_name = "SECONDS", default_value_t = 60)]
+    #[arg(long, value_name = "SECONDS", default_value_t = 60, value_parser = seconds)]
     timeout: u64,
     /// Put everything on disk and acknowledge it as it comes: a server can wait for that with each commit
     #[arg(long)]
@@ -98,9 +99,6 @@ enum Damage {
     Warn,
 }
 
-/// Seconds that are as good as no limit, and that no clock overflows with.
-const FOREVER: u64 = 10 * 365 * 24 * 3600;
-
 /// Time until the next try, at first and at most.
 const WAIT: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
 
@@ -117,8 +115,14 @@ impl Opts {
             self.change_slot(&mut connection, self.if_not_exists)?;
             return Ok(ExitCode::SUCCESS);
         };
-        if !dir.is_dir() {
-            return Err(format!("{}: not a directory", pgwal::printable::printable_path(&dir)).into());
+        let problem = match fs::metadata(&dir) {
+            Ok(found) if found.is_dir() => None,
+            Ok(_) => Some("not a directory".to_owned()),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Some("does not exist".to_owned()),
+            Err(error) => Some(error.to_string()),
+        };
+        if let Some(problem) = problem {
+            return Err(format!("{}: {problem}", pgwal::printable::printable_path(&dir)).into());
         }
         let stop = signals::stop()?;
         let options = Options {
@@ -139,10 +143,10 @@ impl Opts {
             timeout,
         };
         let mut memory = Memory::default();
-        // Before anything else is done; what else is wrong with the directory is found when there is something to write.
-        let held = refuse_servers_own(&options.dir).and_then(|()| memory.hold(&options.dir));
-        if let Err(error @ (LockError::Held { .. } | LockError::ServersOwn { .. })) = held {
-            return Err(error.into());
+        // Before anything else is done. A full disk is waited for, here as later.
+        match refuse_servers_own(&options.dir).and_then(|()| memory.hold(&options.dir)) {
+            Err(LockError::File(error)) if error.is_full() => {}
+            result => result?,
         }
         let mut slot = if self.create_slot { SlotState::Wanted } else { SlotState::Settled };
         let mut progress = Progress::new(self.verbose, self.quiet);
@@ -161,6 +165,8 @@ impl Opts {
                 }
                 Ok(Outcome::Ended) => "the server ended the stream".into(),
                 Err(Failure { error, is_final: true, .. }) => return Err(error),
+                // Later, somebody may be about to put it right.
+                Err(Failure { error, is_refused: true, .. }) if progress.received == 0 => return Err(error),
                 Err(Failure { error, .. }) => error,
             };
             if self.no_loop || stop.load(Ordering::Relaxed) {
@@ -197,6 +203,7 @@ impl Opts {
         let mut connection = self.client.server.connect_until(config, Mode::Replication, stop).map_err(|error| Failure {
             is_final: !error.attempts.is_empty() && error.attempts.iter().all(|attempt| is_final(&attempt.error)),
             error: error.into(),
+            is_refused: false,
             is_connection: true,
         })?;
         connection.set_limit(options.timeout);
@@ -205,7 +212,7 @@ impl Opts {
             *slot = SlotState::Asked;
             self.change_slot(&mut connection, may_exist).map_err(|error| match error {
                 SlotError::Server(error) => Failure::new(ReceiveError::Server(error), options),
-                error => Failure { error: error.into(), is_final: true, is_connection: false },
+                error => Failure { error: error.into(), is_final: true, is_refused: false, is_connection: false },
             })?;
             *slot = SlotState::Settled;
         }
@@ -233,6 +240,8 @@ struct Failure {
     error: Box<dyn Error>,
     /// To try again would change nothing.
     is_final: bool,
+    /// Permissions, or what lies at a path, are in the way.
+    is_refused: bool,
     /// It is about the connection, and about nothing that came over it.
     is_connection: bool,
 }
@@ -241,18 +250,23 @@ impl Failure {
     fn new(error: ReceiveError<connection::Error>, options: &Options) -> Failure {
         Failure {
             is_final: match &error {
-                ReceiveError::Server(error) => is_final(error),
+                ReceiveError::Server(error) | ReceiveError::Refused { error, .. } => is_final(error),
                 ReceiveError::Silent(_) => false,
                 // The disk may have room again, and the directory be writable.
-                ReceiveError::File(error) => error.is_sync(),
+                ReceiveError::File(error) => error.is_sync() || error.is_unusable(),
                 // A standby may not have come to it yet.
                 ReceiveError::Timeline { .. } => false,
                 _ => true,
             },
-            is_connection: matches!(error, ReceiveError::Server(_) | ReceiveError::Silent(_)),
+            is_refused: matches!(&error, ReceiveError::File(error) if error.is_refused()),
+            is_connection: error.server().is_some() || matches!(error, ReceiveError::Silent(_)),
             error: match (error, options.timeout) {
                 (ReceiveError::Server(connection::Error::Timeout), Some(limit)) => ReceiveError::<connection::Error>::Silent(limit).into(),
-                (ReceiveError::Server(connection::Error::Server(removed)), _) if removed.code == UNDEFINED_FILE => format!(
+                (
+                    ReceiveError::Server(connection::Error::Server(removed))
+                    | ReceiveError::Refused { error: connection::Error::Server(removed), .. },
+                    _,
+                ) if removed.code == UNDEFINED_FILE => format!(
                     "{removed}\nThe server does not have this WAL any more: there would be a gap. Take it from an archive, or start in an empty directory"
                 )
                 .into(),
@@ -278,6 +292,7 @@ fn is_final(error: &connection::Error) -> bool {
         }
         connection::Error::Auth(_)
         | connection::Error::Peer { .. }
+        | connection::Error::SocketPath { .. }
         | connection::Error::Tls(_)
         | connection::Error::TlsFile { .. }
         | connection::Error::TlsRefused => true,

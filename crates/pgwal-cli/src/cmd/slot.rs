@@ -8,9 +8,10 @@ use std::sync::Arc;
 use clap::{Args, Subcommand};
 use pgwal::text::Zone;
 use pgwal_stream::connection::Mode;
+use pgwal_stream::conninfo::Config;
 use pgwal_stream::slots::{self, Slot, SlotError};
 
-use crate::server::ServerArgs;
+use crate::server::{ServerArgs, TIMEOUT};
 use crate::table::{Cell, Form, Table, column};
 
 /// List, create and drop the replication slots of a server
@@ -66,8 +67,10 @@ impl Opts {
     pub fn run(self, out: &mut impl Write) -> Result<ExitCode, Box<dyn Error>> {
         match self.what {
             What::List { server, format } => {
-                let mut config = server.config()?;
-                let slots = slots::list(&mut server.connect_sql(&mut config)?)?;
+                let mut config = config(&server)?;
+                let mut connection = server.connect_sql(&mut config)?;
+                connection.set_limit(config.connect_timeout);
+                let slots = slots::list(&mut connection)?;
                 let table = table(&slots);
                 match format {
                     Form::Text if slots.is_empty() => writeln!(out, "No replication slots")?,
@@ -77,18 +80,24 @@ impl Opts {
                 }
             }
             What::Create { name, server, if_not_exists } => {
-                let mut config = server.config()?;
-                let mut created = slots::create(&mut server.connect(&mut config, Mode::Replication)?, &name, true, if_not_exists)?;
+                let mut config = config(&server)?;
+                let mut connection = server.connect(&mut config, Mode::Replication)?;
+                connection.set_limit(config.connect_timeout);
+                let mut created = slots::create(&mut connection, &name, true, if_not_exists)?;
                 if created.restart_lsn.is_none() {
-                    created.restart_lsn = server.slot(&config, &name, None, &Arc::default()).and_then(|slot| slot.restart_lsn);
+                    created.restart_lsn =
+                        server.slot(&config, &name, config.connect_timeout, &Arc::default()).and_then(|slot| slot.restart_lsn);
                 }
                 let what = if created.existed { "is there already" } else { "created" };
                 let from = created.restart_lsn.map_or_else(String::new, |lsn| format!(": WAL is kept from {lsn} on"));
                 writeln!(out, "replication slot \"{name}\" {what}{from}")?;
             }
             What::Drop { name, server, wait, if_exists } => {
-                let mut config = server.config()?;
-                let what = match slots::drop(&mut server.connect(&mut config, Mode::Replication)?, &name, wait, if_exists) {
+                let mut config = config(&server)?;
+                let mut connection = server.connect(&mut config, Mode::Replication)?;
+                // Whoever uses the slot may do so for long.
+                connection.set_limit(config.connect_timeout.filter(|_| !wait));
+                let what = match slots::drop(&mut connection, &name, wait, if_exists) {
                     Ok(true) => "dropped",
                     Ok(false) => "is not there",
                     Err(error @ SlotError::InUse { .. }) => return Err(format!("{error}; --wait waits until it is not").into()),
@@ -99,6 +108,12 @@ impl Opts {
         }
         Ok(ExitCode::SUCCESS)
     }
+}
+
+/// The settings of the connection; a server that does not answer is given up.
+fn config(server: &ServerArgs) -> Result<Config, Box<dyn Error>> {
+    let config = server.config()?;
+    Ok(Config { connect_timeout: config.connect_timeout.or(Some(TIMEOUT)), ..config })
 }
 
 fn table(slots: &[Slot]) -> Table {

@@ -3,8 +3,11 @@
 use std::ffi::OsStr;
 
 use pgwal::Lsn;
+use pgwal::printable::printable_path;
 use pgwal_stream::command::Command;
+use pgwal_stream::connection::{self, ConnectError, Error};
 use pgwal_stream::conninfo::{Config, ConnInfoError, Environment, Settings};
+use pgwal_stream::receive::ReceiveError;
 use pgwal_stream::segments::FileError;
 
 use super::wrong::Wrong;
@@ -39,6 +42,8 @@ pub fn settings(client: &ClientArgs, program: &str) -> Result<Settings, ConnInfo
 /// The settings of the connection, with the password that the user is asked for.
 pub fn config(client: &ClientArgs, settings: &Settings) -> Result<Config, String> {
     let mut config = Config::new(settings.clone(), &Environment::current()).map_err(|e| e.to_string())?;
+    // The real programs wait for ever.
+    config.connect_timeout = config.connect_timeout.or(Some(server::TIMEOUT));
     if client.server.password.ask_password {
         config.password = Some(server::ask().map_err(|e| e.to_string())?);
     }
@@ -71,9 +76,56 @@ pub fn create_slot(slot: &str, reserve_wal: bool) -> String {
     Command::CreateReplicationSlot { slot, temporary: false, reserve_wal }.to_string()
 }
 
+/// Why there is no connection, in libpq's words. C: `connectFailureMessage`, fe-connect.c.
+pub fn connect_error(error: &ConnectError) -> String {
+    let mut lines: Vec<String> = error.warnings.iter().map(|warning| format!("WARNING: {warning}")).collect();
+    for attempt in &error.attempts {
+        let server = &attempt.server;
+        lines.push(match &attempt.error {
+            Error::Io { doing: "connect", error } => {
+                let hint = if attempt.is_local() {
+                    "Is the server running locally and accepting connections on that socket?"
+                } else {
+                    "Is the server running on that host and accepting TCP/IP connections?"
+                };
+                format!("connection to server {server} failed: {}\n\t{hint}", Errno(error))
+            }
+            Error::Resolve { name, error } => {
+                let reason = error.as_ref().map_or_else(|| "Name or service not known".to_owned(), ToString::to_string);
+                // Rust's own words stand before those of the system.
+                let reason = reason.strip_prefix("failed to lookup address information: ").unwrap_or(&reason);
+                format!("could not translate host name \"{name}\" to address: {reason}")
+            }
+            error @ Error::SocketPath { .. } => error.to_string(),
+            error => format!("connection to server {server} failed: {}", connection_error(error)),
+        });
+        lines.extend(attempt.passfile.as_ref().map(|path| format!("password retrieved from file \"{path}\"")));
+    }
+    lines.join("\n")
+}
+
+/// An error of a connection in libpq's words, where it has any for it.
+fn connection_error(error: &Error) -> String {
+    match error {
+        Error::Closed { .. } => "server closed the connection unexpectedly\n\tThis probably means the server terminated abnormally\n\tbefore or while processing the request.".to_owned(),
+        error => error.to_string(),
+    }
+}
+
+/// Why WAL cannot be received, in the words of pg_receivewal. C: bin/pg_basebackup/receivelog.c.
+pub fn receive_error(error: &ReceiveError<connection::Error>) -> String {
+    match error {
+        ReceiveError::Refused { command, error } => format!("could not send replication command \"{command}\": {error}"),
+        ReceiveError::Server(Error::Server(said)) => format!("unexpected termination of replication stream: {said}"),
+        ReceiveError::Server(error) => format!("could not receive data from WAL stream: {}", connection_error(error)),
+        ReceiveError::File(error) => file_error(error),
+        error => error.to_string(),
+    }
+}
+
 /// An error of a file in the words of C.
 pub fn file_error(error: &FileError) -> String {
     let FileError { path, doing, error } = error;
     let is_file = ["open", "create", "read", "write", "rename", "sync"].contains(doing);
-    format!("could not {doing} {}\"{}\": {}", if is_file { "file " } else { "" }, path.display(), Errno(error))
+    format!("could not {doing} {}\"{}\": {}", if is_file { "file " } else { "" }, printable_path(path), Errno(error))
 }

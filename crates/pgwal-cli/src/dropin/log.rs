@@ -2,6 +2,8 @@
 
 use std::io::{self, IsTerminal, Write};
 
+use pgwal::printable::printable;
+
 use crate::console::write_stderr;
 
 /// Severity of a message.
@@ -29,14 +31,24 @@ pub fn line(program: &str, major: u8, level: Level, text: &str, colors: &Colors)
         Level::Fatal if major < 15 => (colors.error.as_str(), "fatal: "),
         Level::Error if major < 12 => ("", ""),
         Level::Fatal | Level::Error => (colors.error.as_str(), "error: "),
-        Level::Hint if major < 15 => return format!("{text}\n"),
+        Level::Hint if major < 15 => return format!("{}\n", printable_message(text)),
         Level::Hint => (colors.note.as_str(), "hint: "),
         Level::Detail => (colors.note.as_str(), "detail: "),
         Level::Warning => (colors.warning.as_str(), "warning: "),
         Level::Info => ("", ""),
     };
     let program = paint(&colors.locus, &format!("{program}: "));
-    format!("{program}{}{text}\n", paint(sgr, word))
+    format!("{program}{}{}\n", paint(sgr, word), printable_message(text))
+}
+
+/// A message as it may go to a terminal: names and texts in it may come from elsewhere. Tabs that libpq indents lines with stay.
+pub fn printable_message(text: &str) -> String {
+    let line = |line: &str| {
+        let rest = line.trim_start_matches('\t');
+        let (tabs, _) = line.split_at(line.len() - rest.len());
+        format!("{tabs}{}", printable(rest))
+    };
+    text.split('\n').map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// Writes a program's messages to standard error.

@@ -2,8 +2,10 @@
 
 use std::ffi::{OsStr, OsString};
 
+use pgwal::printable::printable_bytes;
+
 use super::getopt::Word;
-use super::log::{Level, Log, to_stderr};
+use super::log::{Level, Log, printable_message, to_stderr};
 
 /// What is wrong with a command line.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -26,7 +28,7 @@ impl Wrong {
         match self {
             Wrong::Getopt(text) => {
                 let program = args.first().map(|program| program.to_string_lossy()).unwrap_or_default();
-                to_stderr(&format!("{program}: {text}\n"));
+                to_stderr(&format!("{}\n", printable_message(&format!("{program}: {text}"))));
             }
             Wrong::Usage(text) | Wrong::Value(text) => log.say(Level::Error, text),
             Wrong::Detailed(text, detail) => {
@@ -57,5 +59,5 @@ pub fn take<E: From<Wrong>>(words: Vec<Word>, mut set: impl FnMut(char, Option<O
 
 /// The error of an operand that the program does not take.
 pub fn too_many(first: &OsStr) -> Wrong {
-    Wrong::Usage(format!("too many command-line arguments (first is \"{}\")", first.display()))
+    Wrong::Usage(format!("too many command-line arguments (first is \"{}\")", printable_bytes(first.as_encoded_bytes())))
 }

@@ -16,6 +16,7 @@ use pgwal::{Lsn, SegmentName, TimelineId};
 use pgwal_stream::command::Command;
 use pgwal_stream::connection::{self, Connection, Mode};
 use pgwal_stream::conninfo::Config;
+use pgwal_stream::lock::LockError;
 use pgwal_stream::receive::{self, Memory, Notice, Outcome, ReceiveError};
 use pgwal_stream::receiver::OnDamage;
 use pgwal_stream::segments::{PARTIAL, Policy, segment_ends};
@@ -69,9 +70,6 @@ pgwal itself has more commands: see pgwal --help.
 /// Time until the next try. C: `RECONNECT_SLEEP_TIME`.
 const WAIT: Duration = Duration::from_secs(5);
 
-/// A server that says nothing for so long is given up. C: `wal_receiver_timeout`, as it is unless set; the real program waits for ever.
-const TIMEOUT: Duration = Duration::from_secs(60);
-
 /// Runs the program. `args` begin with the name that it was called by.
 fn run(args: &[OsString]) -> ExitCode {
     let log = Log::lasting(PROGRAM.name);
@@ -100,7 +98,9 @@ fn act(options: &Options, log: &Log) -> Result<(), String> {
     let mut config = client::config(&options.client, &settings)?;
     let stop = signals::stop().map_err(|e| e.to_string())?;
     let connected = options.client.server.connect_until(&mut config, Mode::Replication, &stop);
-    let mut connection = connected.map_err(|e| e.to_string())?;
+    let mut connection = connected.map_err(|e| client::connect_error(&e))?;
+    // What is asked at the start is answered at once, or never.
+    connection.set_limit(config.connect_timeout);
     let info = |text: String| {
         if options.verbose {
             log.say(Level::Info, &text);
@@ -129,7 +129,7 @@ fn act(options: &Options, log: &Log) -> Result<(), String> {
                 status_interval: server::interval(options.status_interval),
                 end: options.end,
                 on_damage: OnDamage::Stop,
-                timeout: Some(TIMEOUT),
+                timeout: Some(server::TIMEOUT),
             };
             receive_until(options, &wanted, &mut config, connection, &stop, log)
         }
@@ -146,6 +146,12 @@ fn receive_until(
     log: &Log,
 ) -> Result<(), String> {
     let mut memory = Memory::default();
+    // The real program locks nothing, so it has no words for this.
+    match memory.hold(&wanted.dir) {
+        Err(LockError::File(error)) if !error.is_full() => return Err(client::file_error(&error)),
+        // The other errors come again below.
+        _ => {}
+    }
     let mut connection = Some(connection);
     loop {
         let mut teller = Teller { log, verbose: options.verbose, dir: &wanted.dir, at: None, segment_size: None };
@@ -153,7 +159,7 @@ fn receive_until(
             Some(connection) => Ok(connection),
             None => options.client.server.connect_until(config, Mode::Replication, stop),
         };
-        let result = connected.map_err(|e| (e.to_string(), false)).and_then(|mut connection| {
+        let result = connected.map_err(|e| (client::connect_error(&e), false)).and_then(|mut connection| {
             connection.set_limit(wanted.timeout);
             if let (Some(slot), Some(..15)) = (&wanted.slot, connection.major()) {
                 // Over this connection they do not say where it is.
@@ -190,19 +196,13 @@ fn receive_until(
 
 /// The real program's words for an error, and whether to try again would change nothing.
 fn explain(error: &ReceiveError<connection::Error>) -> (String, bool) {
-    match error {
-        ReceiveError::Server(connection::Error::Server(said)) if said.is_fatal() => {
-            (format!("unexpected termination of replication stream: {said}"), false)
-        }
-        ReceiveError::Server(connection::Error::Server(said)) => {
-            (format!("could not send replication command \"START_REPLICATION\": {said}"), false)
-        }
-        ReceiveError::Server(error) => (format!("could not receive data from WAL stream: {error}"), false),
-        ReceiveError::File(error) => (client::file_error(error), error.is_sync()),
+    let is_final = match error {
+        ReceiveError::File(error) => error.is_sync() || error.is_unusable(),
         // A standby may not have come to it yet.
-        error @ (ReceiveError::NoSlot { .. } | ReceiveError::Silent(_) | ReceiveError::Timeline { .. }) => (error.to_string(), false),
-        error => (error.to_string(), true),
-    }
+        ReceiveError::NoSlot { .. } | ReceiveError::Silent(_) | ReceiveError::Timeline { .. } => false,
+        error => error.server().is_none(),
+    };
+    (client::receive_error(error), is_final)
 }
 
 /// What the server says about a slot, which the error has in words of its own.

@@ -10,6 +10,7 @@ use crate::dropin::client;
 use crate::dropin::getopt::{Argument, Opt, split_all};
 use crate::dropin::wrong::{Wrong, take, too_many};
 use crate::server::ClientArgs;
+use crate::waldump::cscan::Scan;
 
 /// What is to be done.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -141,17 +142,12 @@ pub fn parse(words: &[OsString]) -> Result<Options, Wrong> {
     Ok(Options { client, action, slot, if_not_exists, end, no_loop, no_sync, synchronous, status_interval, verbose, compression })
 }
 
-/// A location as `sscanf` reads it by `%X/%X`: what follows does not count.
+/// A location as `sscanf` reads it by `%X/%X`: what follows does not count, and neither does what is more than 32 bits.
 fn location(text: &str) -> Option<Lsn> {
-    let hex = |text: &str| {
-        let text = text.trim_start();
-        let text = text.strip_prefix("0x").or_else(|| text.strip_prefix("0X")).unwrap_or(text);
-        let len = text.find(|c: char| !c.is_ascii_hexdigit()).unwrap_or(text.len());
-        let (digits, rest) = text.split_at_checked(len)?;
-        Some((u32::from_str_radix(digits, 16).ok()?, rest.to_owned()))
-    };
-    let (high, rest) = hex(text)?;
-    let (low, _) = hex(rest.strip_prefix('/')?)?;
+    let mut scan = Scan::new(text.as_bytes());
+    let high = scan.unsigned(16, usize::MAX)?;
+    scan.literal(b"/")?;
+    let low = scan.unsigned(16, usize::MAX)?;
     Some(Lsn(u64::from(high) << 32 | u64::from(low)))
 }
 

@@ -14,6 +14,7 @@ use std::process::ExitCode;
 use std::sync::atomic::AtomicBool;
 use std::time::{Duration, Instant};
 
+use pgwal::printable::printable_path;
 use pgwal_stream::backup::{self, BackupError, VerifyEvent, VerifyOptions, WalCheck};
 
 use self::options::Options;
@@ -145,5 +146,5 @@ impl Progress {
 
 /// A path as messages have it.
 fn shown(path: &Path) -> String {
-    path.to_string_lossy().into_owned()
+    printable_path(path).to_string()
 }

@@ -73,6 +73,11 @@ pub fn fatal(error: &BackupError, is_early: impl Fn() -> bool) -> String {
         BackupError::Manifest(ManifestError::Form(FormError::VersionNumber)) if is_early() => {
             ManifestError::Form(FormError::Version).to_string()
         }
+        // It says how long it is, and that is nothing.
+        BackupError::File(error) if error.doing == "open file" && error.error.raw_os_error().is_none() => {
+            let problem = if is_early() { "parsing failed" } else { "The input string ended unexpectedly." };
+            format!("could not parse backup manifest: {problem}")
+        }
         BackupError::File(error) => format!("could not {} \"{}\": {}", error.doing, shown(&error.path), Errno(&error.error)),
         error => error.to_string(),
     }

@@ -7,7 +7,7 @@
 //! on a full disk. The real program does not notice, and the exit status is the same.
 
 mod archive;
-mod cscan;
+pub mod cscan;
 mod files;
 mod options;
 mod reader;

@@ -2,7 +2,8 @@
 //! replication/ up to 14).
 //!
 //! [`take`] does all of it: files or archives, the WAL that the backup needs beside it on a connection of its own, the settings of a
-//! standby, and at the end the comparison with the manifest and a check of that WAL. What was made of a backup that fails is removed.
+//! standby, and at the end the comparison with the manifest and a check of that WAL. What was made of a backup that fails is removed, also
+//! where it is this comparison that fails.
 
 mod archives;
 mod incremental;
@@ -36,6 +37,7 @@ use crate::command::{self, BaseBackup, ManifestOption};
 use crate::compress::{Compression, SpecError, split_spec};
 use crate::connection::{self, Connection, Mode, ServerError};
 use crate::conninfo::Config;
+use crate::input_file::{self, InputFile, MAX_MANIFEST, Patience};
 use crate::message::MessageError;
 use crate::receive::{ReceiveError, System, Walsender};
 use crate::segments::{FileError, failed, sync_directory};
@@ -345,10 +347,19 @@ pub enum BackupError {
     },
     /// The WAL that the backup needs did not come.
     Wal(String),
+    /// The same: why it could not be received.
+    Stream(Box<ReceiveError<connection::Error>>),
     /// It is given up, because of another error.
     GivenUp,
     /// It was to stop while it was compared with its manifest: the backup is complete, and stays.
     NotVerified,
+    /// It is not as its manifest says, the WAL that it needs is damaged, or it cannot be read.
+    Unverified {
+        /// What was found.
+        error: Box<BackupError>,
+        /// It stays all the same, without a manifest of the usual name; otherwise it has been removed.
+        kept: bool,
+    },
     /// The manifest cannot be used.
     Manifest(ManifestError),
     /// The backup is not as its manifest says.
@@ -374,9 +385,19 @@ impl fmt::Display for BackupError {
             BackupError::File(error) => error.fmt(f),
             BackupError::Archive { archive, problem } => write!(f, "archive \"{}\": {}", printable(archive), printable(problem)),
             BackupError::Wal(problem) => write!(f, "the WAL that the backup needs did not come: {problem}"),
+            BackupError::Stream(error) => write!(f, "the WAL that the backup needs did not come: {error}"),
             BackupError::GivenUp => f.write_str("given up"),
             BackupError::NotVerified => {
                 f.write_str("interrupted while it was verified: the backup is complete, but may not be as its manifest says")
+            }
+            BackupError::Unverified { error, kept: false } => {
+                write!(f, "{error}\nthe backup has failed its verification and is removed; --no-clean leaves it for a closer look")
+            }
+            BackupError::Unverified { error, kept: true } => {
+                write!(
+                    f,
+                    "{error}\nthe backup has failed its verification: do not restore it; its manifest, if it has one, is now called {MANIFEST_TMP}"
+                )
             }
             BackupError::Manifest(error) => error.fmt(f),
             BackupError::Different(problems) => problems.fmt(f),
@@ -391,6 +412,7 @@ impl std::error::Error for BackupError {
             BackupError::Message(error) => Some(error),
             BackupError::File(error) => Some(error),
             BackupError::Manifest(error) => Some(error),
+            BackupError::Unverified { error, .. } => Some(&**error),
             _ => None,
         }
     }
@@ -423,7 +445,7 @@ impl From<ManifestError> for BackupError {
 impl From<ReceiveError<connection::Error>> for BackupError {
     fn from(error: ReceiveError<connection::Error>) -> Self {
         match error {
-            ReceiveError::Server(error) => BackupError::Server(error),
+            ReceiveError::Server(error) | ReceiveError::Refused { error, .. } => BackupError::Server(error),
             error => BackupError::Wal(error.to_string()),
         }
     }
@@ -433,8 +455,8 @@ impl From<ReceiveError<connection::Error>> for BackupError {
 /// `stop`.
 ///
 /// # Errors
-/// There is no backup, and what was made of it is gone, unless it was to stay. A backup that is complete and does not stand the comparison
-/// with its manifest stays.
+/// There is no backup, and what was made of it is gone, unless it was to stay. So it is with one that fails its verification; only one
+/// whose verification was interrupted stays as it is.
 pub fn take(
     connection: &mut Connection,
     config: &Config,
@@ -444,8 +466,12 @@ pub fn take(
 ) -> Result<Summary, BackupError> {
     let major = Walsender::major(connection);
     possible(options, major)?;
+    // The backup itself begins when the server has done its checkpoint, which may take long; what comes before it does not.
+    let limit = connection.limit();
+    connection.set_limit(limit.or(config.connect_timeout).or(Some(TIMEOUT)));
     let system = System::ask(connection)?;
     let mode = directory_mode(connection, major)?;
+    connection.set_limit(limit);
     let job = Job { config, options, system: &system, major, mode, stop };
     let mut made = Made { paths: Vec::new(), slot: MadeSlot::None, keep: options.keep_failed };
     let result = match options.destination.dir() {
@@ -475,6 +501,9 @@ fn drop_slot(config: &Config, slot: &str) -> Result<(), String> {
     server.set_limit(Some(FAREWELL));
     slots::drop(&mut server, slot, true, true).map(drop).map_err(|e| e.to_string())
 }
+
+/// A server that says nothing for so long is given up. C: `wal_receiver_timeout`, as it is unless set.
+const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// A server gets so long to drop a slot.
 const FAREWELL: Duration = Duration::from_secs(5);
@@ -597,11 +626,16 @@ impl Job<'_> {
                 inside: true,
                 ..VerifyOptions::default()
             };
-            let verified = verify(dir, &options, stop, &mut |_| {}).map_err(|error| match error {
-                BackupError::Server(connection::Error::Interrupted) => BackupError::NotVerified,
-                error => error,
-            });
-            Some(verified?)
+            match verify(dir, &options, stop, &mut |_| {}) {
+                Ok(verified) => Some(verified),
+                Err(BackupError::Server(connection::Error::Interrupted)) => return Err(BackupError::NotVerified),
+                Err(error) => {
+                    made.keep = self.options.keep_failed;
+                    // It stays because that was asked for, and must not pass for a backup.
+                    let _ = fs::rename(&manifest, &temporary);
+                    return Err(BackupError::Unverified { error: Box::new(error), kept: made.keep });
+                }
+            }
         } else {
             None
         };
@@ -618,9 +652,16 @@ impl Job<'_> {
     ) -> Result<(Place, Place), BackupError> {
         if let Some(path) = &self.options.incremental {
             notice(Notice::Upload(path));
-            let mut file = File::open(path).map_err(failed("open", path))?;
+            // It may be a pipe from another host.
+            let patience = Patience { until: None, stop: Some(self.stop) };
+            let mut file = InputFile::open(path, MAX_MANIFEST, patience).map_err(failed("open", path))?;
             match connection.copy_in(&command::Command::UploadManifest.to_string(), &mut file) {
-                Err(connection::Error::Io { doing: connection::READING, error }) => return Err(failed("read", path)(error).into()),
+                Err(connection::Error::Io { doing: connection::READING, error }) => {
+                    return Err(match input_file::Problem::of(&error) {
+                        Some(input_file::Problem::Interrupted) => connection::Error::Interrupted.into(),
+                        _ => failed("read", path)(error).into(),
+                    });
+                }
                 result => result?,
             };
         }

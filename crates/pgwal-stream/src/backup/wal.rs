@@ -11,11 +11,11 @@ use std::time::Duration;
 use pgwal::Lsn;
 
 use super::stream::Place;
-use super::{BackupError, Form, Job, Made, MadeSlot, Slot, create};
+use super::{BackupError, Form, Job, Made, MadeSlot, Slot, TIMEOUT, create};
 use crate::command::Command;
 use crate::compress::Compression;
 use crate::connection::{self, Connection, Mode};
-use crate::receive::{self, Memory, Notice, Outcome, ReceiveError, System, Walsender, receive};
+use crate::receive::{self, Memory, Notice, Outcome, System, Walsender, receive};
 use crate::receiver::OnDamage;
 use crate::segments::{PARTIAL, Policy, failed, sync_directory};
 
@@ -23,8 +23,6 @@ use crate::segments::{PARTIAL, Policy, failed, sync_directory};
 const TEMPORARY_DIR: &str = "pg_wal.tmp";
 /// A server gets so long to create a slot.
 const ANSWER: Duration = Duration::from_secs(10);
-/// A server that says nothing for so long is given up. C: `wal_receiver_timeout`, as it is unless set.
-const TIMEOUT: Duration = Duration::from_secs(60);
 
 /// What the two connections know of each other.
 #[derive(Clone, Debug)]
@@ -92,6 +90,7 @@ impl<'a> Streamer<'a> {
         let stop = Arc::new(AtomicBool::new(false));
         let connected = Connection::connect_until(job.config, Mode::Replication, Arc::clone(job.stop));
         let mut connection = connected.map_err(|e| BackupError::Wal(e.to_string()))?;
+        connection.set_limit(job.config.connect_timeout.or(Some(TIMEOUT)));
         // With several hosts, it may be another server.
         let system = System::ask(&mut connection)?;
         if system.identifier != job.system.identifier {
@@ -120,7 +119,7 @@ impl<'a> Streamer<'a> {
                 };
             }
             created?;
-            connection.set_limit(None);
+            connection.set_limit(Some(TIMEOUT));
         }
         let created = slot.clone().zip(create);
         connection.set_stop(Some(Arc::clone(&stop)));
@@ -196,10 +195,10 @@ fn run(
     });
     let outcome = match outcome {
         // All that is needed is here; how the connection ends does not matter.
-        Err(ReceiveError::Server(_)) if progress.is_complete() => return Ok(()),
+        Err(error) if error.server().is_some() && progress.is_complete() => return Ok(()),
         outcome => outcome,
     };
-    match outcome.map_err(|e| BackupError::Wal(e.to_string()))? {
+    match outcome.map_err(|e| BackupError::Stream(Box::new(e)))? {
         Outcome::Stopped | Outcome::Reached(_) => Ok(()),
         Outcome::Ended => Err(BackupError::Wal("the server ended the stream".to_owned())),
     }

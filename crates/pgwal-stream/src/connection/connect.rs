@@ -151,7 +151,7 @@ impl Connector<'_> {
                 let until = self.config.connect_timeout.and_then(|limit| Instant::now().checked_add(limit));
                 let found = resolve(name, self.host.port, Wait::new(until, self.stop.as_deref()))?;
                 let found: Vec<Address> = found.into_iter().map(Address::Tcp).collect();
-                if found.is_empty() { Err(Error::Resolve { error: None }) } else { Ok(found) }
+                if found.is_empty() { Err(Error::Resolve { name: name.clone(), error: None }) } else { Ok(found) }
             }
         }
     }
@@ -247,7 +247,7 @@ impl Connector<'_> {
             error => Failed { other_tls: true, ..Failed::new(error, Next::Nothing) },
         };
         // Files that cannot be used are such trouble, too, as they are to libpq.
-        let client = tls::client(&self.config.tls).map_err(soft)?;
+        let client = tls::client(&self.config.tls, wait).map_err(soft)?;
         if !self.config.tls.direct {
             let mut request = BytesMut::new();
             frontend::ssl_request(&mut request);
@@ -391,13 +391,13 @@ fn resolve(name: &str, port: u16, wait: Wait<'_>) -> Result<Vec<SocketAddr>> {
         // Nobody may want it any more.
         let _ = sender.send(found);
     };
-    let failed = |error| Error::Resolve { error: Some(error) };
+    let failed = |error| Error::Resolve { name: name.to_owned(), error: Some(error) };
     std::thread::Builder::new().name("resolve".to_owned()).spawn(ask).map_err(failed)?;
     loop {
         match receiver.recv_timeout(wait.slice()) {
             Ok(found) => return found.map_err(failed),
             Err(RecvTimeoutError::Timeout) => wait.check()?,
-            Err(RecvTimeoutError::Disconnected) => return Err(Error::Resolve { error: None }),
+            Err(RecvTimeoutError::Disconnected) => return Err(Error::Resolve { name: name.to_owned(), error: None }),
         }
     }
 }

@@ -70,8 +70,17 @@ pub enum Error {
         /// The state.
         state: &'static str,
     },
+    /// The path of a Unix socket is longer than the system allows.
+    SocketPath {
+        /// It.
+        path: String,
+        /// The most bytes that it may have.
+        limit: usize,
+    },
     /// A host name that cannot be resolved.
     Resolve {
+        /// The name.
+        name: String,
         /// What the system says; `None`: it says that there are no addresses.
         error: Option<io::Error>,
     },
@@ -234,8 +243,9 @@ impl fmt::Display for Error {
             Error::Timeout => write!(f, "timeout expired"),
             Error::Interrupted => write!(f, "interrupted"),
             Error::State { wanted, state } => write!(f, "cannot {wanted}: {state}"),
-            Error::Resolve { error: Some(error) } => write!(f, "could not translate host name to address: {error}"),
-            Error::Resolve { error: None } => write!(f, "could not translate host name to address: it has none"),
+            Error::SocketPath { path, limit } => write!(f, "Unix-domain socket path \"{path}\" is too long (maximum {limit} bytes)"),
+            Error::Resolve { error: Some(error), .. } => write!(f, "could not translate host name to address: {error}"),
+            Error::Resolve { error: None, .. } => write!(f, "could not translate host name to address: it has none"),
             Error::Peer { expected, found } => write!(f, "requirepeer specifies \"{expected}\", but actual peer user name is \"{found}\""),
             Error::Tls(error) => write!(f, "SSL error: {error}"),
             Error::TlsFile { what, path, problem } if path.is_empty() => write!(f, "{what}: {problem}"),
@@ -250,7 +260,7 @@ impl fmt::Display for Error {
 impl std::error::Error for Error {
     fn source(&self) -> Option<&(dyn std::error::Error + 'static)> {
         match self {
-            Error::Io { error, .. } | Error::Resolve { error: Some(error) } => Some(error),
+            Error::Io { error, .. } | Error::Resolve { error: Some(error), .. } => Some(error),
             Error::Tls(error) => Some(error),
             _ => None,
         }
@@ -277,6 +287,13 @@ pub struct Attempt {
     pub passfile: Option<String>,
 }
 
+impl Attempt {
+    /// Whether it was on a Unix socket.
+    pub fn is_local(&self) -> bool {
+        self.server.starts_with("on socket ")
+    }
+}
+
 impl ConnectError {
     /// The last error, which is why there is no connection.
     pub fn last(&self) -> Option<&Error> {
@@ -297,7 +314,11 @@ impl fmt::Display for ConnectError {
             write!(f, "{}WARNING: {warning}", line())?;
         }
         for attempt in &self.attempts {
-            write!(f, "{}connection to server {} failed: {}", line(), attempt.server, attempt.error)?;
+            match &attempt.error {
+                // It names the server itself.
+                error @ Error::SocketPath { .. } => write!(f, "{}{error}", line())?,
+                error => write!(f, "{}connection to server {} failed: {error}", line(), attempt.server)?,
+            }
             if let Some(path) = &attempt.passfile {
                 write!(f, "\npassword retrieved from file \"{path}\"")?;
             }

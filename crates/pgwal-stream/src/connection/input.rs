@@ -52,6 +52,11 @@ impl Input {
         self.data.as_slice().get(message.body.clone()).unwrap_or_default()
     }
 
+    /// Whether bytes are here that have not been returned.
+    pub(super) fn has_some(&self) -> bool {
+        self.start < self.end
+    }
+
     /// The next message, read from the stream where the buffer does not have all of it.
     pub(super) fn next(&mut self, stream: &mut Stream, expected: &'static str, wait: Wait<'_>) -> Result<Waited<Message>> {
         let mut has_read = false;

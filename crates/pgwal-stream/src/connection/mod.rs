@@ -181,6 +181,11 @@ impl Connection {
         self.limit = limit;
     }
 
+    /// The limit that is set.
+    pub fn limit(&self) -> Option<Duration> {
+        self.limit
+    }
+
     /// A parameter that the server reports: `server_version`, `in_hot_standby`, … Manual: ParameterStatus.
     pub fn parameter(&self, name: &str) -> Option<&str> {
         self.parameters.get(name).map(String::as_str)
@@ -277,7 +282,8 @@ impl Connection {
                     if let Err(error) = self.send_all(data, wait)? {
                         self.refuse_copy("the data could not be read", wait)?;
                         // The server's answer to that is an error of its own, which says no more than this one.
-                        let _ = self.answer(wait);
+                        let soon = Instant::now().checked_add(Duration::from_secs(10));
+                        let _ = self.answer(Wait { until: soon, ..wait });
                         return Err(Error::Io { doing: READING, error });
                     }
                 }
@@ -285,7 +291,7 @@ impl Connection {
         }
     }
 
-    /// Sends all data as CopyData, and CopyDone. The inner error is that of reading.
+    /// Sends all data as CopyData, and CopyDone, or as much of it as the server takes. The inner error is that of reading.
     fn send_all(&mut self, data: &mut dyn std::io::Read, wait: Wait<'_>) -> Result<std::io::Result<()>> {
         let mut buffer = vec![0; 64 << 10];
         loop {
@@ -300,6 +306,15 @@ impl Connection {
             self.out.extend_from_slice(&(len as u32 + 4).to_be_bytes()); // 64 kB at most
             self.out.extend_from_slice(buffer.get(..len).unwrap_or_default());
             self.send(wait)?;
+            // The server may have had enough of it; what it is sent after that, it passes over.
+            if (self.input.has_some() || self.stream.has_input())
+                && let Waited::Done(message) = self.message("the answer to a command", Wait { until: Some(Instant::now()), ..wait })?
+            {
+                return Err(match message.tag {
+                    b'E' => self.failed(&message),
+                    found => self.broken(Error::Tag { expected: "the end of the data", found }),
+                });
+            }
         }
         self.out.clear();
         self.out.extend_from_slice(&[b'c', 0, 0, 0, 4]);

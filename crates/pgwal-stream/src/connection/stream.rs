@@ -17,6 +17,9 @@ use socket2::{Domain, SockAddr, Type};
 
 use super::error::{Error, Result};
 
+/// Bytes of the path of a socket. C: `UNIXSOCK_PATH_BUFLEN`, less its NUL.
+const MAX_SOCKET_PATH: usize = 107;
+
 /// How long a wait lasts before the stop flag is looked at again.
 const SLICE: Duration = Duration::from_millis(200);
 
@@ -164,6 +167,9 @@ impl Socket {
     /// Connects to a Unix socket; `@` in front of the path is for the abstract namespace.
     pub(super) fn unix(path: &str, wait: Wait<'_>) -> Result<Socket> {
         let failed = |error| Error::Io { doing: "connect", error };
+        if path.len() > MAX_SOCKET_PATH {
+            return Err(Error::SocketPath { path: path.to_owned(), limit: MAX_SOCKET_PATH });
+        }
         let address = match path.strip_prefix('@') {
             Some(name) => SockAddr::unix(format!("\0{name}")),
             None => SockAddr::unix(path),
@@ -291,6 +297,15 @@ impl Stream {
 
     pub(super) fn is_alpn_postgres(&self) -> bool {
         matches!(&self.channel, Channel::Tls(tls) if tls.session.alpn_protocol() == Some(b"postgresql"))
+    }
+
+    /// Whether there is something to read now, if only of TLS itself, or the end.
+    pub(super) fn has_input(&self) -> bool {
+        let socket = match self.socket() {
+            Socket::Tcp(socket) => socket.as_fd(),
+            Socket::Unix(socket) => socket.as_fd(),
+        };
+        nix::poll::poll(&mut [PollFd::new(socket, PollFlags::POLLIN)], PollTimeout::ZERO).is_ok_and(|ready| ready > 0)
     }
 
     /// Waits for bytes; zero: the server has closed the connection.

@@ -1,7 +1,6 @@
 //! TLS as libpq does it: who is trusted, what the name of a certificate must be, the client's own certificate.
 //! libpq: fe-secure-openssl.c, fe-secure-common.c.
 
-use std::fs;
 use std::io;
 use std::os::unix::fs::{MetadataExt, PermissionsExt};
 use std::path::Path;
@@ -18,14 +17,16 @@ use rustls::{CertificateError, ClientConfig, DigitallySignedStruct, RootCertStor
 use sha2::{Digest, Sha256, Sha384, Sha512};
 
 use super::error::{Error, Result};
+use super::stream::Wait;
 use super::{der, v1};
 use crate::conninfo::{NamedFile, Roots, SslMode, TlsConfig, TlsVersion};
+use crate::input_file::{self, MAX_CERTIFICATES, Patience, Problem};
 
-/// What TLS to a server needs, read from the files.
+/// What TLS to a server needs, read from the files, which may be pipes and are waited for no longer than `wait` says.
 ///
 /// # Errors
 /// A file that must be there and is not, or cannot be used.
-pub(super) fn client(config: &TlsConfig) -> Result<Arc<ClientConfig>> {
+pub(super) fn client(config: &TlsConfig, wait: Wait<'_>) -> Result<Arc<ClientConfig>> {
     let provider = Arc::new(rustls::crypto::ring::default_provider());
     let (lowest, highest) = config.versions;
     let versions: Vec<_> = [(TlsVersion::Tls12, &rustls::version::TLS12), (TlsVersion::Tls13, &rustls::version::TLS13)]
@@ -33,10 +34,10 @@ pub(super) fn client(config: &TlsConfig) -> Result<Arc<ClientConfig>> {
         .filter(|(version, _)| (lowest..=highest).contains(version))
         .map(|(_, version)| version)
         .collect();
-    let verifier = Verifier::new(config, &provider)?;
+    let verifier = Verifier::new(config, &provider, wait)?;
     let builder = ClientConfig::builder_with_provider(provider).with_protocol_versions(&versions).map_err(Error::Tls)?;
     let builder = builder.dangerous().with_custom_certificate_verifier(Arc::new(verifier));
-    let mut client = match identity(config)? {
+    let mut client = match identity(config, wait)? {
         Some((chain, key)) => {
             let identity = certified(chain, key, builder.crypto_provider()).map_err(|error| Error::TlsFile {
                 what: "certificate",
@@ -56,10 +57,10 @@ pub(super) fn client(config: &TlsConfig) -> Result<Arc<ClientConfig>> {
 }
 
 /// The client's certificates and their key, where there are any.
-fn identity(config: &TlsConfig) -> Result<Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>> {
+fn identity(config: &TlsConfig, wait: Wait<'_>) -> Result<Option<(Vec<CertificateDer<'static>>, PrivateKeyDer<'static>)>> {
     let Some(cert) = &config.cert else { return Ok(None) };
     let what = "certificate file";
-    let Some(bytes) = optional(cert, what)? else { return Ok(None) };
+    let Some(bytes) = optional(cert, what, wait)? else { return Ok(None) };
     let chain = certificates(&bytes, what, &cert.path)?;
     let what = "private key file";
     let Some(key) = &config.key else {
@@ -69,10 +70,9 @@ fn identity(config: &TlsConfig) -> Result<Option<(Vec<CertificateDer<'static>>, 
     if key.path.to_string_lossy().contains(':') && !key.path.exists() {
         return Err(fail("keys in hardware (engine:name) are not supported".to_owned()));
     }
-    let meta = fs::metadata(&key.path).map_err(|error| fail(error.to_string()))?;
-    if !meta.is_file() {
-        return Err(fail("is not a regular file".to_owned()));
-    }
+    // As libpq has it: its key is not read from a pipe.
+    let file = input_file::open_regular(&key.path).map_err(|error| fail(error.to_string()))?;
+    let meta = file.metadata().map_err(|error| fail(error.to_string()))?;
     // Keys of root may be readable by a group.
     let forbidden = if meta.uid() == 0 { 0o037 } else { 0o077 };
     if meta.permissions().mode() & forbidden != 0 {
@@ -80,7 +80,7 @@ fn identity(config: &TlsConfig) -> Result<Option<(Vec<CertificateDer<'static>>, 
                        or permissions u=rw,g=r (0640) or less if owned by root";
         return Err(fail(problem.to_owned()));
     }
-    let bytes = fs::read(&key.path).map_err(|error| fail(error.to_string()))?;
+    let bytes = input_file::read_regular(file, MAX_CERTIFICATES).map_err(|error| fail(error.to_string()))?;
     let text = String::from_utf8_lossy(&bytes);
     if text.contains("ENCRYPTED PRIVATE KEY") || text.contains("Proc-Type: 4,ENCRYPTED") {
         return Err(fail("is encrypted, which is not supported".to_owned()));
@@ -113,9 +113,10 @@ fn certificates(bytes: &[u8], what: &'static str, path: &Path) -> Result<Vec<Cer
 }
 
 /// The bytes of a file; `None`: it does not exist and nobody named it.
-fn optional(file: &NamedFile, what: &'static str) -> Result<Option<Vec<u8>>> {
-    match fs::read(&file.path) {
+fn optional(file: &NamedFile, what: &'static str, wait: Wait<'_>) -> Result<Option<Vec<u8>>> {
+    match input_file::read(&file.path, MAX_CERTIFICATES, Patience { until: wait.until, stop: wait.stop }) {
         Ok(bytes) => Ok(Some(bytes)),
+        Err(error) if Problem::of(&error) == Some(Problem::Interrupted) => Err(Error::Interrupted),
         Err(error) if !file.named && matches!(error.kind(), io::ErrorKind::NotFound | io::ErrorKind::NotADirectory) => Ok(None),
         Err(error) => Err(Error::TlsFile { what, path: shown(Some(file)), problem: error.to_string() }),
     }
@@ -147,7 +148,7 @@ struct Verifier {
 }
 
 impl Verifier {
-    fn new(config: &TlsConfig, provider: &Arc<CryptoProvider>) -> Result<Verifier> {
+    fn new(config: &TlsConfig, provider: &Arc<CryptoProvider>, wait: Wait<'_>) -> Result<Verifier> {
         let unjudged = Verifier { provider: provider.clone(), chain: None, trusted: Vec::new(), name: false };
         let what = "root certificate file";
         let trusted = match &config.roots {
@@ -161,7 +162,7 @@ impl Verifier {
             }
             Roots::File(file) => {
                 // As libpq: a file that is not there matters only where it is needed.
-                let bytes = optional(&NamedFile { named: false, ..file.clone() }, what)?;
+                let bytes = optional(&NamedFile { named: false, ..file.clone() }, what, wait)?;
                 match bytes {
                     Some(bytes) => certificates(&bytes, what, &file.path)?,
                     None if config.mode < SslMode::VerifyCa => return Ok(unjudged),
@@ -188,7 +189,7 @@ impl Verifier {
         let mut builder = WebPkiServerVerifier::builder_with_provider(Arc::new(roots), Arc::new(of_any_version));
         if let Some(file) = &config.crl {
             let what = "certificate revocation list file";
-            if let Some(bytes) = optional(file, what)? {
+            if let Some(bytes) = optional(file, what, wait)? {
                 let fail = |problem| Error::TlsFile { what, path: shown(Some(file)), problem };
                 let lists: std::result::Result<Vec<_>, pem::Error> = CertificateRevocationListDer::pem_slice_iter(&bytes).collect();
                 let lists = lists.map_err(|error| fail(error.to_string()))?;

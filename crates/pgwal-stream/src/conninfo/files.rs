@@ -1,9 +1,11 @@
 //! The files that libpq reads besides the connection string: services and passwords. libpq: fe-connect.c.
 
-use std::fs;
 use std::io;
 use std::os::unix::fs::PermissionsExt;
 use std::path::{Path, PathBuf};
+use std::time::{Duration, Instant};
+
+use crate::input_file::{self, MAX_SETTINGS, PATIENCE, Patience, Problem};
 
 use super::{ConnInfoError, DEFAULT_PORT, DEFAULT_SOCKET_DIR, Environment, Settings};
 
@@ -19,20 +21,24 @@ pub(super) fn service(settings: &mut Settings, env: &Environment) -> Result<(), 
         None => env.home().map(|home| home.join(".pg_service.conf")).filter(|path| path.exists()),
     };
     if let Some(own) = own
-        && service_file(&own, &service, settings)?
+        && service_file(&own, &service, settings, env)?
     {
         return Ok(());
     }
     let shared = Path::new(env.var("PGSYSCONFDIR").unwrap_or(SYSTEM_CONFIG_DIR)).join("pg_service.conf");
-    if shared.exists() && service_file(&shared, &service, settings)? {
+    if shared.exists() && service_file(&shared, &service, settings, env)? {
         return Ok(());
     }
     Err(ConnInfoError::ServiceUndefined { service })
 }
 
 /// Whether the file has the service. libpq: `parseServiceFile`.
-fn service_file(path: &Path, service: &str, settings: &mut Settings) -> Result<bool, ConnInfoError> {
-    let text = match fs::read(path) {
+fn service_file(path: &Path, service: &str, settings: &mut Settings, env: &Environment) -> Result<bool, ConnInfoError> {
+    // A pipe has as long as a host has to answer.
+    let limit = settings.get("connect_timeout").or_else(|| env.var("PGCONNECT_TIMEOUT"));
+    let limit = limit.and_then(|seconds| seconds.trim().parse().ok()).filter(|&seconds| seconds > 0).map_or(PATIENCE, Duration::from_secs);
+    let patience = Patience { until: Instant::now().checked_add(limit), stop: None };
+    let text = match input_file::read(path, MAX_SETTINGS, patience) {
         Ok(bytes) => String::from_utf8_lossy(&bytes).into_owned(),
         Err(error) if error.kind() == io::ErrorKind::NotFound => return Err(ConnInfoError::ServiceFileMissing { path: path.to_owned() }),
         Err(error) => return Err(ConnInfoError::ServiceFile { path: path.to_owned(), message: error.to_string() }),
@@ -77,16 +83,20 @@ pub(crate) struct FoundPassword {
 /// The password of the first line that fits; `host` is `None` for the usual Unix socket. libpq: `passwordFromFile`.
 pub(crate) fn password(path: &Path, host: Option<&str>, port: u16, dbname: &str, user: &str) -> FoundPassword {
     let none = FoundPassword::default();
-    let Ok(meta) = fs::metadata(path) else { return none };
-    if !meta.is_file() {
-        let warning = format!("password file \"{}\" is not a plain file", path.display());
-        return FoundPassword { warning: Some(warning), ..none };
-    }
+    let warn = |problem: &str| FoundPassword { warning: Some(format!("password file \"{}\" {problem}", path.display())), password: None };
+    let file = match input_file::open_regular(path) {
+        Ok(file) => file,
+        Err(error) if Problem::of(&error).is_some() => return warn("is not a plain file"),
+        Err(_) => return none,
+    };
+    let Ok(meta) = file.metadata() else { return none };
     if meta.permissions().mode() & 0o077 != 0 {
-        let warning = format!("password file \"{}\" has group or world access; permissions should be u=rw (0600) or less", path.display());
-        return FoundPassword { warning: Some(warning), ..none };
+        return warn("has group or world access; permissions should be u=rw (0600) or less");
     }
-    let Ok(bytes) = fs::read(path) else { return none };
+    let bytes = match input_file::read_regular(file, MAX_SETTINGS) {
+        Ok(bytes) => bytes,
+        Err(error) => return Problem::of(&error).map_or(none, |problem| warn(&problem.to_string())),
+    };
     let host = host.filter(|host| !host.is_empty() && *host != DEFAULT_SOCKET_DIR).unwrap_or("localhost");
     let port = if port == 0 { DEFAULT_PORT } else { port }.to_string();
     let text = String::from_utf8_lossy(&bytes);

@@ -485,11 +485,14 @@ fn tls(settings: &Settings, env: &Environment) -> Result<TlsConfig, ConnInfoErro
     let usual = if system { SslMode::VerifyFull } else { SslMode::Prefer };
     let mode = word(settings)?.unwrap_or(usual);
     if system && mode < SslMode::VerifyFull {
-        return Err(ConnInfoError::WeakSslMode { mode, with: "sslrootcert=system" });
+        return Err(ConnInfoError::WeakSslMode { mode, with: "sslrootcert=system", instead: "\"verify-full\"" });
     }
     let direct = match settings.get("sslnegotiation") {
         None | Some("postgres") => false,
-        Some("direct") if mode < SslMode::Require => return Err(ConnInfoError::WeakSslMode { mode, with: "sslnegotiation=direct" }),
+        Some("direct") if mode < SslMode::Require => {
+            let instead = "\"require\", \"verify-ca\", or \"verify-full\"";
+            return Err(ConnInfoError::WeakSslMode { mode, with: "sslnegotiation=direct", instead });
+        }
         Some("direct") => true,
         Some(found) => return Err(invalid("sslnegotiation", found)),
     };
@@ -741,6 +744,8 @@ pub enum ConnInfoError {
         mode: SslMode,
         /// The option.
         with: &'static str,
+        /// What may be used.
+        instead: &'static str,
     },
     /// `ssl_min_protocol_version` is above `ssl_max_protocol_version`.
     VersionRange,
@@ -785,10 +790,10 @@ impl fmt::Display for ConnInfoError {
             E::Value { option, found } => write!(f, "invalid {option} value: \"{found}\""),
             E::Integer { option, found } => write!(f, "invalid integer value \"{found}\" for connection option \"{option}\""),
             E::Port { found } => write!(f, "invalid port number: \"{found}\""),
-            E::HostAddress { found } => write!(f, "could not parse network address \"{found}\""),
+            E::HostAddress { found } => write!(f, "could not parse network address \"{found}\": Name or service not known"),
             E::HostCounts { hosts, addresses } => write!(f, "could not match {hosts} host names to {addresses} hostaddr values"),
             E::PortCounts { ports, hosts } => write!(f, "could not match {ports} port numbers to {hosts} hosts"),
-            E::WeakSslMode { mode, with } => write!(f, "weak sslmode \"{mode}\" may not be used with {with}"),
+            E::WeakSslMode { mode, with, instead } => write!(f, "weak sslmode \"{mode}\" may not be used with {with} (use {instead})"),
             E::VersionRange => write!(f, "invalid SSL protocol version range"),
             E::NoUser => write!(f, "no user is named, and the account of this process has no name"),
             E::Unsupported { option, reason } => write!(f, "connection option \"{option}\": {reason}"),

@@ -145,7 +145,7 @@ fn values_that_are_refused() {
         ("port=65536", "invalid port number: \"65536\""),
         ("host=a,b,c port=1,2", "could not match 2 port numbers to 3 hosts"),
         ("host=a,b hostaddr=::1", "could not match 2 host names to 1 hostaddr values"),
-        ("hostaddr=name", "could not parse network address \"name\""),
+        ("hostaddr=name", "could not parse network address \"name\": Name or service not known"),
         ("sslmode=bogus", "invalid sslmode value: \"bogus\""),
         ("channel_binding=yes", "invalid channel_binding value: \"yes\""),
         ("target_session_attrs=master", "invalid target_session_attrs value: \"master\""),
@@ -153,8 +153,11 @@ fn values_that_are_refused() {
         ("gssencmode=require", "connection option \"gssencmode\": encryption by GSSAPI is not supported"),
         ("connect_timeout=soon", "invalid integer value \"soon\" for connection option \"connect_timeout\""),
         ("require_auth=md5,!none", "invalid require_auth value: \"md5,!none\""),
-        ("sslrootcert=system sslmode=require", "weak sslmode \"require\" may not be used with sslrootcert=system"),
-        ("sslnegotiation=direct", "weak sslmode \"prefer\" may not be used with sslnegotiation=direct"),
+        ("sslrootcert=system sslmode=require", "weak sslmode \"require\" may not be used with sslrootcert=system (use \"verify-full\")"),
+        (
+            "sslnegotiation=direct",
+            "weak sslmode \"prefer\" may not be used with sslnegotiation=direct (use \"require\", \"verify-ca\", or \"verify-full\")",
+        ),
         ("ssl_min_protocol_version=TLSv1.3 ssl_max_protocol_version=TLSv1.2", "invalid SSL protocol version range"),
         ("service=none", "definition of service \"none\" not found"),
     ];

@@ -183,7 +183,9 @@ fn identify(walsender: &mut Connection) -> Result<Identity, Refusal> {
         Ok((identifier, timeline, _)) => Ok(Identity { system_identifier: identifier.to_string(), timeline }),
         Err(error) => Err(Refusal {
             code: match &error {
-                ReceiveError::Server(Error::Server(said)) => Some(said.code.clone()),
+                ReceiveError::Server(Error::Server(said)) | ReceiveError::Refused { error: Error::Server(said), .. } => {
+                    Some(said.code.clone())
+                }
                 _ => None,
             },
             message: error.to_string(),
