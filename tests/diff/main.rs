@@ -377,6 +377,35 @@ fn timelines_of_the_fixtures() {
     assert_eq!(compared, 10);
 }
 
+/// Which timeline has no segment; older ones are not compared in its place.
+#[test]
+fn timelines_that_are_not_there() {
+    let mut newer = Wal::new(fmt(17));
+    newer.record(&change(1));
+    let dir = TempDir::new().unwrap();
+    for (folder, timelines) in [("two", &[2][..]), ("many", &[2, 3, 5]), ("one", &[1])] {
+        fs::create_dir(dir.path().join(folder)).unwrap();
+        for timeline in timelines {
+            for (name, bytes) in newer.segments() {
+                let name = pgwal::SegmentName { timeline: pgwal::TimelineId(*timeline), ..name };
+                fs::write(dir.path().join(folder).join(name.to_string()), bytes).unwrap();
+            }
+        }
+    }
+    for (args, says) in [
+        (&["--timelines", "1,2", "two"][..], "two: no WAL segment of timeline 1 or an older one; the segments are of timeline 2"),
+        (&["--timelines", "2,1", "two"], "two: no WAL segment of timeline 1 or an older one; the segments are of timeline 2"),
+        (&["--timelines", "1,2", "one"], "one: no WAL segment of timeline 2; the segments are of timeline 1"),
+        (&["--timelines", "5,7", "many"], "many: no WAL segment of timeline 7; the segments are of timeline 5"),
+        (&["--timelines", "1,5", "many"], "many: no WAL segment of timeline 1 or an older one; the segments are of timelines 2 to 5"),
+        (&["--timelines", "1,2", "one", "one"], "one: no WAL segment of timeline 2; the segments are of timeline 1"),
+    ] {
+        assert_eq!(run(&mut diff(dir.path(), args)), (2, String::new(), format!("pgwal: {says}\n")), "{args:?}");
+    }
+    assert_eq!(verdict(dir.path(), &["--timelines", "2,5", "many"]).0, 0);
+    assert_eq!(verdict(dir.path(), &["--timelines", "1,2", "one", "two"]).0, 0);
+}
+
 /// The example of the help is one that runs.
 #[test]
 fn the_help_has_an_example() {

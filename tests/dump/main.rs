@@ -8,6 +8,8 @@ mod json;
 mod live;
 mod memory;
 mod options;
+#[cfg(unix)]
+mod unreadable;
 
 use std::ffi::OsStr;
 use std::path::Path;

@@ -139,6 +139,47 @@ fn packings_are_read() {
     }
 }
 
+/// The data is whole, and so is the segment; but the programs that a restore calls may exit with an error.
+#[test]
+fn what_follows_a_packed_segment() {
+    let (dir, files) = copy(15, "workload");
+    let expected = verify(dir.path(), ["."]);
+    let dump = || {
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_pgwal"));
+        let output = command.args(["dump", "."]).current_dir(dir.path()).output().unwrap();
+        (output.status.code(), output.stdout, String::from_utf8(output.stderr).unwrap())
+    };
+    let text = dump();
+    let segment = fs::read(&files[1]).unwrap();
+    fs::remove_file(&files[1]).unwrap();
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    gzip.write_all(&segment).unwrap();
+    let gzip = gzip.finish().unwrap();
+    let zstd = zstd::encode_all(&segment[..], 1).unwrap();
+    for (suffix, packed, tail, is_told) in [
+        (".gz", &gzip, &[0; 10_240][..], false),
+        (".gz", &gzip, b"garbage", true),
+        (".zst", &zstd, &[0; 512], true),
+        (".zst", &zstd, b"x", true),
+    ] {
+        let path = beside(&files[1], suffix);
+        fs::write(&path, [packed, tail].concat()).unwrap();
+        assert_eq!(dump(), text, "{suffix}");
+        if is_told {
+            let (status, found) = findings(dir.path());
+            assert_eq!((status, found.len()), (1, 1), "{found:?}");
+            assert_eq!((&found[0]["class"], &found[0]["offset"]), (&"after_packed".into(), &packed.len().into()), "{found:?}");
+            let (_, out, _) = verify(dir.path(), ["."]);
+            let name = path.file_name().unwrap().to_str().unwrap();
+            let says = format!("./{name}: trailing garbage: the compressed data is whole and ends at 0x{:x} of the file", packed.len());
+            assert!(out.contains(&says), "{out}");
+        } else {
+            assert_eq!(verify(dir.path(), ["."]), expected);
+        }
+        fs::remove_file(path).unwrap();
+    }
+}
+
 /// What is not unwrapped is named, and its neighbours have nothing to do with it.
 #[test]
 fn what_is_wrapped_is_named() {

@@ -117,8 +117,9 @@ fn what_is_not_a_file() {
         let (status, _, err) = run(&["verify", name]);
         assert!(status == Some(2) && err.contains(what), "{err}");
     }
-    // Whoever reads WAL in its order has always passed them over.
-    assert_eq!(run(&["dump", "-q", "."]).0, Some(0));
+    // Whoever reads WAL in its order comes to the first of them, and says why it goes no further.
+    let says = format!("pgwal: ./{}: a dangling symbolic link: nowhere\\x1b[31m does not exist\n", next(7));
+    assert_eq!(run(&["dump", "-q", "."]), (Some(1), String::new(), says));
 }
 
 #[test]
@@ -138,6 +139,36 @@ fn a_hundred_thousand_fresh_damaged_files() {
     let (status, out, _) = limited(dir.path(), &["verify", "--threads", "1", "."]);
     assert_eq!(status, 1);
     assert_eq!(out.matches("not WAL that can be checked").count(), 100_000);
+}
+
+/// Findings are written one after the other, in reports too, and a state keeps none.
+#[test]
+fn hundreds_of_thousands_of_findings() {
+    // Every record is malformed: its checksum is right, its resource manager's payload is not.
+    let dir = TempDir::new().unwrap();
+    let mut wal = Wal::new(WalFormat { segment_size: 16 * MIB, ..WalFormat::new(15) });
+    while wal.end() < wal.start() + (15 << 20) {
+        wal.record(&RecordBuilder::new(pgwal::RmgrId::XACT, 0x00).xid(7).main(b"short"));
+    }
+    for (name, bytes) in wal.segments() {
+        fs::write(dir.path().join(name.to_string()), bytes).unwrap();
+    }
+    let state = dir.path().join("state");
+    let state = state.to_str().unwrap();
+    for args in [&["--state", state][..], &["--format", "junit"], &["--format", "sarif"]] {
+        let stdout = dir.path().join("out");
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pgwal"));
+        command.args(["verify", "--threads", "1"]).args(args).arg(".").current_dir(dir.path()).stdin(Stdio::null());
+        let started = Instant::now();
+        let (status, peak) = peak(&mut command.stdout(File::create(&stdout).unwrap()).stderr(Stdio::null()).spawn().unwrap());
+        let found = {
+            use std::io::BufRead;
+            let lines = std::io::BufReader::new(File::open(&stdout).unwrap()).lines();
+            lines.filter(|line| line.as_ref().unwrap().contains("malformed: ")).count()
+        };
+        assert!(status == Some(1) && found >= 300_000, "{args:?}: {status:?}, {found}");
+        assert!(peak > 0 && peak < LIMIT && started.elapsed() < PATIENCE, "{args:?}: {peak} kB, {:?}", started.elapsed());
+    }
 }
 
 #[test]

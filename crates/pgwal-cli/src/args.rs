@@ -5,13 +5,13 @@ use std::env;
 use std::error::Error;
 use std::ffi::OsStr;
 use std::fmt;
-use std::fs::File;
 use std::num::NonZero;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
 use pgwal::filter::{Filter, OneOf, RmgrSet, rmgr_by_name};
 use pgwal::format::is_block_size;
+use pgwal::input_file;
 use pgwal::names::{Names, RelationName};
 use pgwal::printable::printable_path;
 use pgwal::scan::{self, Stop};
@@ -116,7 +116,9 @@ impl SegmentArgs {
     /// A segment named without its folder is looked for where WAL usually is.
     fn locate(&self, input: &Path) -> PathBuf {
         let bare = input.parent() == Some(Path::new("")) && input != Path::new("-");
-        if !bare || (self.path.is_none() && input.exists()) {
+        // A dangling link is named as that, and no file of the same name elsewhere is taken for it.
+        let exists = |path: &Path| path.symlink_metadata().is_ok();
+        if !bare || (self.path.is_none() && exists(input)) {
             return input.to_owned();
         }
         let bases = match &self.path {
@@ -127,7 +129,7 @@ impl SegmentArgs {
                 .map(|dir| dir.join(input))
                 .collect(),
         };
-        bases.into_iter().find(|path| path.exists()).unwrap_or_else(|| input.to_owned())
+        bases.into_iter().find(|path| exists(path)).unwrap_or_else(|| input.to_owned())
     }
 }
 
@@ -286,7 +288,7 @@ impl NamesArg {
     pub fn read(&self) -> Result<Names, Box<dyn Error>> {
         match (&self.names, &self.dbname) {
             (Some(path), _) => {
-                let file = File::open(path).map_err(|e| format!("{}: {e}", printable_path(path)))?;
+                let file = input_file::open(path).map_err(|e| format!("{}: {e}", printable_path(path)))?;
                 Ok(Names::read(file).map_err(|e| format!("{}: {e}", printable_path(path)))?)
             }
             (None, Some(conninfo)) => live::names(conninfo, |warning| note!("{warning}")),

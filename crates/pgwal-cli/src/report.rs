@@ -1,69 +1,118 @@
 //! Findings in the forms that CI systems show: JUnit XML and SARIF.
 //!
-//! quick-junit is what cargo-nextest writes its reports with; 0.5 writes no attribute that Jenkins's schema lacks (later ones put `skipped`
-//! on `testsuites`). serde-sarif's types are made from the schema of SARIF 2.1.0 itself.
+//! Both are written one finding after the other, as there may be hundreds of thousands. quick-xml escapes and nests; what is nested is the
+//! part of JUnit's schema that Jenkins knows. serde-sarif's types are made from the schema of SARIF 2.1.0 itself.
 
 use std::collections::BTreeMap;
 use std::error::Error;
-use std::io::Write;
+use std::io::{self, Write};
 
 use pgwal::check::Finding;
-use pgwal::printable::printable;
-use quick_junit::{NonSuccessKind, Report, TestCase, TestCaseStatus, TestSuite};
-use serde_json::json;
+use pgwal::printable::printable_lines;
+use quick_xml::Writer;
+use quick_xml::events::{BytesDecl, BytesText, Event};
+use serde::ser::{Error as _, Serialize, SerializeSeq, Serializer};
 use serde_sarif::sarif;
+
+/// An input and its findings.
+pub type Input<'a> = (&'a str, Vec<&'a Finding>);
 
 /// Writes one test case for each input; it fails where the input has findings.
 ///
 /// Inputs with findings only (a segment that is missing) may come behind the others.
-pub fn junit<'a>(inputs: impl IntoIterator<Item = (&'a str, Vec<&'a Finding>)>, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
-    let mut suite = TestSuite::new("pgwal verify");
-    for (input, findings) in inputs {
-        let status = match findings.as_slice() {
-            [] => TestCaseStatus::success(),
-            [first, further @ ..] => {
-                let mut status = TestCaseStatus::non_success(NonSuccessKind::Failure);
-                status.set_type(first.class.name());
-                match further.len() {
-                    0 => status.set_message(first.class.to_string()),
-                    more => status.set_message(format!("{}; {more} more", first.class)),
-                };
-                let paragraphs: Vec<String> = findings.iter().map(ToString::to_string).collect();
-                status.set_description(paragraphs.join("\n"));
-                status
-            }
-        };
-        let mut case = TestCase::new(printable(input).to_string(), status);
-        case.set_classname("pgwal.verify");
-        suite.add_test_case(case);
-    }
-    let mut report = Report::new("pgwal verify");
-    report.add_test_suite(suite);
-    Ok(report.serialize(out)?)
+pub fn junit(inputs: &[Input<'_>], out: &mut impl Write) -> io::Result<()> {
+    let tests = inputs.len().to_string();
+    let failures = inputs.iter().filter(|(_, findings)| !findings.is_empty()).count().to_string();
+    let counts = [("name", "pgwal verify"), ("tests", &*tests), ("failures", &*failures), ("errors", "0")];
+    let mut xml = Writer::new_with_indent(&mut *out, b' ', 4);
+    xml.write_event(Event::Decl(BytesDecl::new("1.0", Some("UTF-8"), None)))?;
+    xml.create_element("testsuites").with_attributes(counts).write_inner_content(|xml| {
+        let suite = xml.create_element("testsuite").with_attributes(counts).with_attribute(("disabled", "0"));
+        suite.write_inner_content(|xml| inputs.iter().try_for_each(|(input, findings)| test_case(input, findings, xml)))?;
+        Ok(())
+    })?;
+    writeln!(out)
+}
+
+fn test_case(input: &str, findings: &[&Finding], xml: &mut Writer<impl Write>) -> io::Result<()> {
+    let case = xml.create_element("testcase").with_attributes([("name", &*for_xml(input)), ("classname", "pgwal.verify")]);
+    let Some((first, further)) = findings.split_first() else { return case.write_empty().map(drop) };
+    let message = match further.len() {
+        0 => first.class.to_string(),
+        more => format!("{}; {more} more", first.class),
+    };
+    case.write_inner_content(|xml| {
+        let failure = xml.create_element("failure").with_attributes([("type", first.class.name()), ("message", &*for_xml(&message))]);
+        let text = |text: &str, xml: &mut Writer<_>| xml.write_event(Event::Text(BytesText::new(text)));
+        failure.write_inner_content(|xml| {
+            text(&for_xml(&first.to_string()), xml)?;
+            further.iter().try_for_each(|finding| text(&for_xml(&format!("\n{finding}")), xml))
+        })?;
+        Ok(())
+    })?;
+    Ok(())
+}
+
+/// Text without the characters that no XML may have, not even escaped.
+fn for_xml(text: &str) -> String {
+    printable_lines(text).to_string().replace(['\u{fffe}', '\u{ffff}'], "\u{fffd}")
 }
 
 /// Writes one result for each finding; each class of findings is a rule.
-pub fn sarif<'a>(inputs: impl IntoIterator<Item = (&'a str, Vec<&'a Finding>)>, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
-    let (mut rules, mut results, mut artifacts) = (BTreeMap::new(), Vec::new(), Vec::new());
-    for (input, findings) in inputs {
-        let artifact = i64::try_from(artifacts.len())?;
-        let location = sarif::ArtifactLocation::builder().uri(uri(input)).index(artifact).build();
-        artifacts.push(sarif::Artifact::builder().location(sarif::ArtifactLocation::builder().uri(uri(input)).build()).build());
-        for finding in findings {
-            let name = finding.class.name();
-            rules.entry(name).or_insert_with(|| rule(finding));
-            results.push(result(finding, location.clone())?);
-        }
+pub fn sarif(inputs: &[Input<'_>], out: &mut impl Write) -> Result<(), Box<dyn Error>> {
+    let mut rules = BTreeMap::new();
+    for finding in inputs.iter().flat_map(|(_, findings)| findings) {
+        rules.entry(finding.class.name()).or_insert_with(|| rule(finding));
     }
     let driver = sarif::ToolComponent::builder()
         .name("pgwal")
         .version(env!("CARGO_PKG_VERSION"))
         .rules(rules.into_values().collect::<Vec<_>>())
         .build();
-    let run = sarif::Run::builder().tool(sarif::Tool::builder().driver(driver).build()).artifacts(artifacts).results(results).build();
-    let log = sarif::Sarif::builder().version(json!("2.1.0")).schema(SCHEMA).runs(vec![run]).build();
-    pgwal::json::to_writer_pretty(&mut *out, &log)?;
+    let run = Run { tool: sarif::Tool::builder().driver(driver).build(), artifacts: Artifacts(inputs), results: Results(inputs) };
+    pgwal::json::to_writer_pretty(&mut *out, &Log { schema: SCHEMA, version: "2.1.0", runs: [run] })?;
     Ok(writeln!(out)?)
+}
+
+/// `sarif::Sarif`, whose results are made while they are written.
+#[derive(serde::Serialize)]
+struct Log<'a> {
+    #[serde(rename = "$schema")]
+    schema: &'static str,
+    version: &'static str,
+    runs: [Run<'a>; 1],
+}
+
+/// `sarif::Run`, likewise.
+#[derive(serde::Serialize)]
+struct Run<'a> {
+    tool: sarif::Tool,
+    artifacts: Artifacts<'a>,
+    results: Results<'a>,
+}
+
+struct Artifacts<'a>(&'a [Input<'a>]);
+
+impl Serialize for Artifacts<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let artifact = |uri| sarif::Artifact::builder().location(sarif::ArtifactLocation::builder().uri(uri).build()).build();
+        serializer.collect_seq(self.0.iter().map(|(input, _)| artifact(uri(input))))
+    }
+}
+
+struct Results<'a>(&'a [Input<'a>]);
+
+impl Serialize for Results<'_> {
+    fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
+        let mut results = serializer.serialize_seq(None)?;
+        for (artifact, (input, findings)) in (0..).zip(self.0) {
+            let location = sarif::ArtifactLocation::builder().uri(uri(input)).index(artifact).build();
+            for finding in findings {
+                results.serialize_element(&result(finding, location.clone()).map_err(S::Error::custom)?)?;
+            }
+        }
+        results.end()
+    }
 }
 
 /// Where the schema of SARIF 2.1.0 is published.
@@ -115,6 +164,7 @@ fn uri(input: &str) -> String {
 mod tests {
     use pgwal::check::Class;
     use pgwal::{Lsn, SegmentName};
+    use serde_json::json;
 
     use super::*;
 
@@ -139,10 +189,11 @@ mod tests {
         ]
     }
 
-    fn written(write: impl FnOnce(Vec<(&str, Vec<&Finding>)>, &mut Vec<u8>)) -> String {
+    fn written(write: impl FnOnce(&[Input<'_>], &mut Vec<u8>)) -> String {
         let inputs = inputs();
         let mut out = Vec::new();
-        write(inputs.iter().map(|(input, findings)| (*input, findings.iter().collect())).collect(), &mut out);
+        let inputs: Vec<Input<'_>> = inputs.iter().map(|(input, findings)| (*input, findings.iter().collect())).collect();
+        write(&inputs, &mut out);
         String::from_utf8(out).unwrap()
     }
 
@@ -156,7 +207,7 @@ mod tests {
         // The check can fail.
         assert!(!junit_errors(&xml.replace("name=\"000000010000000000000001\"", "")).is_empty());
         assert!(!junit_errors(&xml.replace("testcase", "testcases")).is_empty());
-        let none = written(|_, out| junit([], out).unwrap());
+        let none = written(|_, out| junit(&[], out).unwrap());
         assert_eq!(junit_errors(&none), [""; 0]);
     }
 
@@ -189,7 +240,7 @@ mod tests {
         let mut bad = log.clone();
         bad["runs"][0]["results"][0]["level"] = json!("bad");
         assert!(!sarif_errors(&bad).is_empty());
-        let none = written(|_, out| sarif([], out).unwrap());
+        let none = written(|_, out| sarif(&[], out).unwrap());
         assert_eq!(sarif_errors(&serde_json::from_str(&none).unwrap()), [""; 0]);
     }
 

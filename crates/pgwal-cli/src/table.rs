@@ -127,7 +127,8 @@ impl Table {
         let named: Vec<usize> = (0..self.columns.len()).filter(named).collect();
         csv.write_record(["row"].into_iter().chain(named.iter().filter_map(|&at| self.columns.get(at)).map(|column| column.key)))?;
         for row in &self.rows {
-            let cells = named.iter().map(|&at| row.cells.get(at).map_or(String::new(), Cell::plain));
+            // As in text, so that what is shown on a terminal does not steer it, and a row is a line. JSON has names as they are.
+            let cells = named.iter().map(|&at| row.cells.get(at).map_or(String::new(), |cell| escaped(&cell.plain()).into_owned()));
             csv.write_record([row.kind.unwrap_or("row").to_owned()].into_iter().chain(cells))?;
         }
         csv.flush()?;
@@ -272,5 +273,16 @@ row,\"a,\"\"b\"\"\",16384,20480,2000-01-01T00:00:01.000000Z
 total,total,,61440,
 ";
         assert_eq!(String::from_utf8(out).unwrap(), expected);
+        // Control characters are escaped as in text; what is read back is that, and nothing else is changed.
+        table.rows.clear();
+        for name in ["\x1b[2J\n\"x\", y\u{9b}\r", "Größe, \\x1b", "=1+1\u{202e}"] {
+            table.push(vec![Cell::Text(name.into()), Cell::None, Cell::None, Cell::None, Cell::None]);
+        }
+        let mut out = Vec::new();
+        table.write_csv(&mut out).unwrap();
+        let text = String::from_utf8(out).unwrap();
+        assert!(text.lines().count() == 4 && !text.lines().any(pgwal::printable::has_unprintable), "{text}");
+        let read: Vec<String> = csv::Reader::from_reader(text.as_bytes()).records().map(|row| row.unwrap()[1].to_owned()).collect();
+        assert_eq!(read, ["\\x1b[2J\\n\"x\", y\\u{9b}\\r", "Größe, \\x1b", "=1+1\\u{202e}"]);
     }
 }

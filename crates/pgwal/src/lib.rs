@@ -35,6 +35,7 @@ pub mod frame;
 pub mod heap_tuple;
 pub mod history;
 pub mod index_tuple;
+pub mod input_file;
 pub mod inval;
 pub mod json;
 pub mod lsn;

@@ -483,8 +483,12 @@ fn obstacle_of(chain: &Chain<'_>, summary: &Summary, seen: &Seen) -> Obstacle {
 /// The first finding that recovery would run into before `end`.
 fn first_damage(chain: &Chain<'_>, findings: &[Finding], end: Lsn) -> Option<(usize, Obstacle)> {
     // What no server looks at, or what is about other files.
-    let is_harmless =
-        |class: &Class| matches!(class, Class::NotZero | Class::DuplicateSegment { .. } | Class::MissingSegment { .. } | Class::TextFile);
+    let is_harmless = |class: &Class| {
+        matches!(
+            class,
+            Class::NotZero | Class::AfterPacked { .. } | Class::DuplicateSegment { .. } | Class::MissingSegment { .. } | Class::TextFile
+        )
+    };
     let places: BTreeMap<&str, usize> = chain.files.iter().enumerate().map(|(at, (_, file))| (&*file.input, at)).collect();
     let place = |finding: &Finding| places.get(finding.input.as_str()).copied();
     let start = |finding: &Finding| finding.lsns.as_ref().map(|lsns| lsns.start);

@@ -15,6 +15,7 @@ use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
 
+use crate::input_file;
 use crate::output_file::OutputFile;
 use crate::source::{self, Archive, ArchiveFile, Stamp, as_text};
 
@@ -245,15 +246,11 @@ fn key(file: &ArchiveFile) -> String {
 
 /// Opens a state file behind its first line, whose checksum of the rest it gives.
 fn open(path: &Path) -> io::Result<Result<(File, u32), Unusable>> {
-    match fs::metadata(path) {
+    let mut file = match input_file::open(path) {
+        Ok(file) => file,
         Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(Err(Unusable::Missing)),
         Err(e) => return Err(e),
-        Ok(metadata) if metadata.is_dir() => return Err(io::ErrorKind::IsADirectory.into()),
-        // Opening a pipe waits for somebody who writes into it.
-        Ok(metadata) if !metadata.is_file() => return Err(io::Error::new(io::ErrorKind::InvalidInput, "not a regular file")),
-        Ok(_) => {}
-    }
-    let mut file = File::open(path)?;
+    };
     let mut head = Vec::new();
     (&file).take(HEAD).read_to_end(&mut head)?;
     let line = head.split(|&b| b == b'\n').next().unwrap_or_default();

@@ -3,13 +3,13 @@
 use std::env;
 use std::ffi::OsStr;
 use std::fmt;
-use std::fs;
 use std::path::Path;
 
 use jiff::Timestamp;
 use jiff::civil;
 use jiff::tz::TimeZone;
 
+use crate::input_file;
 use crate::types::TimestampTz;
 
 /// The time zone that timestamps are shown in.
@@ -126,7 +126,7 @@ impl From<TimeZone> for Zone {
 }
 
 fn read_rules(file: &Path) -> Option<TimeZone> {
-    TimeZone::tzif("", &fs::read(file).ok()?).ok()
+    TimeZone::tzif("", &input_file::read(file, 1 << 20).ok()?).ok()
 }
 
 /// Name at the start of a POSIX `TZ`: three letters or more, or as many characters between angle brackets.

@@ -62,7 +62,10 @@ pub struct Opts {
     /// Print findings only: no summary, no progress
     #[arg(short, long)]
     quiet: bool,
-    /// Remember in this file what had no findings, and read only what is new or changed since, and what is beside it
+    /// Remember in this file what had no findings, and read only what is new or changed since, and what is beside it. A file is taken for
+    /// unchanged where device, inode, size, and the times of its content and of its inode (mtime, ctime) are as they were: what changes
+    /// without those, as bits that rot on a disk, or what is written through a memory mapping before the system notes the time, shows
+    /// only in a run without --state
     #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "to", "timeline", "fail_fast"])]
     state: Option<PathBuf>,
     #[command(flatten)]
@@ -116,6 +119,10 @@ struct Outcome {
 #[derive(Default)]
 struct Kept {
     findings: Vec<Finding>,
+    /// Number of findings, kept or not.
+    count: u64,
+    /// Files that have findings, for the state.
+    bad: HashSet<String>,
     inputs: Vec<String>,
     /// Only the findings of these are asked for.
     only: Option<HashSet<Arc<str>>>,
@@ -192,7 +199,7 @@ impl Opts {
                 Event::Finding(finding) => bar.suspend(|| self.take(finding, &mut kept, out)),
                 Event::Checked(Checked { input, leftover, .. }) => {
                     bar.inc(1);
-                    if self.keeps() && !leftover {
+                    if self.keeps_inputs() && !leftover {
                         kept.inputs.push(input.clone());
                     }
                     bar.set_message(printable(&input).to_string());
@@ -212,7 +219,7 @@ impl Opts {
         }
         if !unchanged.is_empty() {
             // Those that are shown instead follow.
-            summary.findings = kept.findings.len() as u64;
+            summary.findings = kept.count;
         }
         if let Some(archive) = archive.as_ref().filter(|_| !self.fail_fast || summary.findings == 0) {
             self.of_the_set(archive, system_identifier, !unchanged.is_empty(), |finding| {
@@ -282,8 +289,8 @@ impl Opts {
                     json_line(&Line::Restore(answer), out)?;
                 }
             }
-            Form::Junit => report::junit(kept.by_input(), out)?,
-            Form::Sarif => report::sarif(kept.by_input(), out)?,
+            Form::Junit => report::junit(&kept.by_input(), out)?,
+            Form::Sarif => report::sarif(&kept.by_input(), out)?,
         }
         if let (Form::Junit | Form::Sarif, Some(answer)) = (self.format, restore) {
             note!("{answer}");
@@ -291,9 +298,14 @@ impl Opts {
         Ok(())
     }
 
-    /// Whether findings and files are asked for at the end.
-    fn keeps(&self) -> bool {
-        self.state.is_some() || self.restore.reach.is_some() || matches!(self.format, Form::Junit | Form::Sarif)
+    /// Whether the files are asked for at the end.
+    fn keeps_inputs(&self) -> bool {
+        self.state.is_some() || matches!(self.format, Form::Junit | Form::Sarif)
+    }
+
+    /// Whether the findings are asked for at the end: there may be hundreds of thousands.
+    fn keeps_findings(&self) -> bool {
+        self.restore.reach.is_some() || matches!(self.format, Form::Junit | Form::Sarif)
     }
 
     /// Shows a finding, now or at the end.
@@ -304,7 +316,11 @@ impl Opts {
             Form::Junit | Form::Sarif => {}
         }
         kept.told.add(&finding);
-        if self.keeps() && kept.only.as_ref().is_none_or(|only| only.contains(finding.input.as_str())) {
+        kept.count += 1;
+        if self.state.is_some() && !kept.bad.contains(&finding.input) {
+            kept.bad.insert(finding.input.clone());
+        }
+        if self.keeps_findings() && kept.only.as_ref().is_none_or(|only| only.contains(finding.input.as_str())) {
             kept.findings.push(finding);
         }
         Ok(())
@@ -313,7 +329,7 @@ impl Opts {
     /// The files whose findings are asked for at the end; `None`: all. Recovery looks at no others than segments that start as such, and
     /// there may be hundreds of thousands that do not.
     fn asked_for(&self, archive: &Archive) -> Option<HashSet<Arc<str>>> {
-        if self.restore.reach.is_none() || self.state.is_some() || matches!(self.format, Form::Junit | Form::Sarif) {
+        if self.restore.reach.is_none() || matches!(self.format, Form::Junit | Form::Sarif) {
             return None;
         }
         let in_place = archive.segments().filter(|(_, segment)| segment.in_place().is_some());
@@ -569,13 +585,12 @@ fn load_state(path: &Path, scope: Scope) -> Result<State, Box<dyn Error>> {
 
 /// What this run can tell the next one: segments that were checked and have no findings, and what was told to this one.
 fn remember(archive: &Archive, before: &State, unchanged: &BTreeSet<&str>, kept: &Kept) -> State {
-    let bad: BTreeSet<&str> = kept.findings.iter().map(|finding| finding.input.as_str()).collect();
     let checked: BTreeSet<&str> = kept.inputs.iter().map(String::as_str).collect();
     let mut state = State::new(before.scope().clone());
     for (file, _) in archive.segments() {
         let input = &*file.input;
         let known = if unchanged.contains(input) { before.get(file).cloned() } else { None };
-        let is_good = checked.contains(input) && !bad.contains(input);
+        let is_good = checked.contains(input) && !kept.bad.contains(input);
         if let Some(verified) = known.or_else(|| (is_good && file.is_as_listed()).then(|| Verified::new(file)).flatten()) {
             state.insert(file, verified);
         }

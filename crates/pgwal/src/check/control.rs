@@ -4,7 +4,7 @@
 
 use std::collections::BTreeMap;
 use std::fmt;
-use std::fs::{self, File};
+use std::fs;
 use std::io::{self, Read};
 use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
@@ -18,6 +18,7 @@ use crate::datadir::{self, ControlFile, DbState};
 use crate::error::Error;
 use crate::format::WalFormat;
 use crate::history::History;
+use crate::input_file;
 use crate::lsn::{Lsn, SegmentName, TimelineId};
 use crate::page::PageHeader;
 use crate::record::RawRecord;
@@ -591,7 +592,7 @@ fn data_directory(input: &Path) -> Option<PathBuf> {
 fn read_control(file: &Path, major: Option<u8>) -> Result<(ControlFile, u8), ControlProblem> {
     let read = || -> Result<(ControlFile, u8), ControlProblem> {
         let mut bytes = Vec::new();
-        let opened = File::open(file).and_then(|file| file.take(ControlFile::MAX_SIZE).read_to_end(&mut bytes));
+        let opened = input_file::open(file).and_then(|file| file.take(ControlFile::MAX_SIZE).read_to_end(&mut bytes));
         opened.map_err(|e: io::Error| ControlProblem::ControlUnreadable { reason: e.to_string() })?;
         let control = match major {
             Some(major) => ControlFile::read(&bytes, major),

@@ -104,6 +104,11 @@ pub enum Class {
         /// Bytes of a segment.
         expected: u32,
     },
+    /// The segment is whole, but the compressed file goes on with something else.
+    AfterPacked {
+        /// Where that begins in the compressed file.
+        offset: u64,
+    },
     /// Segments are missing with WAL behind them.
     MissingSegment {
         /// The first one.
@@ -178,6 +183,8 @@ pub enum Action {
     FetchFile,
     /// Give the file the name of its content, after a look at how it got the other one.
     Rename,
+    /// Compress the segment anew, or take the file from another copy of the archive.
+    Repack,
     /// Decide which of the two is right, and remove the other.
     RemoveOne,
     /// Unpack or decrypt the file, and check what is inside.
@@ -290,6 +297,7 @@ impl Class {
             Class::WrongName { .. } => "wrong_name",
             Class::Truncated { .. } => "truncated",
             Class::TooLong { .. } => "too_long",
+            Class::AfterPacked { .. } => "after_packed",
             Class::MissingSegment { .. } => "missing_segment",
             Class::EndsEarly { .. } => "ends_early",
             Class::ControlFile => "control_file",
@@ -311,6 +319,7 @@ impl Class {
             Class::EndsEarly { .. } => Action::FindForStart,
             Class::ControlFile => Action::RestoreCluster,
             Class::WrongName { .. } => Action::Rename,
+            Class::AfterPacked { .. } => Action::Repack,
             Class::DuplicateSegment { .. } => Action::RemoveOne,
             Class::Malformed => Action::Report,
             Class::TextFile => Action::FetchFile,
@@ -404,6 +413,9 @@ impl fmt::Display for Class {
             Class::WrongName { content } => write!(f, "wrong name: it has the content of {content}"),
             Class::Truncated { len, expected } => write!(f, "truncated: {len} of {expected} bytes"),
             Class::TooLong { len, expected } => write!(f, "too long: {len} bytes, where a segment has {expected}"),
+            Class::AfterPacked { offset } => {
+                write!(f, "trailing garbage: the compressed data is whole and ends at 0x{offset:x} of the file, where other bytes follow")
+            }
             Class::MissingSegment { first, last } if first == last => write!(f, "missing segment"),
             Class::MissingSegment { first, last } => write!(f, "missing segments: {first} to {last}"),
             Class::EndsEarly { needed } => write!(f, "ends early: the WAL does not go on to {needed}"),
@@ -461,6 +473,10 @@ impl fmt::Display for Action {
                  identifier, --system-identifier checks for it), and keep them in directories of their own."
             }
             Action::Rename => "A restore would stop here: find out how the file got this name, and look for the segment that belongs there.",
+            Action::Repack => {
+                "gzip, xz, zstd and lz4 unpack it but exit with an error, so a restore_command that calls them may fail: compress the segment \
+                anew, or take the file from another copy of the archive."
+            }
             Action::RemoveOne => "A restore takes one of the two: compare them, and keep the right one.",
             Action::Unwrap => "Nothing is known of what is inside: unpack or decrypt it, and check that.",
             Action::Report => "No copy will differ: the server wrote it like this, or this check is wrong. Please report it.",

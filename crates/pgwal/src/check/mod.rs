@@ -38,7 +38,9 @@ use crate::frame::{End, EndReason};
 use crate::lsn::{Lsn, SegmentName, TimelineId};
 use crate::ordered::{self, Results};
 use crate::page::PageHeader;
-use crate::source::{NoFile, Piece, Pieces, SourceError, SourceProblem, Span, Wal, file_of_input, is_begun, piece_size, wrapping};
+use crate::source::{
+    AfterPacked, NoFile, Piece, Pieces, SourceError, SourceProblem, Span, Wal, file_of_input, is_begun, piece_size, wrapping,
+};
 use chain::{Chain, Found, Place};
 use links::Links;
 
@@ -157,7 +159,7 @@ enum Job {
     /// Some of its pages, whole unless the file ends there.
     Bytes { file: usize, place: Arc<Place>, start: Lsn, bytes: Span, range: Range<usize> },
     /// It ends.
-    End { len: u64 },
+    End { len: u64, after: Option<AfterPacked> },
     /// It cannot be read, or is not WAL.
     Failed { file: usize, class: Class },
     /// It is gone.
@@ -254,7 +256,7 @@ impl Iterator for Plan<'_> {
                     if place.name.is_some() && offset >= u64::from(place.fmt.segment_size) {
                         // However much there may be behind a segment, nobody wants it.
                         self.pieces.skip_file();
-                        return Some(Job::End { len: offset + bytes.len() as u64 });
+                        return Some(Job::End { len: offset + bytes.len() as u64, after: None });
                     }
                     let start = place.start + offset;
                     let range = self.wanted(place, start, bytes.len());
@@ -268,9 +270,9 @@ impl Iterator for Plan<'_> {
                     }
                 }
                 // A compressed segment of which nothing has come yet.
-                (file, Piece::End { len: 0 }) if self.files.get(file).is_some_and(|(input, _)| is_begun(input)) => {}
-                (file, Piece::End { len: 0 }) => return Some(Job::Failed { file, class: Class::NotWal }),
-                (_, Piece::End { len }) => return Some(Job::End { len }),
+                (file, Piece::End { len: 0, .. }) if self.files.get(file).is_some_and(|(input, _)| is_begun(input)) => {}
+                (file, Piece::End { len: 0, .. }) => return Some(Job::Failed { file, class: Class::NotWal }),
+                (_, Piece::End { len, after }) => return Some(Job::End { len, after }),
                 (file, Piece::Failed(SourceError { problem: SourceProblem::Io(e), .. })) if e.kind() == std::io::ErrorKind::NotFound => {
                     return Some(Job::Vanished { file });
                 }
@@ -406,7 +408,7 @@ impl<'w> Walk<'w> {
         match job {
             Job::Begin { file, place, start, other_major, is_wal } => self.begin(file, place, start, other_major, is_wal, sink),
             job @ Job::Bytes { .. } => self.bytes(job, ahead, sink),
-            Job::End { len } => self.end(len, sink),
+            Job::End { len, after } => self.end(len, after, sink),
             Job::Failed { file, class } => self.failed(file, class, sink),
             Job::Vanished { file } => {
                 self.summary.vanished.extend(self.files.get(file).map(|(input, _)| (*input).to_owned()));
@@ -504,7 +506,7 @@ impl<'w> Walk<'w> {
     }
 
     /// The file has ended.
-    fn end(&mut self, len: u64, sink: &mut impl FnMut(Event) -> Flow) -> Flow {
+    fn end(&mut self, len: u64, after: Option<AfterPacked>, sink: &mut impl FnMut(Event) -> Flow) -> Flow {
         let (Some((file, place)), Some(mut checked)) = (&self.current, self.checked.take()) else { return Flow::Continue(()) };
         let (file, place) = (*file, Arc::clone(place));
         let size = place.fmt.segment_size;
@@ -528,6 +530,10 @@ impl<'w> Walk<'w> {
             }
             let input = place.input.to_string();
             self.report(Finding { input, segment: place.name, offsets: Some(bytes), lsns, record: None, class, problem: None }, sink)?;
+        }
+        if let Some(AfterPacked { offset }) = after {
+            let (input, class) = (place.input.to_string(), Class::AfterPacked { offset });
+            self.report(Finding { input, segment: place.name, offsets: None, lsns: None, record: None, class, problem: None }, sink)?;
         }
         if checked.leftover {
             self.summary.leftover.push(checked.input.clone());

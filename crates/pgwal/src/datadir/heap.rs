@@ -7,6 +7,7 @@ use std::path::{Path, PathBuf};
 use super::{DataDir, DataDirError, Problem, read_at};
 use crate::format::WalFormat;
 use crate::heap_tuple::{Infomask, Infomask2};
+use crate::input_file;
 use crate::lsn::Lsn;
 use crate::types::{BlockNumber, CommandId, ItemPointer, Oid, RelFileLocator, Xid};
 use crate::wire::{FixedSize, Wire};
@@ -104,7 +105,7 @@ const ATTEMPTS: u32 = 3;
 impl Blocks {
     pub fn open(dir: &DataDir, rel: RelFileLocator) -> Result<Blocks, DataDirError> {
         let first = dir.relation_path(rel);
-        let file = File::open(&first).map_err(|e| DataDirError::of(&first, Problem::Io(e)))?;
+        let file = input_file::open(&first).map_err(|e| DataDirError::of(&first, Problem::Io(e)))?;
         Ok(Blocks {
             fmt: dir.format(),
             first,
@@ -164,7 +165,7 @@ impl Blocks {
     fn fill(&mut self, block: BlockNumber) -> Result<bool, Problem> {
         let (number, within) = (block.0 / self.blocks_per_file, block.0 % self.blocks_per_file); // never zero
         if self.file.as_ref().is_none_or(|(open, _)| *open != number) {
-            match File::open(file_path(&self.first, number)) {
+            match input_file::open(&file_path(&self.first, number)) {
                 Ok(file) => self.file = Some((number, file)),
                 Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(false),
                 Err(e) => return Err(Problem::Io(e)),

@@ -26,6 +26,7 @@ use std::path::{Path, PathBuf};
 pub use control::{ControlError, ControlFile, ControlSettings, DbState};
 
 use crate::format::{CATALOG_VERSIONS, WalFormat};
+use crate::input_file;
 use crate::names::Names;
 use crate::rmgr::relmap::RelMapFile;
 use crate::types::{BlockNumber, Oid, RelFileLocator};
@@ -302,7 +303,7 @@ fn relation_map(bytes: &[u8], fmt: WalFormat) -> Result<Vec<(Oid, Oid)>, Problem
 /// The first `limit` bytes of a file, or fewer where it is shorter.
 fn read_start(path: &Path, limit: u64) -> io::Result<Vec<u8>> {
     let mut bytes = Vec::new();
-    File::open(path)?.take(limit).read_to_end(&mut bytes)?;
+    input_file::open(path)?.take(limit).read_to_end(&mut bytes)?;
     Ok(bytes)
 }
 

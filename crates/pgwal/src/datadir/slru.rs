@@ -1,10 +1,10 @@
 //! Files of fixed pages that are counted from zero: commit log, subtransactions, multixacts. C: access/transam/slru.c.
 
 use std::collections::{HashMap, HashSet};
-use std::fs::File;
 use std::path::PathBuf;
 
 use super::{DataDir, read_at};
+use crate::input_file;
 
 /// A folder of such files.
 pub(super) struct Slru {
@@ -56,7 +56,7 @@ impl Slru {
         let path = self.folder.join(format!("{file:0digits$X}", digits = self.digits));
         let mut bytes = Vec::new();
         let start = page * u64::from(self.page_size); // below 2^64: both fit 32 bits
-        let read = match File::open(&path).and_then(|file| read_at(&file, start, self.page_size, &mut bytes)) {
+        let read = match input_file::open(&path).and_then(|file| read_at(&file, start, self.page_size, &mut bytes)) {
             Ok(()) if bytes.len() == self.page_size as usize => Ok(bytes),
             Ok(()) => Err(format!("the file ends before page {page} does")),
             Err(e) => Err(e.to_string()),

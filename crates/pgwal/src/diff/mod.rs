@@ -110,9 +110,15 @@ impl Side {
     /// Finds the segments of `input`, up to `timeline`; see [`Wal::open`].
     ///
     /// # Errors
-    /// As [`Wal::open`].
+    /// As [`Wal::open`], or there is no segment of `timeline`: what older ones have would be compared in its place.
     pub fn open(input: &Path, timeline: Option<TimelineId>) -> Result<Side, SourceError> {
         let wal = Wal::open(&[input], timeline)?;
+        let timelines = || wal.names().map(|name| name.timeline);
+        if let (Some(wanted), Some(first), Some(last)) = (timeline, timelines().min(), timelines().max())
+            && last < wanted
+        {
+            return Err(SourceError::new(input.display(), SourceProblem::NoTimeline { wanted, or_older: false, first, last }));
+        }
         Ok(Side { wal, input: input.display().to_string(), directory: switch::directory_of(input) })
     }
 

@@ -1,13 +1,13 @@
 //! Where two timelines part by their history files.
 
-use std::fs::File;
-use std::io::{self, Read};
+use std::io;
 use std::path::{Path, PathBuf};
 
 use serde::Serialize;
 
 use crate::format::WalFormat;
 use crate::history::{self, History};
+use crate::input_file;
 use crate::lsn::{Lsn, TimelineId};
 
 /// What history files say of where two timelines part.
@@ -89,16 +89,14 @@ fn read(timeline: TimelineId, directories: [&Path; 2]) -> Result<(String, Histor
     for directory in directories {
         let path = directory.join(&name);
         let file = path.display().to_string();
-        match File::open(&path) {
-            Err(e) if e.kind() == io::ErrorKind::NotFound => {}
+        // Every timeline adds a line; a file larger than this is something else.
+        match input_file::read(&path, 1 << 20) {
+            Err(e) if e.kind() == io::ErrorKind::NotFound && !path.is_symlink() => {}
             Err(e) => return Err(Switch::Bad { file, reason: e.to_string() }),
-            Ok(opened) => {
-                let mut bytes = Vec::new();
-                // Every timeline adds a line; a file larger than this is something else.
-                let read = opened.take(1 << 20).read_to_end(&mut bytes).map_err(|e| e.to_string());
-                return match read.and_then(|_| History::parse(timeline, &bytes).map_err(|e| e.to_string())) {
+            Ok(bytes) => {
+                return match History::parse(timeline, &bytes) {
                     Ok(history) => Ok((file, history)),
-                    Err(reason) => Err(Switch::Bad { file, reason }),
+                    Err(e) => Err(Switch::Bad { file, reason: e.to_string() }),
                 };
             }
         }

@@ -10,6 +10,7 @@ use std::rc::Rc;
 
 use super::listing::is_text_file_name;
 use super::name::{file_name, segment_of_file_name};
+use super::plan::NoFile;
 use crate::lsn::SegmentName;
 
 /// Bytes that the headers of one member may have: the tar crate keeps a long name in memory.
@@ -35,6 +36,8 @@ pub(super) struct Member<'a> {
     pub(super) len: u64,
     /// Whether the archive leaves out its holes, so that its bytes are not those from `offset` on.
     pub(super) is_sparse: bool,
+    /// What it is, where it is no file.
+    pub(super) no_file: Option<NoFile>,
     bytes: io::Take<&'a mut dyn Read>,
 }
 
@@ -83,15 +86,16 @@ fn walk<R: Read>(
         let is_file = kind.is_file() || kind.is_contiguous() || kind.is_gnu_sparse();
         let file = file_name(&path);
         let name = segment_of_file_name(&file);
-        if !is_file || (name.is_none() && !is_text_file_name(&file)) {
+        if name.is_none() && !is_text_file_name(&file) {
             if end > archive_len {
                 return Err(io::Error::other(format!("cut short inside {path:?}")));
             }
             continue;
         }
+        let no_file = if is_file { None } else { Some(no_file(&member)) };
         let len = member.size();
         let bytes = (&mut member as &mut dyn Read).take(TOO_LARGE);
-        visit(Member { name, path, offset, len, is_sparse: kind.is_gnu_sparse(), bytes })?;
+        visit(Member { name, path, offset, len, is_sparse: kind.is_gnu_sparse(), no_file, bytes })?;
         if len >= TOO_LARGE || stored >= TOO_LARGE {
             return Err(io::Error::other(format!("damaged archive: {file} has {len} bytes there, more than a segment can have")));
         }
@@ -100,6 +104,21 @@ fn walk<R: Read>(
         }
     }
     Ok(())
+}
+
+/// What a member is that is no file.
+fn no_file<R: Read>(member: &tar::Entry<'_, R>) -> NoFile {
+    let kind = member.header().entry_type();
+    match () {
+        () if kind.is_symlink() || kind.is_hard_link() => {
+            let target = member.link_name_bytes().unwrap_or_default();
+            NoFile::Link { target: String::from_utf8_lossy(&target).into_owned() }
+        }
+        () if kind.is_dir() => NoFile::Directory,
+        () if kind.is_fifo() => NoFile::Pipe,
+        () if kind.is_block_special() || kind.is_character_special() => NoFile::Device,
+        () => NoFile::Unknown { reason: format!("tar type {:?}", char::from(kind.as_byte())) },
+    }
 }
 
 /// What the tar crate may read of `stream`: an error where the headers of one member, such as a name, take more than 1 MB, as it would keep

@@ -12,8 +12,10 @@ use super::data::{Buffers, Input};
 use super::kind::{FIRST_PAGE, Kind, NotWal, Packing, first_page, wrapping};
 use super::name::{file_of_input, is_begun, is_partial};
 use super::plan::{BlockSizes, Entry, Place};
+use super::unpack::after_packed;
 use super::{Data, SourceError, SourceProblem, unpack};
 use crate::format::WalFormat;
+use crate::input_file;
 use crate::lsn::{Lsn, SegmentName};
 
 /// Whole WAL pages that follow each other, of one segment.
@@ -239,12 +241,9 @@ impl<'w> Extents<'w> {
         let fail = |e: io::Error| SourceError::new(&entry.input, SourceProblem::Io(e));
         let stream = match &entry.place {
             Place::File(path) => {
-                let file = File::open(path).map_err(fail)?;
-                let metadata = file.metadata().map_err(fail)?;
-                if metadata.is_file() {
-                    return Bytes::File { file: Arc::new(Input::new(file)), offset: 0, left: metadata.len() }.unpacked().map_err(fail);
-                }
-                Box::new(file)
+                let file = input_file::open(path).map_err(fail)?;
+                let left = file.metadata().map_err(fail)?.len();
+                return Bytes::File { file: Arc::new(Input::new(file)), offset: 0, left }.unpacked().map_err(fail);
             }
             Place::Range { file, offset, len } => {
                 let file = File::open(file).map_err(fail)?;
@@ -298,6 +297,14 @@ impl Extents<'_> {
                     }
                     // A receiver is still compressing it: what has come is all there is.
                     Err(e) if current.partial && e.kind() == io::ErrorKind::UnexpectedEof => self.current = None,
+                    // What stands behind a segment is no part of it, compressed or not.
+                    Err(e) if after_packed(&e).is_some() => {
+                        let cut_short = current.cut_short();
+                        self.current = None;
+                        if let Some(error) = cut_short {
+                            return Some(Err(error));
+                        }
+                    }
                     Err(e) => {
                         let input = Arc::clone(&current.input);
                         self.current = None;

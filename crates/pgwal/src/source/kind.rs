@@ -133,6 +133,9 @@ impl Kind {
     /// Bytes from the front that [`Kind::of`] looks at.
     pub const LOOK: usize = 512;
 
+    /// Bytes from the front that tell one compression from another.
+    pub(super) const LOOK_PACKED: usize = 10;
+
     /// Tells by the first [`Kind::LOOK`] bytes, or all where there are fewer.
     pub fn of(front: &[u8]) -> Kind {
         match front {
@@ -144,8 +147,20 @@ impl Kind {
             [b'B', b'Z', b'h', b'1'..=b'9', 0x31, 0x41, 0x59, 0x26, 0x53, 0x59, ..]
             | [b'B', b'Z', b'h', b'1'..=b'9', 0x17, 0x72, 0x45, 0x38, 0x50, 0x90, ..] => Kind::Packed(Packing::Bzip2),
             _ if front.get(257..262) == Some(b"ustar") => Kind::Tar,
-            _ => Kind::Plain,
+            // pzstd begins each of its frames with one that says how long it is.
+            _ => match skippable_frame(front).and_then(|len| front.get(usize::try_from(len).ok()?..)) {
+                Some(rest) if matches!(Kind::of(rest), Kind::Packed(Packing::Zstd | Packing::Lz4)) => Kind::of(rest),
+                _ => Kind::Plain,
+            },
         }
+    }
+}
+
+/// Bytes of the frame that starts here, where it is one that decoders of LZ4 and Zstandard pass over. RFC 8878, section 3.1.2.
+pub(super) fn skippable_frame(front: &[u8]) -> Option<u64> {
+    match *front {
+        [0x50..=0x5F, 0x2A, 0x4D, 0x18, a, b, c, d, ..] => Some(8 + u64::from(u32::from_le_bytes([a, b, c, d]))),
+        _ => None,
     }
 }
 

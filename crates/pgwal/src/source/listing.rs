@@ -17,6 +17,7 @@ use super::{SourceError, Wal, unpack};
 use crate::backup_label::{self, BackupLabel, BackupLabelError};
 use crate::format::WalFormat;
 use crate::history::{self, History, HistoryError};
+use crate::input_file;
 use crate::lsn::{SegmentName, TimelineId};
 use crate::page::PageHeader;
 
@@ -372,7 +373,7 @@ impl Packed {
     /// The first `len` bytes of a file, unpacked; fewer where it ends, or what follows does not unpack.
     fn front(&mut self, place: &Place, len: usize) -> io::Result<Vec<u8>> {
         match place {
-            Place::File(path) => front(File::open(path)?, len),
+            Place::File(path) => front(input_file::open(path)?, len),
             Place::Range { file, offset, len: member } => {
                 let mut file = File::open(file)?;
                 file.seek(SeekFrom::Start(*offset))?;

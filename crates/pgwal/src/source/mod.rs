@@ -33,11 +33,12 @@ pub(crate) use name::is_begun;
 pub use name::{NamedForm, SegmentFileName, file_of_input, is_wal_file_name, segment_of_file_name};
 pub(crate) use pieces::{Piece, Pieces};
 pub use plan::{NoFile, Wal};
+pub(crate) use unpack::AfterPacked;
 
 use crate::error::{Error, Result};
 use crate::format::WalFormat;
 use crate::frame::{End, EndReason, Framer, Step};
-use crate::lsn::Lsn;
+use crate::lsn::{Lsn, TimelineId};
 use crate::page::PageHeader;
 use crate::printable::printable;
 use crate::record::RawRecord;
@@ -63,6 +64,17 @@ pub enum SourceProblem {
     Unpack(String),
     /// A directory or archive without any WAL segment.
     NoSegments,
+    /// No segment of the timeline that was asked for.
+    NoTimeline {
+        /// That timeline.
+        wanted: TimelineId,
+        /// An older one would have done, too.
+        or_older: bool,
+        /// The oldest timeline that is there.
+        first: TimelineId,
+        /// The newest timeline that is there.
+        last: TimelineId,
+    },
     /// A segment that should come next is not there.
     Missing,
     /// The file ends inside the segment, and so do the records.
@@ -113,6 +125,11 @@ impl fmt::Display for SourceError {
             SourceProblem::NotWal(what) => write!(f, "{input}: {what}"),
             SourceProblem::Unpack(why) => write!(f, "{input}: does not unpack: {}", printable(why)),
             SourceProblem::NoSegments => write!(f, "{input}: no WAL segment in it"),
+            SourceProblem::NoTimeline { wanted, or_older, first, last } => {
+                let or_older = if *or_older { " or an older one" } else { "" };
+                write!(f, "{input}: no WAL segment of timeline {wanted}{or_older}; the segments are of ")?;
+                if first == last { write!(f, "timeline {first}") } else { write!(f, "timelines {first} to {last}") }
+            }
             SourceProblem::Missing => write!(f, "{input}: no such segment"),
             SourceProblem::CutShort { len, expected } => {
                 write!(f, "{input}: cut short: the segment has {len} of its {expected} bytes")

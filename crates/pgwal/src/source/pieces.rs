@@ -6,6 +6,7 @@ use super::data::Buffers;
 use super::extent::{Bytes, Extents, LARGEST_PAGE, Span};
 use super::name::is_partial;
 use super::plan::Entry;
+use super::unpack::{AfterPacked, after_packed};
 use super::{SourceError, SourceProblem};
 
 /// What comes next of a file.
@@ -22,6 +23,8 @@ pub(crate) enum Piece {
     End {
         /// Bytes it had.
         len: u64,
+        /// Where other bytes begin behind what is compressed.
+        after: Option<AfterPacked>,
     },
     /// It cannot be read (further).
     Failed(SourceError),
@@ -78,13 +81,14 @@ impl Iterator for Pieces<'_> {
         let next =
             bytes.next(self.size, &self.buffers).and_then(|bytes| if start == 0 { bytes.read().map(Span::Ready) } else { Ok(bytes) });
         let piece = match next {
-            Ok(bytes) if bytes.len() == 0 => Piece::End { len: start },
+            Ok(bytes) if bytes.len() == 0 => Piece::End { len: start, after: None },
             Ok(bytes) => {
                 *offset += bytes.len() as u64; // the size of a file
                 return Some((at, Piece::Bytes { offset: start, bytes }));
             }
             // A receiver is still compressing it: what has come is all there is.
-            Err(e) if e.kind() == ErrorKind::UnexpectedEof && is_partial(&entry.input) => Piece::End { len: start },
+            Err(e) if e.kind() == ErrorKind::UnexpectedEof && is_partial(&entry.input) => Piece::End { len: start, after: None },
+            Err(e) if after_packed(&e).is_some() => Piece::End { len: start, after: after_packed(&e) },
             Err(e) => Piece::Failed(SourceError::new(&entry.input, SourceProblem::Unpack(e.to_string()))),
         };
         self.skip_file();

@@ -104,6 +104,11 @@ pub enum NoFile {
         /// Where it leads.
         target: String,
     },
+    /// A link in an archive: what it leads to is elsewhere.
+    Link {
+        /// Where it leads.
+        target: String,
+    },
     /// A directory.
     Directory,
     /// A named pipe.
@@ -122,14 +127,19 @@ pub enum NoFile {
 impl NoFile {
     /// What is at `path`; `None`: a file, or nothing any more. Nothing is opened: opening a pipe waits for somebody who writes into it.
     fn at(path: &Path) -> Option<NoFile> {
-        let kind = match fs::metadata(path) {
-            Ok(metadata) => metadata.file_type(),
+        match fs::metadata(path) {
+            Ok(metadata) => NoFile::of(&metadata),
             Err(e) if e.kind() == io::ErrorKind::NotFound => {
                 let target = fs::read_link(path).ok()?;
-                return Some(NoFile::DanglingLink { target: target.to_string_lossy().into_owned() });
+                Some(NoFile::DanglingLink { target: target.to_string_lossy().into_owned() })
             }
-            Err(e) => return Some(NoFile::Unknown { reason: e.to_string() }),
-        };
+            Err(e) => Some(NoFile::Unknown { reason: e.to_string() }),
+        }
+    }
+
+    /// What the operating system says that it is; `None`: a file.
+    pub(crate) fn of(metadata: &fs::Metadata) -> Option<NoFile> {
+        let kind = metadata.file_type();
         #[cfg(unix)]
         {
             use std::os::unix::fs::FileTypeExt;
@@ -148,6 +158,7 @@ impl fmt::Display for NoFile {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             NoFile::DanglingLink { target } => write!(f, "a dangling symbolic link: {} does not exist", printable(target)),
+            NoFile::Link { target } => write!(f, "a link to {}, which is not followed inside an archive", printable(target)),
             NoFile::Directory => write!(f, "a directory"),
             NoFile::Pipe => write!(f, "a named pipe"),
             NoFile::Socket => write!(f, "a socket"),
@@ -169,6 +180,7 @@ impl Wal {
     ///
     /// A segment that exists on several timelines is taken from the newest, or the newest up to `timeline`; a whole
     /// file comes before a `.partial` one. Behind a segment of a newer timeline, those of older ones are what that timeline left.
+    /// That holds where the newest one is no file (a dangling link, a directory, a pipe), too: it is an error when its turn comes.
     ///
     /// # Errors
     /// An input that cannot be read, or a directory or archive without any segment. An archive that is damaged behind a segment is read
@@ -177,15 +189,20 @@ impl Wal {
         let mut wal = Wal::default();
         let mut named = BTreeMap::new();
         let mut broken = Vec::new();
-        for entry in wal.find_all(inputs)? {
+        let mut newer: Option<(TimelineId, TimelineId)> = None;
+        let found = wal.find_all(inputs)?;
+        for entry in found.into_iter().chain(std::mem::take(&mut wal.no_files)) {
             let Some(name) = entry.name else {
                 if matches!(entry.place, Place::Broken { .. }) { &mut broken } else { &mut wal.entries }.push(entry);
                 continue;
             };
             if timeline.is_some_and(|newest| name.timeline > newest) {
+                let (first, last) = newer.unwrap_or((name.timeline, name.timeline));
+                newer = Some((first.min(name.timeline), last.max(name.timeline)));
                 continue;
             }
-            let rank = (name.timeline, rank(&entry.input));
+            let is_file = !matches!(entry.place, Place::NoFile { .. });
+            let rank = (name.timeline, is_file, rank(&entry.input));
             let best = named.entry((name.log, name.seg)).or_insert_with(|| (rank, entry.clone()));
             if best.0 < rank {
                 *best = (rank, entry);
@@ -202,8 +219,12 @@ impl Wal {
         // What can be read comes before what cannot.
         let is_empty = wal.entries.is_empty();
         wal.entries.append(&mut broken);
+        let problem = match (timeline, newer) {
+            (Some(wanted), Some((first, last))) => SourceProblem::NoTimeline { wanted, or_older: true, first, last },
+            _ => SourceProblem::NoSegments,
+        };
         match inputs {
-            [one] if is_empty => Err(SourceError::new(one.as_ref().display(), SourceProblem::NoSegments)),
+            [one] if is_empty => Err(SourceError::new(one.as_ref().display(), problem)),
             _ => Ok(wal),
         }
     }
@@ -412,18 +433,17 @@ impl Wal {
         let open = || File::open(path).map_err(SourceError::io(&input));
         let archive_len = path.metadata().map_err(SourceError::io(&input))?.len();
         let file: Arc<Path> = path.into();
-        let (mut entries, mut others, mut has_holes) = (Vec::new(), Vec::new(), false);
+        let (mut found, mut has_holes) = (Members::default(), false);
         let walked = Tar::new(open()?).segments_by_seeking(archive_len, |member| {
             let place = Place::Range { file: Arc::clone(&file), offset: member.offset, len: member.len };
-            if member.name.is_some() { &mut entries } else { &mut others }.push(Entry::of_member(&input, &member, place));
+            found.add(&input, &member, place);
             has_holes |= member.is_sparse;
             Ok(())
         });
         if has_holes {
             return self.spill(&input, open()?);
         }
-        self.others.append(&mut others);
-        segments_of(&input, entries, walked)
+        self.take_members(&input, found, walked)
     }
 
     /// A compressed tar is read in its order where that is the order of the WAL; otherwise its segments are unpacked first.
@@ -432,17 +452,16 @@ impl Wal {
         let open = || -> io::Result<_> { unpack::stream(packing, File::open(archive)?) };
         let stream = open().map_err(SourceError::unpack(&input))?;
         let shared: Arc<Path> = archive.into();
-        let (mut entries, mut others) = (Vec::new(), Vec::new());
+        let mut found = Members::default();
         let walked = Tar::new(stream).segments(|member| {
             let place = Place::Packed { archive: Arc::clone(&shared), packing, member: member.path.clone() };
-            if member.name.is_some() { &mut entries } else { &mut others }.push(Entry::of_member(&input, &member, place));
+            found.add(&input, &member, place);
             Ok(())
         });
         let place = |entry: &Entry| entry.name.map(|name| (name.log, name.seg));
         let timeline = |entry: &Entry| entry.name.map(|name| name.timeline);
-        if entries.is_sorted_by(|a, b| place(a) < place(b) && timeline(a) <= timeline(b)) {
-            self.others.append(&mut others);
-            return segments_of(&input, entries, walked);
+        if found.segments.is_sorted_by(|a, b| place(a) < place(b) && timeline(a) <= timeline(b)) {
+            return self.take_members(&input, found, walked);
         }
         self.spill(&input, open().map_err(SourceError::unpack(&input))?)
     }
@@ -450,11 +469,14 @@ impl Wal {
     /// Unpacks the segments of a tar stream, and the files about them, into a temporary directory.
     fn spill(&mut self, input: &str, stream: impl Read) -> Result<Vec<Entry>, SourceError> {
         let dir = Arc::new(TempDir::with_prefix("pgwal-").map_err(SourceError::unpack(input))?);
-        let (mut entries, mut others) = (Vec::new(), Vec::new());
+        let mut found = Members::default();
         let walked = Tar::new(stream).segments(|mut member| {
-            let path = dir.path().join(format!("{}-{}", entries.len() + others.len(), file_name(&member.path)));
+            let path = dir.path().join(format!("{}-{}", found.segments.len() + found.others.len(), file_name(&member.path)));
+            found.add(input, &member, Place::File(path.clone()));
+            if member.no_file.is_some() {
+                return Ok(());
+            }
             let mut spilled = File::create(&path)?;
-            if member.name.is_some() { &mut entries } else { &mut others }.push(Entry::of_member(input, &member, Place::File(path)));
             let mut front = vec![0; FIRST_PAGE];
             let len = unpack::fill(&mut member, &mut front)?;
             front.truncate(len);
@@ -464,8 +486,21 @@ impl Wal {
             Ok(())
         });
         self._spilled.push(dir);
-        self.others.append(&mut others);
-        segments_of(input, entries, walked)
+        self.take_members(input, found, walked)
+    }
+
+    /// What an archive that could be read as far as `walked` says has of the WAL. Damage comes after the segments before it.
+    fn take_members(&mut self, input: &str, mut found: Members, walked: io::Result<()>) -> Result<Vec<Entry>, SourceError> {
+        let is_empty = found.segments.is_empty() && found.no_files.is_empty();
+        self.others.append(&mut found.others);
+        self.no_files.append(&mut found.no_files);
+        match walked {
+            Ok(()) if is_empty => return Err(SourceError::new(input, SourceProblem::NoSegments)),
+            Err(e) if is_empty => return Err(SourceError::unpack(input)(e)),
+            Ok(()) => {}
+            Err(e) => found.segments.push(Entry { input: input.into(), name: None, place: Place::Broken { why: e.to_string() } }),
+        }
+        Ok(found.segments)
     }
 
     /// Standard input is read as it comes, unless it is a tar, whose members may stand in any order.
@@ -504,15 +539,26 @@ fn is_pattern<P: AsRef<Path>>(inputs: &[P]) -> bool {
 /// Files of a folder that are neither segments nor about segments, as many as are told of.
 const OTHERS: usize = 10_000;
 
-/// What an archive that could be read as far as `walked` says has of the WAL. Damage comes after the segments before it.
-fn segments_of(input: &str, mut entries: Vec<Entry>, walked: io::Result<()>) -> Result<Vec<Entry>, SourceError> {
-    match walked {
-        Ok(()) if entries.is_empty() => return Err(SourceError::new(input, SourceProblem::NoSegments)),
-        Err(e) if entries.is_empty() => return Err(SourceError::unpack(input)(e)),
-        Ok(()) => {}
-        Err(e) => entries.push(Entry { input: input.into(), name: None, place: Place::Broken { why: e.to_string() } }),
+/// What an archive has of the WAL.
+#[derive(Default)]
+struct Members {
+    segments: Vec<Entry>,
+    others: Vec<Entry>,
+    /// What has the name of a segment and is no file.
+    no_files: Vec<Entry>,
+}
+
+impl Members {
+    /// Adds a member that is to be read at `place`.
+    fn add(&mut self, archive: &str, member: &Member<'_>, place: Place) {
+        let list = match (&member.no_file, member.name) {
+            (Some(_), Some(_)) => &mut self.no_files,
+            (None, Some(_)) => &mut self.segments,
+            (_, None) => &mut self.others,
+        };
+        let place = member.no_file.clone().map_or(place, |what| Place::NoFile { what });
+        list.push(Entry::of_member(archive, member, place));
     }
-    Ok(entries)
 }
 
 /// What a stream is by its front, and the stream with its front put back.
