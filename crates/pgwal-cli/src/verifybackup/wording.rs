@@ -1,5 +1,6 @@
 //! Messages as pg_verifybackup words them. C: bin/pg_verifybackup/pg_verifybackup.c, bin/pg_verifybackup/astreamer_verify.c.
 
+use std::os::unix::fs::FileTypeExt;
 use std::path::Path;
 
 use pgwal::datadir::ControlError;
@@ -66,6 +67,11 @@ pub fn problem(problem: &Problem, dir: &Path) -> (String, Option<String>) {
     (text, None)
 }
 
+/// Whether this is a device such as /dev/null.
+fn is_character_device(path: &Path) -> bool {
+    std::fs::metadata(path).is_ok_and(|metadata| metadata.file_type().is_char_device())
+}
+
 /// What is said of an error that ends the program. `is_early`: the wording is that of a release before 17.
 pub fn fatal(error: &BackupError, is_early: impl Fn() -> bool) -> String {
     match error {
@@ -73,8 +79,8 @@ pub fn fatal(error: &BackupError, is_early: impl Fn() -> bool) -> String {
         BackupError::Manifest(ManifestError::Form(FormError::VersionNumber)) if is_early() => {
             ManifestError::Form(FormError::Version).to_string()
         }
-        // It says how long it is, and that is nothing.
-        BackupError::File(error) if error.doing == "open file" && error.error.raw_os_error().is_none() => {
+        // The real program takes as many bytes as a device says it has: none.
+        BackupError::File(error) if error.doing == "open file" && is_character_device(&error.path) => {
             let problem = if is_early() { "parsing failed" } else { "The input string ended unexpectedly." };
             format!("could not parse backup manifest: {problem}")
         }
