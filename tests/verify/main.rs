@@ -1,6 +1,8 @@
 //! `pgwal verify`: each class of damage, made from real WAL, and WAL that has none.
 
+mod classes;
 mod control;
+mod copies;
 mod forms;
 mod hostile;
 mod live;

@@ -170,7 +170,7 @@ mod tests {
 
     fn finding(input: &str, offsets: Option<std::ops::Range<u64>>, class: Class) -> Finding {
         let lsns = offsets.as_ref().map(|offsets| Lsn(1 << 24) + offsets.start..Lsn(1 << 24) + offsets.end);
-        Finding { input: input.to_owned(), segment: None, offsets, lsns, record: None, class, problem: None }
+        Finding { input: input.to_owned(), segment: None, offsets, lsns, record: None, class, problem: None, whole_copy: None }
     }
 
     /// Some of everything, with names that neither XML nor a URI takes as they are.

@@ -354,6 +354,14 @@ impl Server {
         run(self.postgres.command(program).args(["-U", "postgres", "-p", &port, "-h"]).arg(self.dir.path()).args(args))
     }
 
+    /// Runs a program on its data directory (`-D`), such as pg_resetwal; the server should be stopped.
+    ///
+    /// # Errors
+    /// What the program says.
+    pub fn on_data<S: AsRef<OsStr>>(&self, program: &str, args: impl IntoIterator<Item = S>) -> io::Result<Output> {
+        run(self.postgres.command(program).args(args).arg("-D").arg(&self.data))
+    }
+
     /// `pg_ctl start`, `stop -m fast`, `stop -m immediate`, …
     ///
     /// # Errors

@@ -230,7 +230,7 @@ impl Remark {
         let offset = |lsn: Lsn| lsn.segment_offset(segment_size);
         let offsets =
             lsns.as_ref().filter(|_| !matches!(class, Class::MissingSegment { .. })).map(|lsns| offset(lsns.start)..offset(lsns.start) + 1);
-        Some(Finding { input: self.input, segment, offsets, lsns, record: None, class, problem })
+        Some(Finding { input: self.input, segment, offsets, lsns, record: None, class, problem, whole_copy: None })
     }
 }
 

@@ -186,6 +186,7 @@ fn no_with_what_is_in_the_way() {
         record: None,
         class: Class::Malformed,
         problem: None,
+        whole_copy: None,
     };
     let with = |finding: &Finding, target| ask(dir.path(), target, Request { findings: std::slice::from_ref(finding), ..from_backup });
     let answer = with(&finding, Target::Latest);

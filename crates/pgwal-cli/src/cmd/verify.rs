@@ -177,11 +177,19 @@ impl Opts {
         let bar = self.progress_bar(wal.files().len());
         let mut written = Ok(());
         let mut is_live = is_being_written(wal);
-        let mut held = Vec::new();
+        let (mut held, mut copied) = (Vec::new(), 0);
         let mut kept =
             Kept { only: archive.as_ref().and_then(|archive| self.asked_for(archive)), unchanged: unchanged.len(), ..Kept::default() };
+        let mut being_copied: Vec<String> = Vec::new();
         let mut summary = check::check(wal, options, |event| {
             written = match event {
+                Event::Finding(finding) if archive.as_ref().is_some_and(|archive| check::is_being_copied(archive, &finding)) => {
+                    copied += 1;
+                    if !being_copied.contains(&finding.input) {
+                        being_copied.push(finding.input);
+                    }
+                    return ControlFlow::Continue(());
+                }
                 // What is not read again is not missing: gaps are looked for in the whole set.
                 Event::Finding(Finding { class: Class::MissingSegment { .. }, .. }) if !unchanged.is_empty() => {
                     return ControlFlow::Continue(());
@@ -211,12 +219,15 @@ impl Opts {
         });
         bar.finish_and_clear();
         written?;
+        summary.findings = summary.findings.saturating_sub(copied);
         if !held.is_empty() {
-            let held = self.confirmed(held, options)?;
+            let (held, mut growing) = self.confirmed(held, options)?;
+            being_copied.append(&mut growing);
             let shown = if self.fail_fast { held.into_iter().take(1).collect() } else { held };
             summary.findings = shown.len() as u64;
             shown.into_iter().try_for_each(|finding| self.take(finding, &mut kept, out))?;
         }
+        summary.being_copied = being_copied;
         if !unchanged.is_empty() {
             // Those that are shown instead follow.
             summary.findings = kept.count;
@@ -235,7 +246,7 @@ impl Opts {
             }
         }
         if let (Some(path), Some(archive)) = (&self.state, &archive) {
-            let after = remember(archive, &before, &is_unchanged, &kept);
+            let after = remember(archive, &before, &is_unchanged, &kept, &summary.being_copied);
             after.store(path).map_err(|e| format!("{}: {e}", printable_path(path)))?;
         }
         let restore = match &archive {
@@ -439,7 +450,18 @@ impl Opts {
 
     /// What is still found when one looks again. A server that writes while its segments are read, one after the other, leaves
     /// places that do not fit together: the end of the WAL as it was, and behind it what came later.
-    fn confirmed(&self, mut findings: Vec<Finding>, options: check::Options) -> Result<Vec<Finding>, Box<dyn Error>> {
+    ///
+    /// The second list has the files that grow meanwhile: somebody is still copying them.
+    fn confirmed(&self, mut findings: Vec<Finding>, options: check::Options) -> Result<(Vec<Finding>, Vec<String>), Box<dyn Error>> {
+        let len = |input: &str| fs::metadata(input).ok().filter(fs::Metadata::is_file).map(|metadata| metadata.len());
+        let inputs: BTreeSet<String> = findings.iter().map(|finding| finding.input.clone()).collect();
+        let mut lens: BTreeMap<String, u64> = inputs.into_iter().filter_map(|input| len(&input).map(|len| (input, len))).collect();
+        for finding in &findings {
+            // As long as it was when it was read.
+            if let (Class::Truncated { len, .. }, Some(known)) = (&finding.class, lens.get_mut(&finding.input)) {
+                *known = *len;
+            }
+        }
         for _ in 0..LOOKS {
             std::thread::sleep(PAUSE);
             let mut again = HashSet::new();
@@ -454,7 +476,10 @@ impl Opts {
                 break;
             }
         }
-        Ok(findings)
+        let growing: Vec<String> =
+            lens.into_iter().filter(|(input, was)| len(input).is_some_and(|len| len > *was)).map(|(input, _)| input).collect();
+        findings.retain(|finding| !growing.contains(&finding.input));
+        Ok((findings, growing))
     }
 
     /// On a terminal only; elsewhere it shows nothing.
@@ -475,6 +500,9 @@ impl Opts {
         }
         if !summary.leftover.is_empty() {
             writeln!(out, "{} behind the end of the WAL, kept for later use.", count(summary.leftover.len(), "segment"))?;
+        }
+        for input in &summary.being_copied {
+            writeln!(out, "{} is still being copied, and is not judged: check it again when it is complete.", printable(input))?;
         }
         if !summary.vanished.is_empty() {
             writeln!(out, "{} gone before it was read, as a server removes old ones.", count(summary.vanished.len(), "segment"))?;
@@ -584,13 +612,13 @@ fn load_state(path: &Path, scope: Scope) -> Result<State, Box<dyn Error>> {
 }
 
 /// What this run can tell the next one: segments that were checked and have no findings, and what was told to this one.
-fn remember(archive: &Archive, before: &State, unchanged: &BTreeSet<&str>, kept: &Kept) -> State {
+fn remember(archive: &Archive, before: &State, unchanged: &BTreeSet<&str>, kept: &Kept, being_copied: &[String]) -> State {
     let checked: BTreeSet<&str> = kept.inputs.iter().map(String::as_str).collect();
     let mut state = State::new(before.scope().clone());
     for (file, _) in archive.segments() {
         let input = &*file.input;
         let known = if unchanged.contains(input) { before.get(file).cloned() } else { None };
-        let is_good = checked.contains(input) && !kept.bad.contains(input);
+        let is_good = checked.contains(input) && !kept.bad.contains(input) && !being_copied.iter().any(|copied| copied == input);
         if let Some(verified) = known.or_else(|| (is_good && file.is_as_listed()).then(|| Verified::new(file)).flatten()) {
             state.insert(file, verified);
         }

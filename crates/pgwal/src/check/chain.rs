@@ -12,7 +12,7 @@ use crate::format::{WalFormat, WalMagic};
 use crate::frame::{Blocks, End, EndReason, Framer, Inside, Step};
 use crate::lsn::{Lsn, SegmentName, TimelineId};
 use crate::page::{LongHeader, PageHeader, PageInfo, SHORT_HEADER_SIZE};
-use crate::record::{Needs, Plain, RECORD_HEADER_SIZE, RawRecord, Record, RecordHeader, is_rmgr};
+use crate::record::{Needs, Plain, RECORD_HEADER_SIZE, RawRecord, Record, RecordHeader, is_rmgr, max_record_size};
 use crate::rmgr::{self, Payload, RmgrId, Rules, xlog};
 use crate::wire::Wire;
 
@@ -113,6 +113,53 @@ struct Lost {
     last: Option<Lsn>,
     /// It has been reported already.
     reported: bool,
+    /// A page that does not carry on what came before, although it belongs here, and the link that its first record should have.
+    branch: Option<(Lsn, Lsn)>,
+    /// What there is of the record that the page does not carry on.
+    cut: Vec<u8>,
+    /// Where a part of a page begins that was not written, if that is what it was.
+    unwritten: Option<Lsn>,
+    /// End of the page at which records stopped.
+    noticed: Lsn,
+    /// From here on all bytes so far are zero.
+    zeroes: Option<Lsn>,
+    /// From here on all bytes of a segment are zero, to its end.
+    tail: Option<Lsn>,
+    /// The first page after it that belongs here.
+    resumed: Option<Lsn>,
+}
+
+impl Lost {
+    /// Whether a record stands at `link`, which lies in the record that seemed to go on: then that one is not so long as it says.
+    fn has_record_at(&self, link: Lsn, fmt: WalFormat) -> bool {
+        let Some(start) = self.record.filter(|start| *start < link) else { return false };
+        let (mut lsn, mut at) = (start, 0);
+        while at < self.cut.len() as u64 {
+            let end = Lsn(lsn.0 - fmt.page_offset(lsn)) + u64::from(fmt.wal_page_size);
+            if link < end {
+                let bytes = usize::try_from(at + (link.max(lsn) - lsn)).ok().and_then(|at| self.cut.get(at..)).unwrap_or_default();
+                let header = RecordHeader::read(bytes, fmt).ok().map(|(_, header)| header);
+                return header.is_some_and(|header| {
+                    header.tot_len as usize >= RECORD_HEADER_SIZE && is_rmgr(header.rmid, fmt) && header.prev >= start && header.prev < link
+                });
+            }
+            at += end - lsn;
+            lsn = end + fmt.page_header_size(end);
+        }
+        false
+    }
+
+    /// Notes whether a page ends with zeroes.
+    fn see(&mut self, page: &Page<'_>, is_last: bool) {
+        self.zeroes = match page.bytes.iter().rposition(|&byte| byte != 0) {
+            None => self.zeroes.or(Some(page.lsn)),
+            Some(at) if at + 1 < page.bytes.len() => Some(page.lsn + at as u64 + 1),
+            Some(_) => None,
+        };
+        if is_last && self.tail.is_none() {
+            self.tail = self.zeroes;
+        }
+    }
 }
 
 /// What [`check_content`] looks at.
@@ -265,6 +312,31 @@ impl Chain {
         self.lost.as_ref().is_some_and(|lost| lost.end.is_some() && !lost.goes_on)
     }
 
+    /// Up to where the WAL is right.
+    pub(super) fn sound_to(&self) -> Lsn {
+        self.lost.as_ref().map_or(self.position, |lost| lost.record.unwrap_or(lost.from))
+    }
+
+    /// What the bytes after that place are, if there are any.
+    pub(super) fn class_of_end(&self) -> Option<Class> {
+        self.lost.as_ref().map(|lost| if lost.tail.is_some() { Class::ZeroedTail } else { lost.class.clone() })
+    }
+
+    /// Whether the records in `bytes`, which begin at `start`, carry on what came before.
+    pub(super) fn goes_on_in(&self, place: &Place, bytes: &[u8], start: Lsn) -> bool {
+        let (mut chain, mut found) = (self.clone(), Found::default());
+        while chain.next_page(place, bytes, start, &mut found) {
+            if !found.findings.is_empty() || !chain.is_sound() {
+                return false;
+            }
+            // A record has followed.
+            if found.records > 0 && chain.is_settled() {
+                return true;
+            }
+        }
+        true
+    }
+
     /// Whether the state is that which a reader has who began at a page shortly before: its next record is known.
     pub(super) fn is_settled(&self) -> bool {
         self.is_sound() && self.leading.is_none() && self.timeline.change.is_none() && self.overwriting.is_none() && !self.foreign
@@ -273,7 +345,10 @@ impl Chain {
     /// There is WAL at `next`, behind segments that are missing: this is not its end.
     pub(super) fn goes_on(&mut self, next: Lsn) {
         match &mut self.lost {
-            Some(lost) => lost.goes_on = true,
+            Some(lost) => {
+                lost.goes_on = true;
+                lost.resumed.get_or_insert(self.position);
+            }
             None => self.skip_to(next, Class::Corrupted),
         }
     }
@@ -336,6 +411,10 @@ impl Chain {
                 }
                 Err(error) => self.failed(place, &mut page, &framer, &error, found),
             }
+        }
+        let is_last = page.end().segment_offset(self.fmt.segment_size) == 0;
+        if let Some(lost) = &mut self.lost {
+            lost.see(&page, is_last);
         }
     }
 
@@ -720,7 +799,17 @@ impl Chain {
     /// A record that something before it waits for.
     #[cold]
     fn unusual_record(&mut self, place: &Place, raw: &RawRecord<'_>, found: &mut Found) {
-        if let Some(lost) = self.lost.take() {
+        if let Some(mut lost) = self.lost.take() {
+            if let Some((page, expected)) = lost.branch
+                && raw.header.prev != expected
+                && raw.header.prev < page
+                && raw.lsn < page + u64::from(self.fmt.wal_page_size)
+                && !lost.reported
+                && !lost.has_record_at(raw.header.prev, self.fmt)
+            {
+                self.other_history(place, page, expected, raw.header.prev, found);
+                lost.reported = true;
+            }
             self.report(place, *lost, raw.lsn, found);
         }
         if let Some(origin) = self.origin.take()
@@ -835,15 +924,43 @@ impl Chain {
             let class = Class::BitFlip { offset: at - place.start, bit: bit.bit };
             let lost = self.lose(start, Some(start), problem, class);
             self.lost = Some(Box::new(Lost { reported: true, goes_on: true, last: previous, ..lost }));
+        } else if let Some(link) = self.follows_other(page, start, error) {
+            self.other_history(place, page.lsn, previous.unwrap_or_default(), link, found);
+            self.cut.clear();
+            self.framer = Some(Framer::behind(None, timeline, self.fmt, start).with_needs(NEEDS));
+            return;
         } else {
             let end = self.end_reason(page, &bytes, start, previous, error);
-            let class = damage::of_record(page.piece_from(start.max(page.piece_start)), start.max(page.piece_start), self.fmt, previous);
+            let (class, unwritten) =
+                damage::of_record(page.piece_from(start.max(page.piece_start)), start.max(page.piece_start), self.fmt, previous);
             let lost = self.lose(start, Some(start), problem, class);
-            self.lost = Some(Box::new(Lost { end, last: previous, ..lost }));
+            let branch = (!on_page && matches!(error.kind(), ErrorKind::Crc { .. })).then_some((page.lsn, start));
+            self.lost = Some(Box::new(Lost { end, last: previous, branch, unwritten, noticed: page.end(), ..lost }));
         }
         self.cut.clear();
         let next = if on_page { start + 8 } else { page.lsn + self.fmt.page_header_size(page.lsn) };
         self.find_record(place, page, next);
+    }
+
+    /// The link of a record that starts a page and is right, but for following another record than the one before it: nothing is damaged
+    /// then, somebody else's WAL goes on here.
+    fn follows_other(&self, page: &Page<'_>, start: Lsn, error: &Error) -> Option<Lsn> {
+        let ErrorKind::PreviousLink { expected: Some(_), found } = *error.kind() else { return None };
+        let is_first = start == page.lsn + self.fmt.page_header_size(page.lsn);
+        if !is_first || !found.is_valid() || found >= page.lsn {
+            return None;
+        }
+        let mut window = page.from(start);
+        let step = Framer::behind(None, None, self.fmt, start).step(&mut window, &mut RawRecord::vacant(self.fmt));
+        matches!(step, Ok(Step::Record)).then_some(found)
+    }
+
+    /// Reports that the page at `page` follows another record than the one that is before it.
+    fn other_history(&self, place: &Place, page: Lsn, expected: Lsn, link: Lsn, found: &mut Found) {
+        let size = u64::from(self.fmt.segment_size);
+        let end = Lsn(page.0 - page.segment_offset(self.fmt.segment_size)) + size;
+        let problem = Some(Problem::Format(ErrorKind::PreviousLink { expected: Some(expected), found: link }));
+        found.findings.push(self.finding(place, page..end, None, Class::OtherHistory, problem));
     }
 
     /// What the damage at `start` is if no WAL comes behind it.
@@ -897,7 +1014,9 @@ impl Chain {
         let record = joining.map(|(start, _)| start);
         // A page that belongs here and does not carry on the record shows that the record is damaged, or what came of it.
         let is_ours = page.header.address == page.lsn && page.header.magic.major() == Some(self.fmt.major);
-        let from = record.filter(|_| is_ours).unwrap_or(page.lsn);
+        let length = self.cut.first_chunk().map_or(0, |bytes| u32::from_le_bytes(*bytes));
+        let is_possible = joining.is_none() || length <= max_record_size(self.fmt);
+        let from = record.filter(|_| is_ours || !is_possible).unwrap_or(page.lsn);
         if joining.is_some()
             && let Some(bit) = flip::in_record(&self.cut, framer.previous())
         {
@@ -911,7 +1030,7 @@ impl Chain {
         }
         let zeroes = page.bytes.iter().take(SHORT_HEADER_SIZE).all(|&byte| byte == 0);
         let end = match (joining, &problem) {
-            _ if is_ours => None,
+            _ if is_ours || !is_possible => None,
             (Some((_, missing)), _) => Some(EndReason::Unfinished { missing: Some(missing) }),
             (None, _) if zeroes => Some(EndReason::ZeroPage),
             (None, _) if page.header.address.segment_offset(self.fmt.segment_size) == page.lsn.segment_offset(self.fmt.segment_size) => {
@@ -919,9 +1038,15 @@ impl Chain {
             }
             _ => None,
         };
-        let class = damage::of_page(&page.bytes, &page.header, page.lsn, self.fmt);
+        let class = match is_possible {
+            true => damage::of_page(&page.bytes, &page.header, page.lsn, self.fmt),
+            false => Class::ImpossibleLength { found: length },
+        };
         let lost = self.lose(from, record, problem, class);
-        self.lost = Some(Box::new(Lost { end, last: framer.previous(), page: Some(page.lsn), ..lost }));
+        let branch = record.or(framer.previous()).filter(|_| is_ours && is_possible).map(|expected| (page.lsn, expected));
+        let cut = if branch.is_some() { std::mem::take(&mut self.cut) } else { Vec::new() };
+        let torn = Some(page.lsn).filter(|_| !is_ours);
+        self.lost = Some(Box::new(Lost { end, last: framer.previous(), page: torn, branch, cut, noticed: page.end(), ..lost }));
         self.cut.clear();
     }
 
@@ -931,7 +1056,24 @@ impl Chain {
         self.overwriting = None;
         self.leading = None;
         self.origin = None;
-        Lost { from, record, problem, class, page: None, end: None, goes_on: false, last, reported: false }
+        Lost {
+            from,
+            record,
+            problem,
+            class,
+            page: None,
+            end: None,
+            goes_on: false,
+            last,
+            reported: false,
+            branch: None,
+            cut: Vec::new(),
+            unwritten: None,
+            noticed: from,
+            zeroes: None,
+            tail: None,
+            resumed: None,
+        }
     }
 
     /// Looks for records on a page, with nothing known but its place.
@@ -948,6 +1090,7 @@ impl Chain {
             && is_page
         {
             lost.goes_on = true;
+            lost.resumed.get_or_insert(page.lsn);
         }
         if is_page && !is_tried {
             self.framer = Some(Framer::new(self.fmt, page.lsn).with_needs(NEEDS));
@@ -998,7 +1141,7 @@ impl Chain {
         let place = place.of(lsns.start);
         let segment = Some(place.segment(self.timeline.now.unwrap_or(self.timeline.floor), lsns.start));
         let offsets = Some(place.offset(lsns.start)..place.offset(lsns.end));
-        Finding { input: place.input.to_string(), segment, offsets, lsns: Some(lsns), record, class, problem }
+        Finding { input: place.input.to_string(), segment, offsets, lsns: Some(lsns), record, class, problem, whole_copy: None }
     }
 
     /// The bit at `at` of the record in `lsns` was turned.
@@ -1014,7 +1157,28 @@ impl Chain {
         if lost.reported {
             return;
         }
-        let Lost { from, record, problem, mut class, page, .. } = lost;
+        let Lost { from, record, problem, mut class, page, unwritten, noticed, tail, resumed, .. } = lost;
+        let mut end = end;
+        if matches!(class, Class::TornPage { .. }) && unwritten.is_some_and(|unwritten| unwritten >= end) {
+            // The records go on before it: the zeroes there are the end of the WAL, or have nothing to do with this.
+            class = Class::Corrupted;
+        }
+        if let (Class::Corrupted, Some(Problem::Format(ErrorKind::RecordLength { found } | ErrorKind::RecordTooLong { found }))) =
+            (&class, &problem)
+            && *found > 0
+        {
+            class = Class::ImpossibleLength { found: *found };
+        }
+        let size = u64::from(self.fmt.segment_size);
+        if let Some(tail) = tail
+            && matches!(class, Class::TornPage { .. } | Class::ZeroedPage | Class::Corrupted)
+        {
+            let start = Lsn((tail.0 - 1) / size * size); // a page header is not zero, so a tail is not at zero
+            let is_part = tail > start + self.fmt.page_header_size(start);
+            if is_part && tail <= noticed && resumed == Some(start + size) && from < start + size {
+                (class, end) = (Class::ZeroedTail, start + size);
+            }
+        }
         if let (Class::RecycledPage { .. } | Class::Corrupted, Some(page)) = (&class, page) {
             // Records start again on the same page: a part of it was written.
             let half = end - page;
@@ -1051,6 +1215,21 @@ impl Chain {
         }
         Some(framer.finish(&[]))
     }
+}
+
+/// Whether a segment that begins with `front` begins the WAL anew: with a checkpoint that follows no record. pg_resetwal writes such a
+/// segment, and so does initdb. C: `WriteEmptyXLOG`, bin/pg_resetwal/pg_resetwal.c; `BootStrapXLOG`, access/transam/xlog.c.
+pub(super) fn begins_anew(front: &[u8], fmt: WalFormat, start: Lsn) -> bool {
+    let Ok((_, header)) = PageHeader::read(front) else { return false };
+    if header.check(fmt, start, None).is_err() || header.long.is_none() || header.info.contains(PageInfo::XLP_FIRST_IS_CONTRECORD) {
+        return false;
+    }
+    let mut window = front.get(header.size()..fmt.wal_page_size as usize).unwrap_or_default();
+    let mut raw = RawRecord::vacant(fmt);
+    let step = Framer::behind(None, Some(header.timeline), fmt, start + header.size() as u64).step(&mut window, &mut raw);
+    let is_checkpoint = matches!(step, Ok(Step::Record)) && raw.header.rmid == RmgrId::XLOG && !raw.header.prev.is_valid();
+    is_checkpoint
+        && matches!(raw.decode().ok().and_then(|record| record.payload().ok()?), Some(Payload::Xlog(xlog::Op::CheckpointShutdown(_))))
 }
 
 /// Bits that are set.

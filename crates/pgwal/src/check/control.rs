@@ -331,6 +331,7 @@ impl Cluster {
                 record: None,
                 class: Class::MissingSegment { first, last },
                 problem: Some(Problem::Control(problem)),
+                whole_copy: None,
             });
         };
         for number in first..=last.min(first.saturating_add(MOST_SEGMENTS)) {
@@ -355,7 +356,16 @@ impl Cluster {
                     };
                     let segment = file.segment().map(|segment| segment.name);
                     let (offsets, problem) = (Some(0..u64::from(size)), Some(Problem::Control(problem)));
-                    found.push(Finding { input: file.input.to_string(), segment, offsets, lsns: Some(lsns), record: None, class, problem });
+                    found.push(Finding {
+                        input: file.input.to_string(),
+                        segment,
+                        offsets,
+                        lsns: Some(lsns),
+                        record: None,
+                        class,
+                        problem,
+                        whole_copy: None,
+                    });
                 }
                 None => missing = Some((missing.map_or(number, |(from, _)| from), number)),
             }
@@ -423,7 +433,7 @@ impl Cluster {
     fn of_control(&self, problem: ControlProblem) -> Finding {
         let input = self.path.join("global/pg_control").display().to_string();
         let (class, problem) = (Class::ControlFile, Some(Problem::Control(problem)));
-        Finding { input, segment: None, offsets: None, lsns: None, record: None, class, problem }
+        Finding { input, segment: None, offsets: None, lsns: None, record: None, class, problem, whole_copy: None }
     }
 }
 
@@ -444,7 +454,16 @@ fn of_file(file: &ArchiveFile, lsn: Lsn, class: Class, problem: ControlProblem, 
     let lsns = lsn..lsn + (size - offset);
     let segment = file.segment().map(|segment| segment.name);
     let input = file.input.to_string();
-    Finding { input, segment, offsets: Some(offset..size), lsns: Some(lsns), record: None, class, problem: Some(Problem::Control(problem)) }
+    Finding {
+        input,
+        segment,
+        offsets: Some(offset..size),
+        lsns: Some(lsns),
+        record: None,
+        class,
+        problem: Some(Problem::Control(problem)),
+        whole_copy: None,
+    }
 }
 
 /// Segments of the cluster that start as they should, by number and timeline.

@@ -35,7 +35,8 @@ pub(super) fn of_page(bytes: &[u8], header: &PageHeader, lsn: Lsn, fmt: WalForma
 }
 
 /// What happened to a record that no single bit explains: `bytes` go from it, at `start`, to the end of the page at which it failed.
-pub(super) fn of_record(bytes: &[u8], start: Lsn, fmt: WalFormat, previous: Option<Lsn>) -> Class {
+/// Where that is a part of a page that was not written, where the part begins.
+pub(super) fn of_record(bytes: &[u8], start: Lsn, fmt: WalFormat, previous: Option<Lsn>) -> (Class, Option<Lsn>) {
     let end = start + bytes.len() as u64;
     let at = |lsn: Lsn| usize::try_from(lsn - start).unwrap_or(usize::MAX).min(bytes.len());
     // A record of an earlier use of the file.
@@ -51,7 +52,8 @@ pub(super) fn of_record(bytes: &[u8], start: Lsn, fmt: WalFormat, previous: Opti
                 let mut raw = RawRecord::vacant(fmt);
                 if Framer::behind(None, None, fmt, lsn).step(&mut window, &mut raw).is_ok_and(|step| step == Step::Record) {
                     // It starts somewhere in the piece that was not written.
-                    return Class::TornPage { sector: size_of_piece(start, Lsn(lsn.0 / SECTOR * SECTOR)) };
+                    let unwritten = Lsn(lsn.0 / SECTOR * SECTOR);
+                    return (Class::TornPage { sector: size_of_piece(start, unwritten) }, Some(unwritten));
                 }
             }
             lsn = lsn + 8;
@@ -64,11 +66,11 @@ pub(super) fn of_record(bytes: &[u8], start: Lsn, fmt: WalFormat, previous: Opti
         if bytes.get(at(sector)..at(next)).is_some_and(|part| part.iter().all(|&byte| byte == 0)) {
             let part = bytes.get(at(sector)..at(sector + OS_PAGE)).unwrap_or_default();
             let is_page = sector.0.is_multiple_of(OS_PAGE) && part.len() as u64 == OS_PAGE && part.iter().all(|&byte| byte == 0);
-            return Class::TornPage { sector: if is_page { OS_PAGE as u32 } else { SECTOR as u32 } };
+            return (Class::TornPage { sector: if is_page { OS_PAGE as u32 } else { SECTOR as u32 } }, Some(sector));
         }
         sector = next;
     }
-    Class::Corrupted
+    (Class::Corrupted, None)
 }
 
 /// The larger piece, if one of its borders lies between the damaged record and the bytes that were not written.

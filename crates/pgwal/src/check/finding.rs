@@ -31,6 +31,8 @@ pub struct Finding {
     pub class: Class,
     /// The check that failed: what was expected and what was found; `None` where the class says it all.
     pub problem: Option<Problem>,
+    /// Another file of the same segment that has no damage; `None`: there is none.
+    pub whole_copy: Option<String>,
 }
 
 /// What happened to the bytes: what a person can act on.
@@ -45,6 +47,8 @@ pub enum Class {
     },
     /// Whole pages of zeroes with WAL behind them.
     ZeroedPage,
+    /// The end of a segment is zeroes, and the next segment goes on: a copy that was cut off after the file had got its size.
+    ZeroedTail,
     /// A page of an earlier use of the file, with WAL behind it.
     RecycledPage {
         /// Segment that the page comes from.
@@ -59,8 +63,20 @@ pub enum Class {
         /// The bit in its byte, 0 to 7, the lowest first.
         bit: u8,
     },
+    /// The record's length is not one that a record can have.
+    ImpossibleLength {
+        /// The length. C: `xl_tot_len`.
+        found: u32,
+    },
     /// Damage without a pattern.
     Corrupted,
+    /// The WAL begins anew with a checkpoint that follows no record: pg_resetwal wrote it.
+    WalReset {
+        /// Where the WAL before ended; `None`: it is damaged there.
+        ended: Option<Lsn>,
+    },
+    /// From here on the WAL follows other records than those before it, and neither is damaged: two servers wrote the same timeline.
+    OtherHistory,
     /// The bytes are as they were written (the checksum is right), but they are not what the format allows.
     Malformed,
     /// Bytes that the format leaves unused are not zero.
@@ -74,6 +90,8 @@ pub enum Class {
     },
     /// Not WAL at all, or of an unknown version.
     NotWal,
+    /// The file has the name of a segment and no bytes.
+    EmptyFile,
     /// A segment of another cluster.
     ForeignCluster {
         /// System identifier of the cluster. JSON: a string.
@@ -181,6 +199,16 @@ pub enum Action {
     KeepApart,
     /// Take the file from another copy of the archive, or from the server's pg_wal.
     FetchFile,
+    /// Take a new base backup: no copy of the WAL helps.
+    NewBaseBackup,
+    /// Look for the segment in the archive of the server whose history is wanted.
+    FindHistory,
+    /// Compare the file with another copy: recovery does not look at these bytes.
+    Compare,
+    /// Use the other copy of the segment, which is whole.
+    UseOther,
+    /// Remove the empty file where the server still has the segment, so that it is archived again; else take it from another copy.
+    ArchiveAgain,
     /// Give the file the name of its content, after a look at how it got the other one.
     Rename,
     /// Compress the segment anew, or take the file from another copy of the archive.
@@ -280,19 +308,38 @@ pub enum Check {
     },
 }
 
+impl Check {
+    /// Whether it is about bytes that have no meaning.
+    const fn is_unused(&self) -> bool {
+        matches!(
+            self,
+            Check::PagePadding { .. }
+                | Check::RemainingAlone { .. }
+                | Check::RecordPadding { .. }
+                | Check::AlignmentPadding { .. }
+                | Check::AfterSwitch { .. }
+        )
+    }
+}
+
 impl Class {
     /// Its name, as JSON has it.
     pub const fn name(&self) -> &'static str {
         match self {
             Class::TornPage { .. } => "torn_page",
             Class::ZeroedPage => "zeroed_page",
+            Class::ZeroedTail => "zeroed_tail",
             Class::RecycledPage { .. } => "recycled_page",
             Class::BitFlip { .. } => "bit_flip",
+            Class::ImpossibleLength { .. } => "impossible_length",
             Class::Corrupted => "corrupted",
+            Class::WalReset { .. } => "wal_reset",
+            Class::OtherHistory => "other_history",
             Class::Malformed => "malformed",
             Class::NotZero => "not_zero",
             Class::WrongMajor { .. } => "wrong_major",
             Class::NotWal => "not_wal",
+            Class::EmptyFile => "empty_file",
             Class::ForeignCluster { .. } => "foreign_cluster",
             Class::WrongName { .. } => "wrong_name",
             Class::Truncated { .. } => "truncated",
@@ -317,6 +364,10 @@ impl Class {
             Class::ForeignCluster { by: Authority::Given, .. } => Action::Separate,
             Class::WrongMajor { .. } | Class::ForeignCluster { .. } => Action::KeepApart,
             Class::EndsEarly { .. } => Action::FindForStart,
+            Class::EmptyFile => Action::ArchiveAgain,
+            Class::WalReset { .. } => Action::NewBaseBackup,
+            Class::OtherHistory => Action::FindHistory,
+            Class::NotZero => Action::Compare,
             Class::ControlFile => Action::RestoreCluster,
             Class::WrongName { .. } => Action::Rename,
             Class::AfterPacked { .. } => Action::Repack,
@@ -332,10 +383,14 @@ impl Class {
 impl Finding {
     /// What to do about it.
     pub fn action(&self) -> Action {
+        if self.whole_copy.is_some() {
+            return Action::UseOther;
+        }
         match (&self.class, &self.problem) {
             (_, Some(Problem::Control(ControlProblem::GoesOnAfterShutdown { .. }))) => Action::DoNotStart,
             (Class::ControlFile, _) => Action::RestoreCluster,
             (_, Some(Problem::Control(_))) => Action::FindForStart,
+            (Class::BitFlip { .. }, Some(Problem::Check(check))) if check.is_unused() => Action::Compare,
             (class, _) => class.action(),
         }
     }
@@ -354,10 +409,12 @@ impl Serialize for Finding {
             class: &'f Class,
             problem: &'f Option<Problem>,
             action: Action,
+            #[serde(skip_serializing_if = "Option::is_none")]
+            whole_copy: &'f Option<String>,
         }
         let action = self.action();
-        let Finding { input, segment, offsets, lsns, record, class, problem } = self;
-        Line { input, segment: *segment, offsets, lsns, record: *record, class, problem, action }.serialize(serializer)
+        let Finding { input, segment, offsets, lsns, record, class, problem, whole_copy } = self;
+        Line { input, segment: *segment, offsets, lsns, record: *record, class, problem, action, whole_copy }.serialize(serializer)
     }
 }
 
@@ -384,7 +441,10 @@ impl fmt::Display for Finding {
                 _ => write!(f, ". ")?,
             }
         }
-        write!(f, "{}", self.action())
+        match &self.whole_copy {
+            Some(copy) => write!(f, "{} is whole: use that one.", printable(copy)),
+            None => write!(f, "{}", self.action()),
+        }
     }
 }
 
@@ -393,17 +453,27 @@ impl fmt::Display for Class {
         match self {
             Class::TornPage { sector } => write!(f, "torn page: only some of its {sector}-byte pieces were written"),
             Class::ZeroedPage => write!(f, "zeroed page: zeroes, and WAL goes on behind them"),
+            Class::ZeroedTail => write!(f, "zeroed tail: the segment ends with zeroes, and the next one goes on"),
             Class::RecycledPage { from, address } => {
                 write!(f, "recycled page: it was left over from {from} ({address}), and WAL goes on behind it")
             }
             Class::BitFlip { offset, bit } => write!(f, "bit flip: bit {bit} of the byte at 0x{offset:x}, and nothing else"),
+            Class::ImpossibleLength { found } => write!(f, "impossible record length: {found} bytes"),
             Class::Corrupted => write!(f, "corrupted: no single bit, page or sector explains it"),
+            Class::WalReset { ended: Some(ended) } => {
+                write!(f, "begun anew by pg_resetwal: a checkpoint that follows no record, where the WAL before ended at {ended}")
+            }
+            Class::WalReset { ended: None } => write!(f, "begun anew by pg_resetwal: a checkpoint that follows no record"),
+            Class::OtherHistory => {
+                write!(f, "another history: from here on it follows other records than those before it, and both are whole")
+            }
             Class::Malformed => write!(f, "malformed: the checksum is right, the content is not"),
             Class::NotZero => write!(f, "not zero: bytes that the format leaves unused"),
             Class::WrongMajor { expected, found } => {
                 write!(f, "wrong major: WAL of {}, among WAL of {}", Major(*found), Major(*expected))
             }
             Class::NotWal => write!(f, "not WAL that can be checked"),
+            Class::EmptyFile => write!(f, "empty file: nothing of the segment was written"),
             Class::ForeignCluster { expected, found, by: Authority::Majority } => {
                 write!(f, "foreign cluster: system identifier {found}, where most others have {expected}")
             }
@@ -420,7 +490,7 @@ impl fmt::Display for Class {
             Class::MissingSegment { first, last } => write!(f, "missing segments: {first} to {last}"),
             Class::EndsEarly { needed } => write!(f, "ends early: the WAL does not go on to {needed}"),
             Class::ControlFile => write!(f, "control file"),
-            Class::DuplicateSegment { other } => write!(f, "duplicate segment: {} is the same one", printable(other)),
+            Class::DuplicateSegment { other } => write!(f, "duplicate segment: {} is the same one with other WAL", printable(other)),
             Class::Timeline => write!(f, "timelines contradict each other"),
             Class::TextFile => write!(f, "history file or backup label"),
             Class::NotAFile { what } => write!(f, "not a file: {what}"),
@@ -477,7 +547,27 @@ impl fmt::Display for Action {
                 "gzip, xz, zstd and lz4 unpack it but exit with an error, so a restore_command that calls them may fail: compress the segment \
                 anew, or take the file from another copy of the archive."
             }
-            Action::RemoveOne => "A restore takes one of the two: compare them, and keep the right one.",
+            Action::RemoveOne => {
+                "Both are whole, but a restore takes one of them: two servers have written this segment, as after two promotions to the same \
+                 timeline. Find out which server's WAL you need, and keep the two apart."
+            }
+            Action::NewBaseBackup => {
+                "No copy of the WAL helps: backups from before cannot be recovered beyond this place, and transactions may be lost. Take a new \
+                 base backup, and check the data."
+            }
+            Action::FindHistory => {
+                "A restore would stop here. Two servers have written this timeline, as after two promotions of standbys of one primary, or where \
+                 a copy of the cluster was started: look for this segment in the archive of the server whose history you need, and keep the WAL \
+                 of the two apart."
+            }
+            Action::Compare => {
+                "Recovery does not look at these bytes, but something has changed them: compare the file with another copy of the WAL."
+            }
+            Action::UseOther => "Another copy of the segment is whole: use that one.",
+            Action::ArchiveAgain => {
+                "A restore would stop here: take the segment from another copy of the WAL. If it is to be archived from the server's pg_wal \
+                 again, remove this empty file first."
+            }
             Action::Unwrap => "Nothing is known of what is inside: unpack or decrypt it, and check that.",
             Action::Report => "No copy will differ: the server wrote it like this, or this check is wrong. Please report it.",
         })
@@ -532,6 +622,7 @@ mod tests {
             record: None,
             class: Class::ZeroedPage,
             problem: Some(Problem::Format(ErrorKind::Magic { expected: WalMagic::of(15), found: WalMagic(0) })),
+            whole_copy: None,
         };
         let json = serde_json::to_string(&finding).unwrap();
         let expected = "{\"input\":\"000000010000000000000001\",\"segment\":\"000000010000000000000001\",\

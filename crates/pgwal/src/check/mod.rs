@@ -18,6 +18,7 @@
 
 mod chain;
 mod control;
+mod copying;
 mod damage;
 mod finding;
 mod flip;
@@ -31,6 +32,7 @@ use std::sync::Arc;
 use serde::Serialize;
 
 pub use control::{Cluster, ControlProblem, StartedBy, Told};
+pub use copying::is_being_copied;
 pub use finding::{Action, Authority, Check, Class, Finding, Problem};
 
 use crate::format::{WalFormat, WalMagic};
@@ -38,10 +40,11 @@ use crate::frame::{End, EndReason};
 use crate::lsn::{Lsn, SegmentName, TimelineId};
 use crate::ordered::{self, Results};
 use crate::page::PageHeader;
+use crate::record::RECORD_HEADER_SIZE;
 use crate::source::{
-    AfterPacked, NoFile, Piece, Pieces, SourceError, SourceProblem, Span, Wal, file_of_input, is_begun, piece_size, wrapping,
+    AfterPacked, NoFile, Piece, Pieces, SourceError, SourceProblem, Span, Wal, file_of_input, is_partial, piece_size, wrapping,
 };
-use chain::{Chain, Found, Place};
+use chain::{Chain, Found, Place, begins_anew};
 use links::Links;
 
 /// What to check, and how.
@@ -91,6 +94,8 @@ pub struct Summary {
     pub leftover: Vec<String>,
     /// Files that were there when the check began and not when they were to be read, as a server removes old segments.
     pub vanished: Vec<String>,
+    /// Files that somebody is still copying or writing: nothing is said of them yet.
+    pub being_copied: Vec<String>,
     /// Whole records with the right checksum.
     pub records: u64,
     /// Bytes of all files that were looked at.
@@ -127,6 +132,12 @@ fn as_string<S: serde::Serializer>(value: &Option<u64>, serializer: S) -> Result
     }
 }
 
+/// More files of one segment are not taken together.
+const MOST_COPIES: usize = 16;
+
+/// Copies of one segment that differ, and are tried where it goes on.
+const RIVALS: usize = 4;
+
 /// So many files tell what is usual among them: format and system identifier.
 const VOTERS: usize = 15;
 
@@ -147,7 +158,7 @@ pub fn check(wal: &Wal, options: Options, mut sink: impl FnMut(Event) -> Control
     });
     if flow.is_continue() {
         // Whether the sink wants more makes no difference at the end.
-        let _ = walk.finish(&mut sink);
+        let _ = walk.choose(&mut sink).is_continue() && walk.decide(None, &mut sink).is_continue() && walk.finish(&mut sink).is_continue();
     }
     walk.summary
 }
@@ -155,7 +166,7 @@ pub fn check(wal: &Wal, options: Options, mut sink: impl FnMut(Event) -> Control
 /// A piece of the work, in the order of the files.
 enum Job {
     /// A file starts.
-    Begin { file: usize, place: Arc<Place>, start: Lsn, other_major: Option<WalMagic>, is_wal: bool },
+    Begin { file: usize, place: Arc<Place>, start: Lsn, front: Front },
     /// Some of its pages, whole unless the file ends there.
     Bytes { file: usize, place: Arc<Place>, start: Lsn, bytes: Span, range: Range<usize> },
     /// It ends.
@@ -164,6 +175,19 @@ enum Job {
     Failed { file: usize, class: Class },
     /// It is gone.
     Vanished { file: usize },
+}
+
+/// What the first page of a file says.
+#[derive(Clone, Copy, Debug)]
+struct Front {
+    /// The magic of its major, where that is not the one of most files.
+    other_major: Option<WalMagic>,
+    /// Its first or second page is of the place that its name tells.
+    is_wal: bool,
+    /// It is of another cluster.
+    is_foreign: bool,
+    /// Its first record is a checkpoint that follows nothing.
+    begins_anew: bool,
 }
 
 /// Reads the files and finds out how each is to be read.
@@ -199,13 +223,22 @@ impl<'w> Plan<'w> {
         form.fmt = self.wal.complete(form.fmt, long.map(|long| long.system_identifier));
         let other_major = self.fmt.filter(|fmt| fmt.major != form.fmt.major).and_then(|_| WalMagic::of(form.fmt.major));
         self.fmt.get_or_insert(form.fmt);
-        let before = self.place.take().map(|(place, _)| Arc::new(Place { before: None, ..(*place).clone() }));
+        let before = match self.place.take().map(|(place, _)| place) {
+            // Another copy of the segment.
+            Some(place) if name.is_some() && place.name == name => place.before.clone(),
+            Some(place) => Some(Arc::new(Place { before: None, ..(*place).clone() })),
+            None => None,
+        };
         let before = before.filter(|before| before.fmt.is_same_wal(form.fmt) && before.start < form.start);
         let place = Arc::new(Place { input: input.into(), name, fmt: form.fmt, start: form.start, before });
         let end = if name.is_some() { form.start + u64::from(form.fmt.segment_size) } else { Lsn(u64::MAX) };
         let is_wanted = self.options.from.is_none_or(|from| end > from) && self.options.to.is_none_or(|to| form.start < to);
         let start = self.first_page(&place).max(form.start);
-        Ok((Job::Begin { file, place: Arc::clone(&place), start, other_major, is_wal: form.is_wal }, place, is_wanted))
+        let ids = (long.map(|long| long.system_identifier), self.system_identifier);
+        let is_foreign = matches!(ids, (Some(found), Some(expected)) if found != expected);
+        let begins_anew = begins_anew(front, form.fmt, form.start);
+        let front = Front { other_major, is_wal: form.is_wal, is_foreign, begins_anew };
+        Ok((Job::Begin { file, place: Arc::clone(&place), start, front }, place, is_wanted))
     }
 
     /// The page that the check starts at.
@@ -269,9 +302,9 @@ impl Iterator for Plan<'_> {
                         return bytes;
                     }
                 }
-                // A compressed segment of which nothing has come yet.
-                (file, Piece::End { len: 0, .. }) if self.files.get(file).is_some_and(|(input, _)| is_begun(input)) => {}
-                (file, Piece::End { len: 0, .. }) => return Some(Job::Failed { file, class: Class::NotWal }),
+                // A segment that is being received, of which nothing has come yet.
+                (file, Piece::End { len: 0, .. }) if self.files.get(file).is_some_and(|(input, _)| is_partial(input)) => {}
+                (file, Piece::End { len: 0, .. }) => return Some(Job::Failed { file, class: Class::EmptyFile }),
                 (_, Piece::End { len, after }) => return Some(Job::End { len, after }),
                 (file, Piece::Failed(SourceError { problem: SourceProblem::Io(e), .. })) if e.kind() == std::io::ErrorKind::NotFound => {
                     return Some(Job::Vanished { file });
@@ -365,6 +398,7 @@ impl Job {
 
 /// The check in order; its chain is the state of truth.
 struct Walk<'w> {
+    wal: &'w Wal,
     files: Vec<(&'w str, Option<SegmentName>)>,
     options: Options,
     links: Option<Links>,
@@ -375,7 +409,76 @@ struct Walk<'w> {
     saved: BTreeMap<usize, Chain>,
     /// What is known of the current file.
     checked: Option<Checked>,
+    /// Number of the last file of which something came.
+    begun: Option<usize>,
+    /// The segment that is there more than once, while its files are checked.
+    copies: Option<Copies>,
+    /// Copies of the last such segment that are whole and differ: the records that follow tell which of them they follow.
+    rivals: Vec<Rival>,
+    /// The file that stands for the last such segment, for findings that begin in it.
+    chosen: Option<(SegmentName, String)>,
+    /// The WAL of another history has been told of, and has not ended.
+    is_other_history: bool,
     summary: Summary,
+}
+
+/// The files of one segment. Each is checked as what comes after the segment before; the WAL goes on from the best one.
+struct Copies {
+    /// Number of the first of them, which stands for all in [`Links`].
+    lead: usize,
+    /// Files still to come.
+    left: usize,
+    /// What comes before: known once the first one has begun.
+    enter: Option<Option<Chain>>,
+    /// The place before.
+    before: Option<(usize, Arc<Place>)>,
+    done: Vec<Copy>,
+}
+
+/// A file of [`Copies`].
+struct Copy {
+    file: usize,
+    /// `.partial`: it may end anywhere.
+    may_be_short: bool,
+    place: Option<Arc<Place>>,
+    /// The state at its end; `None`: it could not be read.
+    chain: Option<Chain>,
+    events: Vec<Event>,
+}
+
+impl Copy {
+    fn findings(&self) -> usize {
+        self.events.iter().filter(|event| matches!(event, Event::Finding(_))).count()
+    }
+
+    /// How good it is: whole, then WAL to its end, then fewest findings, then most WAL.
+    fn rank(&self) -> (bool, bool, bool, std::cmp::Reverse<usize>, Lsn) {
+        let sound = self.chain.as_ref().map_or(Lsn::INVALID, Chain::sound_to);
+        let is_full = self.is_full();
+        (self.chain.is_some(), is_full && self.findings() == 0, is_full, std::cmp::Reverse(self.findings()), sound)
+    }
+
+    /// Whether its WAL goes to its end.
+    fn is_full(&self) -> bool {
+        match (&self.chain, &self.place) {
+            (Some(chain), Some(place)) => chain.sound_to() >= place.start + u64::from(place.fmt.segment_size),
+            _ => false,
+        }
+    }
+
+    /// Whether nothing is wrong with it.
+    fn is_whole(&self) -> bool {
+        self.chain.is_some() && self.findings() == 0 && (self.is_full() || !self.may_be_short)
+    }
+}
+
+/// A copy that is whole and differs from the one that was chosen.
+struct Rival {
+    chain: Chain,
+    input: String,
+    /// The one that was chosen.
+    other: String,
+    finding: Finding,
 }
 
 type Flow = ControlFlow<()>;
@@ -401,12 +504,233 @@ fn take_over(chain: &mut Chain, ahead: Ahead, place: &Place, start: Lsn) -> Opti
 impl<'w> Walk<'w> {
     fn new(wal: &'w Wal, options: Options, system_identifier: Option<u64>) -> Walk<'w> {
         let (files, summary) = (wal.files().collect(), Summary { system_identifier, ..Summary::default() });
-        Walk { files, options, links: None, chain: None, current: None, saved: BTreeMap::new(), checked: None, summary }
+        Walk {
+            wal,
+            files,
+            options,
+            links: None,
+            chain: None,
+            current: None,
+            saved: BTreeMap::new(),
+            checked: None,
+            begun: None,
+            copies: None,
+            rivals: Vec::new(),
+            chosen: None,
+            is_other_history: false,
+            summary,
+        }
     }
 
     fn take(&mut self, job: Job, ahead: Option<Ahead>, sink: &mut impl FnMut(Event) -> Flow) -> Flow {
+        if let Job::Begin { file, .. } | Job::Failed { file, .. } | Job::Vanished { file } = &job
+            && self.begun != Some(*file)
+        {
+            self.begun = Some(*file);
+            self.enter(*file, sink)?;
+        }
+        let is_end = matches!(job, Job::End { .. } | Job::Failed { .. } | Job::Vanished { .. });
+        self.take_job(job, ahead, sink)?;
+        if is_end && self.copies.is_some() { self.leave(sink) } else { Flow::Continue(()) }
+    }
+
+    /// A file comes: where it is the first of several of its segment, they are taken together.
+    fn enter(&mut self, file: usize, sink: &mut impl FnMut(Event) -> Flow) -> Flow {
+        let name_of = |at: usize| self.files.get(at).and_then(|(_, name)| *name);
+        // Some of its files may not have been looked at.
+        if self.copies.as_ref().is_some_and(|copies| name_of(copies.lead) != name_of(file)) {
+            self.choose(sink)?;
+        }
+        let name_of = |at: usize| self.files.get(at).and_then(|(_, name)| *name);
+        if let (None, Some(name)) = (&self.copies, name_of(file)) {
+            let is_first = file.checked_sub(1).and_then(name_of) != Some(name);
+            let count = (file..).take(MOST_COPIES + 1).take_while(|&at| name_of(at) == Some(name)).count();
+            // What is called like one segment a hundred thousand times is no copy of anything.
+            if is_first && (2..=MOST_COPIES).contains(&count) {
+                let before = self.current.clone();
+                self.copies = Some(Copies { lead: file, left: count, enter: None, before, done: Vec::new() });
+            }
+        }
+        if let Some(copies) = &mut self.copies {
+            copies.left = copies.left.saturating_sub(1);
+            let may_be_short = self.files.get(file).is_some_and(|(input, _)| is_partial(input));
+            copies.done.push(Copy { file, may_be_short, place: None, chain: None, events: Vec::new() });
+        }
+        Flow::Continue(())
+    }
+
+    /// A file of several has been checked.
+    fn leave(&mut self, sink: &mut impl FnMut(Event) -> Flow) -> Flow {
+        let Some(copies) = &mut self.copies else { return Flow::Continue(()) };
+        if let Some(copy) = copies.done.last_mut()
+            && let Some((_, place)) = self.current.as_ref().filter(|(at, _)| *at == copy.file)
+        {
+            (copy.place, copy.chain) = (Some(Arc::clone(place)), self.chain.take());
+        }
+        if copies.left == 0 { self.choose(sink) } else { Flow::Continue(()) }
+    }
+
+    /// All files of a segment have been checked: the WAL goes on from the best one, and what is wrong with the others is told with that.
+    fn choose(&mut self, sink: &mut impl FnMut(Event) -> Flow) -> Flow {
+        let Some(mut copies) = self.copies.take() else { return Flow::Continue(()) };
+        let mut best = 0;
+        for (at, copy) in copies.done.iter().enumerate() {
+            if copies.done.get(best).is_some_and(|known| known.rank() < copy.rank()) {
+                best = at; // of equals, the first
+            }
+        }
+        let input_of = |files: &[(&str, Option<SegmentName>)], file: usize| files.get(file).map_or("", |(input, _)| *input).to_owned();
+        let Some(chosen) = copies.done.get_mut(best) else { return Flow::Continue(()) };
+        let (chosen_file, chosen_input, is_whole) = (chosen.file, input_of(&self.files, chosen.file), chosen.is_whole());
+        let (place, chain) = (chosen.place.clone(), chosen.chain.clone());
+        let name = self.files.get(copies.lead).and_then(|(_, name)| *name);
+        if is_whole && let (Some(place), Some(chain)) = (&place, &chain) {
+            for copy in copies.done.iter_mut().filter(|copy| copy.file != chosen_file) {
+                let input = input_of(&self.files, copy.file);
+                self.compare(copy, input, chain, (chosen_file, &chosen_input), place);
+            }
+        }
+        for copy in copies.done {
+            let input = input_of(&self.files, copy.file);
+            for mut event in copy.events {
+                if let (Event::Finding(finding), true) = (&mut event, is_whole && copy.file != chosen_file) {
+                    // What goes over the border to the segment before is right with the other copy, so this one is to blame.
+                    if let (true, Some(place)) = (finding.input != input, &copy.place) {
+                        finding.lsns = finding.lsns.take().map(|lsns| lsns.start.max(place.start)..lsns.end.max(place.start + 1));
+                        finding.offsets = finding.lsns.as_ref().map(|lsns| lsns.start - place.start..lsns.end - place.start);
+                        (finding.input, finding.segment) = (input.clone(), place.name);
+                    }
+                    finding.whole_copy = Some(chosen_input.clone());
+                }
+                match event {
+                    Event::Finding(finding) => self.emit(finding, sink)?,
+                    event => sink(event)?,
+                }
+            }
+        }
+        match (place, chain) {
+            (Some(place), Some(chain)) => {
+                if self.links.as_ref().is_some_and(|links| links.is_fork(copies.lead)) {
+                    self.saved.insert(copies.lead, chain.clone());
+                }
+                (self.chain, self.current) = (Some(chain), Some((copies.lead, place)));
+            }
+            // None of them can be read.
+            _ => {
+                (self.chain, self.current) = (copies.enter.flatten().or(self.chain.take()), copies.before);
+                if let (Some(name), Some((_, place))) = (name, &self.current) {
+                    let end = name.start(place.fmt.segment_size) + u64::from(place.fmt.segment_size);
+                    if let Some(chain) = self.chain.as_mut().filter(|chain| chain.position() < end) {
+                        chain.skip_to(end, Class::Corrupted);
+                    }
+                    self.current = self.current.take().map(|(_, place)| (copies.lead, place));
+                }
+            }
+        }
+        self.chosen = name.map(|name| (name, chosen_input));
+        Flow::Continue(())
+    }
+
+    /// Compares a copy with the one that was chosen, which ended with `chain`: it may end earlier, or have other WAL.
+    fn compare(&mut self, copy: &mut Copy, input: String, chain: &Chain, chosen: (usize, &str), place: &Place) {
+        let (chosen_file, chosen) = chosen;
+        let Some(own) = copy.chain.take().filter(|_| copy.findings() == 0) else { return };
+        let name = self.files.get(copy.file).and_then(|(_, name)| *name);
+        let size = u64::from(place.fmt.segment_size);
+        let end = place.start + size;
+        let (reach, theirs) = (own.sound_to().min(end), chain.sound_to().min(end));
+        let is_short = is_partial(&input);
+        if reach < theirs {
+            // A file that may end anywhere, or two that a server and a receiver are writing.
+            if is_short || (theirs < end && is_partial(chosen)) {
+                return;
+            }
+            let (class, lsns) = (own.class_of_end().unwrap_or(Class::Corrupted), Some(reach..end));
+            let offsets = Some(reach - place.start..size);
+            copy.events.push(Event::Finding(Finding {
+                input,
+                segment: name,
+                offsets,
+                lsns,
+                record: None,
+                class,
+                problem: None,
+                whole_copy: None,
+            }));
+            return;
+        }
+        let Some(at) = self.wal.first_difference(copy.file, chosen_file, reach - place.start) else { return };
+        let lsn = place.start + at;
+        let class = Class::DuplicateSegment { other: chosen.to_owned() };
+        let problem = crate::set::RemarkKind::Duplicate { other: chosen.to_owned(), differs_at: Some(lsn) };
+        let finding = Finding {
+            input: input.clone(),
+            segment: name,
+            offsets: Some(at..size),
+            lsns: Some(lsn..end),
+            record: None,
+            class,
+            problem: Some(Problem::Set(problem)),
+            whole_copy: None,
+        };
+        if own == *chain || is_short || self.rivals.len() >= RIVALS {
+            copy.events.push(Event::Finding(finding));
+        } else {
+            self.rivals.push(Rival { chain: own, input, other: chosen.to_owned(), finding });
+        }
+    }
+
+    /// The first bytes after a segment of which there are different copies, or the end: the records there tell which one they follow.
+    fn decide(&mut self, next: Option<(&Place, &[u8], Lsn)>, sink: &mut impl FnMut(Event) -> Flow) -> Flow {
+        let rivals = std::mem::take(&mut self.rivals);
+        // The next segment may be there more than once, too, with one copy for each of them.
+        let further: Vec<Vec<u8>> = match &self.copies {
+            Some(copies) => (copies.lead..=copies.lead.saturating_add(copies.left)).filter_map(|at| self.wal.front(at)).collect(),
+            None => Vec::new(),
+        };
+        let goes_on =
+            |chain: &Chain, place: &Place, bytes: &[u8], start| chain.position() != start || chain.goes_on_in(place, bytes, start);
+        let fits = |chain: &Chain| match next {
+            Some((place, bytes, start)) => {
+                goes_on(chain, place, bytes, start) || further.iter().any(|front| goes_on(chain, place, front, start))
+            }
+            None => false,
+        };
+        let follows = |chain: &Chain| next.is_some_and(|(place, bytes, start)| goes_on(chain, place, bytes, start));
+        let chosen_fits = self.chain.as_ref().is_some_and(fits);
+        let mut is_followed = self.chain.as_ref().is_some_and(follows);
+        for rival in rivals {
+            let mut finding = rival.finding;
+            let rival_fits = fits(&rival.chain);
+            if !is_followed && follows(&rival.chain) {
+                is_followed = true;
+                self.chain = Some(rival.chain);
+            }
+            match (chosen_fits, rival_fits) {
+                (true, false) => finding.whole_copy = Some(rival.other),
+                (false, true) => {
+                    // The other one is to blame.
+                    finding.whole_copy = Some(rival.input.clone());
+                    finding.class = Class::DuplicateSegment { other: rival.input.clone() };
+                    if let Some(Problem::Set(crate::set::RemarkKind::Duplicate { other, .. })) = &mut finding.problem {
+                        *other = rival.input.clone();
+                    }
+                    finding.input = rival.other;
+                    self.chosen = finding.segment.map(|name| (name, rival.input));
+                }
+                _ => {}
+            }
+            self.emit(finding, sink)?;
+        }
+        if let Some(copies) = self.copies.as_mut().filter(|copies| copies.enter.is_some()) {
+            copies.enter = Some(self.chain.clone());
+        }
+        Flow::Continue(())
+    }
+
+    fn take_job(&mut self, job: Job, ahead: Option<Ahead>, sink: &mut impl FnMut(Event) -> Flow) -> Flow {
         match job {
-            Job::Begin { file, place, start, other_major, is_wal } => self.begin(file, place, start, other_major, is_wal, sink),
+            Job::Begin { file, place, start, front } => self.begin(file, place, start, front, sink),
             job @ Job::Bytes { .. } => self.bytes(job, ahead, sink),
             Job::End { len, after } => self.end(len, after, sink),
             Job::Failed { file, class } => self.failed(file, class, sink),
@@ -417,17 +741,28 @@ impl<'w> Walk<'w> {
         }
     }
 
-    fn begin(
-        &mut self,
-        file: usize,
-        place: Arc<Place>,
-        start: Lsn,
-        other_major: Option<WalMagic>,
-        is_wal: bool,
-        sink: &mut impl FnMut(Event) -> Flow,
-    ) -> Flow {
-        let links = self.links.get_or_insert_with(|| Links::new(&self.files, place.fmt.segment_size));
-        let (before, gap) = (links.before(file), links.gap(file));
+    fn begin(&mut self, file: usize, place: Arc<Place>, start: Lsn, front: Front, sink: &mut impl FnMut(Event) -> Flow) -> Flow {
+        let Front { other_major, is_wal, is_foreign, begins_anew } = front;
+        let entered = self.copies.as_mut().and_then(|copies| copies.enter.clone());
+        if let Some(chain) = entered {
+            self.chain = chain;
+            return self.begin_file(file, place, start, other_major, sink);
+        }
+        if self.links.is_none() {
+            self.links = Some(Links::new(&self.files, place.fmt.segment_size));
+        }
+        let mut starts_over = false;
+        let is_later = self.current.as_ref().is_some_and(|(_, before)| before.start < place.start);
+        if begins_anew && is_later && self.chain.is_some() && !is_foreign && self.options.from.is_none_or(|from| from < start) {
+            self.anew(&place, sink)?;
+            starts_over = true;
+        } else if is_foreign && self.chain.as_ref().is_some_and(Chain::seems_ended) {
+            // What somebody else left after the end of the WAL does not make it go on.
+            self.finish(sink)?;
+            starts_over = true;
+        }
+        let Some(links) = &self.links else { return Flow::Continue(()) };
+        let (before, gap) = (links.before(file), links.gap(file).filter(|_| !is_foreign && !begins_anew));
         let follows = |chain: &Chain, at: usize| match place.name {
             Some(_) => before == Some(at),
             None => chain.position() == place.start,
@@ -447,14 +782,37 @@ impl<'w> Walk<'w> {
             }
             self.finish(sink)?;
             let segment = Some(first);
-            let missing =
-                Finding { input: first.to_string(), segment, offsets: None, lsns: Some(lsns), record: None, class, problem: None };
+            let missing = Finding {
+                input: first.to_string(),
+                segment,
+                offsets: None,
+                lsns: Some(lsns),
+                record: None,
+                class,
+                problem: None,
+                whole_copy: None,
+            };
             self.report(missing, sink)?;
         } else if !continues {
-            let saved = before.and_then(|before| self.saved.get(&before)).filter(|chain| chain.position() == start).cloned();
+            let saved =
+                before.and_then(|before| self.saved.get(&before)).filter(|chain| chain.position() == start && !starts_over).cloned();
             self.finish(sink)?;
             self.chain = saved;
         }
+        if let Some(copies) = &mut self.copies {
+            copies.enter = Some(self.chain.clone());
+        }
+        self.begin_file(file, place, start, other_major, sink)
+    }
+
+    fn begin_file(
+        &mut self,
+        file: usize,
+        place: Arc<Place>,
+        start: Lsn,
+        other_major: Option<WalMagic>,
+        sink: &mut impl FnMut(Event) -> Flow,
+    ) -> Flow {
         self.forget(file);
         if let Some(found) = other_major {
             self.finish(sink)?;
@@ -463,7 +821,10 @@ impl<'w> Walk<'w> {
             let class = Class::WrongMajor { expected, found };
             let input = place.input.to_string();
             let offsets = Some(0..place.fmt.segment_size.into());
-            self.report(Finding { input, segment: place.name, offsets, lsns: Some(lsns), record: None, class, problem: None }, sink)?;
+            self.report(
+                Finding { input, segment: place.name, offsets, lsns: Some(lsns), record: None, class, problem: None, whole_copy: None },
+                sink,
+            )?;
         }
         let system_identifier = self.summary.system_identifier;
         self.chain.get_or_insert_with(|| Chain::new(place.fmt, start, system_identifier));
@@ -473,10 +834,39 @@ impl<'w> Walk<'w> {
         Flow::Continue(())
     }
 
+    /// The WAL begins anew at `place`, after other WAL: that has ended, and the segments between never were, or are of no use.
+    fn anew(&mut self, place: &Place, sink: &mut impl FnMut(Event) -> Flow) -> Flow {
+        let ends = self.summary.ends.len();
+        self.finish(sink)?;
+        let ended = self.summary.ends.get(ends..).and_then(|ends| ends.last()).map(|end| end.end.lsn);
+        let header = place.fmt.page_header_size(place.start);
+        let record = place.start + header;
+        let finding = Finding {
+            input: place.input.to_string(),
+            segment: place.name,
+            offsets: Some(header..header + RECORD_HEADER_SIZE as u64),
+            lsns: Some(record..record + RECORD_HEADER_SIZE as u64),
+            record: Some(record),
+            class: Class::WalReset { ended },
+            problem: None,
+            whole_copy: None,
+        };
+        self.report(finding, sink)
+    }
+
     fn bytes(&mut self, job: Job, ahead: Option<Ahead>, sink: &mut impl FnMut(Event) -> Flow) -> Flow {
         let (Some(chain), Job::Bytes { place, start, range, .. }) = (&mut self.chain, &job) else { return Flow::Continue(()) };
         let start = *start + range.start as u64;
         let len = range.len() as u64;
+        if !self.rivals.is_empty() {
+            let (place, range) = (Arc::clone(place), range.clone());
+            let job = job.read();
+            if let Job::Bytes { bytes, .. } = &job {
+                let bytes = bytes.bytes().get(range).unwrap_or_default().to_vec();
+                self.decide(Some((&place, &bytes, start)), sink)?;
+            }
+            return self.bytes(job, None, sink);
+        }
         if let Some(found) = ahead.and_then(|ahead| take_over(chain, ahead, place, start)) {
             return self.take_bytes(len, found, sink);
         }
@@ -529,21 +919,34 @@ impl<'w> Walk<'w> {
                 chain.skip_to(end, class.clone());
             }
             let input = place.input.to_string();
-            self.report(Finding { input, segment: place.name, offsets: Some(bytes), lsns, record: None, class, problem: None }, sink)?;
+            self.report(
+                Finding { input, segment: place.name, offsets: Some(bytes), lsns, record: None, class, problem: None, whole_copy: None },
+                sink,
+            )?;
         }
         if let Some(AfterPacked { offset }) = after {
             let (input, class) = (place.input.to_string(), Class::AfterPacked { offset });
-            self.report(Finding { input, segment: place.name, offsets: None, lsns: None, record: None, class, problem: None }, sink)?;
+            self.report(
+                Finding { input, segment: place.name, offsets: None, lsns: None, record: None, class, problem: None, whole_copy: None },
+                sink,
+            )?;
         }
         if checked.leftover {
             self.summary.leftover.push(checked.input.clone());
         } else {
             self.summary.segments += 1;
         }
-        if let (Some(chain), true) = (&self.chain, self.links.as_ref().is_some_and(|links| links.is_fork(file))) {
+        let is_fork = self.copies.is_none() && self.links.as_ref().is_some_and(|links| links.is_fork(file));
+        if let (Some(chain), true) = (&self.chain, is_fork) {
             self.saved.insert(file, chain.clone());
         }
-        sink(Event::Checked(checked))
+        match self.copies.as_mut().and_then(|copies| copies.done.last_mut()) {
+            Some(copy) => {
+                copy.events.push(Event::Checked(checked));
+                Flow::Continue(())
+            }
+            None => sink(Event::Checked(checked)),
+        }
     }
 
     /// A file cannot be read, or no further.
@@ -551,11 +954,16 @@ impl<'w> Walk<'w> {
         self.forget(file);
         let (input, name) = self.files.get(file).copied().unwrap_or_default();
         let input = input.to_owned();
-        let mut finding = Finding { input, segment: name, offsets: None, lsns: None, record: None, class, problem: None };
+        let mut finding = Finding { input, segment: name, offsets: None, lsns: None, record: None, class, problem: None, whole_copy: None };
         if let (Some((_, place)), Some(name)) = (&self.current, name) {
             let end = name.start(place.fmt.segment_size) + u64::from(place.fmt.segment_size);
             finding.lsns = Some(name.start(place.fmt.segment_size)..end);
-            if let Some(chain) = &mut self.chain {
+            if let Some(copies) = &self.copies {
+                // Whether there is a better one is not known yet.
+                if self.current.as_ref().is_some_and(|(at, _)| *at == file) && copies.enter.is_some() {
+                    self.chain = None;
+                }
+            } else if let Some(chain) = &mut self.chain {
                 if chain.seems_ended() && finding.class == Class::NotWal {
                     self.summary.leftover.push(finding.input);
                     return Flow::Continue(());
@@ -564,10 +972,22 @@ impl<'w> Walk<'w> {
                     chain.skip_to(end, finding.class.clone());
                 }
             }
-            self.current = Some((file, Arc::clone(place)));
+            let is_in_group = self.copies.is_some();
+            let place = Arc::clone(place);
+            if !is_in_group {
+                self.current = Some((file, place));
+            } else {
+                self.current = self.copies.as_ref().and_then(|copies| copies.before.clone());
+            }
         }
         self.checked = None;
-        self.report(finding, sink)
+        match self.copies.as_mut().and_then(|copies| copies.done.last_mut()) {
+            Some(copy) => {
+                copy.events.push(Event::Finding(finding));
+                Flow::Continue(())
+            }
+            None => self.report(finding, sink),
+        }
     }
 
     /// Drops the saved chain that `file` continues, unless a later file needs it too.
@@ -616,6 +1036,34 @@ impl<'w> Walk<'w> {
         }
         if let (Class::ForeignCluster { by, .. }, true) = (&mut finding.class, self.options.system_identifier.is_some()) {
             *by = Authority::Given;
+        }
+        // What is said before its files begin is not about them.
+        match self.copies.as_mut().filter(|copies| copies.enter.is_some()).and_then(|copies| copies.done.last_mut()) {
+            Some(copy) => {
+                copy.events.push(Event::Finding(finding));
+                Flow::Continue(())
+            }
+            None => self.emit(finding, sink),
+        }
+    }
+
+    fn emit(&mut self, mut finding: Finding, sink: &mut impl FnMut(Event) -> Flow) -> Flow {
+        // What begins in the segment before belongs to the copy of it that the WAL goes on from.
+        if let Some((name, chosen)) =
+            self.chosen.as_ref().filter(|(name, chosen)| finding.segment == Some(*name) && finding.input != *chosen)
+            && finding.whole_copy.is_none()
+            && !matches!(finding.class, Class::DuplicateSegment { .. })
+            && self.current.as_ref().is_some_and(|(_, place)| place.name != Some(*name))
+        {
+            finding.input = chosen.clone();
+        }
+        if finding.class == Class::OtherHistory {
+            // Where a later segment does not follow it, the history from before goes on.
+            let is_end = self.is_other_history && finding.offsets.as_ref().is_some_and(|offsets| offsets.start == 0);
+            self.is_other_history = !is_end;
+            if is_end {
+                return Flow::Continue(());
+            }
         }
         self.summary.findings += 1;
         sink(Event::Finding(finding))

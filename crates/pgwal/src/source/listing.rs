@@ -211,6 +211,15 @@ impl Archive {
         self.files.iter().filter_map(|file| file.segment().map(|segment| (file, segment)))
     }
 
+    /// The files of a segment, with the file of a segment before and after them.
+    pub(crate) fn of_segment(&self, name: SegmentName) -> (Option<&ArchiveFile>, &[ArchiveFile], Option<&ArchiveFile>) {
+        // They are in the order of these names.
+        let start = self.files.partition_point(|file| file.entry.name < Some(name));
+        let end = self.files.partition_point(|file| file.entry.name <= Some(name));
+        let segment = |at: usize| self.files.get(at).filter(|file| file.segment().is_some());
+        (start.checked_sub(1).and_then(segment), self.files.get(start..end).unwrap_or_default(), segment(end))
+    }
+
     /// Files that stand beside segments under names that begin like theirs, and are none: `.tmp`, `.bak`, `.sha256`, …
     pub fn beside_segments(&self) -> impl Iterator<Item = &ArchiveFile> {
         self.files.iter().filter(|file| is_beside_segments(file.file()))

@@ -29,7 +29,7 @@ pub(crate) use kind::wrapping;
 pub use kind::{Kind, NotWal, Packing, Wrapping};
 pub use listing::{Archive, ArchiveFile, FileKind, SegmentFile, Stamp, Start};
 pub(crate) use listing::{as_text, is_text_file_name, nanoseconds};
-pub(crate) use name::is_begun;
+pub(crate) use name::is_partial;
 pub use name::{NamedForm, SegmentFileName, file_of_input, is_wal_file_name, segment_of_file_name};
 pub(crate) use pieces::{Piece, Pieces};
 pub use plan::{NoFile, Wal};

@@ -14,7 +14,7 @@ use super::archive::{Member, Tar};
 use super::extent::Extents;
 use super::kind::{FIRST_PAGE, Kind, Packing};
 use super::name::{file_name, is_beside_segments, rank, segment_of_file_name};
-use super::pieces::Pieces;
+use super::pieces::{Piece, Pieces};
 use super::{SourceError, SourceProblem, unpack};
 use crate::datadir::DataDir;
 use crate::format::WalFormat;
@@ -276,6 +276,38 @@ impl Wal {
     /// The bytes of each file in the order of the files, at most `size` at a time (rounded up to whole 64 kB pages), whatever they are.
     pub(crate) fn pieces(&self, size: usize) -> Pieces<'_> {
         Pieces::new(&self.entries, size)
+    }
+
+    /// The first bytes of a file, by its number in [`Wal::files`], if it can be read alone and again.
+    pub(crate) fn front(&self, at: usize) -> Option<Vec<u8>> {
+        let entry = self.entries.get(at).filter(|entry| matches!(entry.place, Place::File(_) | Place::Range { .. }))?;
+        super::pieces::front(entry).ok()
+    }
+
+    /// Where two files first differ, by their numbers in [`Wal::files`], in their first `len` bytes; `None`: nowhere, or one of them cannot be
+    /// read again alone.
+    pub(crate) fn first_difference(&self, a: usize, b: usize, len: u64) -> Option<u64> {
+        const PIECE: usize = 1 << 20;
+        let file = |at: usize| {
+            let entry = self.entries.get(at).filter(|entry| matches!(entry.place, Place::File(_) | Place::Range { .. }))?;
+            Some(Pieces::new(std::slice::from_ref(entry), PIECE))
+        };
+        let (mut a, mut b) = (file(a)?, file(b)?);
+        loop {
+            let (Some((_, Piece::Bytes { offset, bytes: left })), Some((_, Piece::Bytes { bytes: right, .. }))) = (a.next(), b.next())
+            else {
+                return None;
+            };
+            let (left, right) = (left.read().ok()?, right.read().ok()?);
+            let same = left.iter().zip(right.iter()).take_while(|(a, b)| a == b).count();
+            let at = offset + same as u64;
+            if at >= len || same == left.len().min(right.len()) && left.len() != right.len() {
+                return None;
+            }
+            if same < left.len() {
+                return Some(at);
+            }
+        }
     }
 
     /// The segments `entries`, which follow each other; they may be of `whole`.

@@ -1,0 +1,240 @@
+//! What happened to the WAL, told apart: made with real servers where they can make it.
+
+use std::fs;
+use std::io::Write;
+use std::path::{Path, PathBuf};
+
+use pgwal::{Lsn, WalFormat};
+use pgwal_testkit::server::{Postgres, Server, wait_until};
+use pgwal_testkit::wal::{MIB, RecordBuilder, Wal};
+use serde_json::Value;
+use tempfile::TempDir;
+
+use crate::{copy, damage, findings, verify};
+
+/// The one finding of a folder, and the same with its segments packed: class, action, and offsets.
+#[track_caller]
+fn one(dir: &Path) -> Value {
+    let (status, found) = findings(dir);
+    assert_eq!((status, found.len()), (1, 1), "{found:#?}");
+    let packed = TempDir::new().unwrap();
+    for file in fs::read_dir(dir).unwrap().flatten() {
+        let to = fs::File::create(packed.path().join(format!("{}.gz", file.file_name().to_str().unwrap()))).unwrap();
+        let mut to = flate2::write::GzEncoder::new(to, flate2::Compression::fast());
+        to.write_all(&fs::read(file.path()).unwrap()).unwrap();
+        to.finish().unwrap();
+    }
+    let (status, again) = findings(packed.path());
+    assert_eq!((status, again.len()), (1, 1), "{again:#?}");
+    for field in ["class", "offsets", "lsns", "action", "segment", "problem"] {
+        assert_eq!(again[0][field], found[0][field], "{again:#?}");
+    }
+    found[0].clone()
+}
+
+#[test]
+fn a_tail_of_zeroes_and_contiguous_damage_are_one_finding() {
+    for (from, to, class) in [
+        (0x4_2000, 0x10_0000, "zeroed_tail"),
+        (0x4_2123, 0x10_0000, "zeroed_tail"),
+        (0xF_F000, 0x10_0000, "zeroed_tail"),
+        (0x4_2000, 0x8_0000, "zeroed_page"),
+        (0x4_2100, 0x8_0100, "corrupted"),
+        (0x100, 0x9_0000, "corrupted"),
+    ] {
+        let (dir, files) = copy(15, "workload");
+        damage(&files[1], |bytes| match class {
+            "corrupted" => {
+                let mut state = 1u32;
+                bytes[from..to].iter_mut().for_each(|byte| {
+                    state = state.wrapping_mul(1_664_525).wrapping_add(1_013_904_223);
+                    *byte = (state >> 24) as u8;
+                });
+            }
+            _ => bytes[from..to].fill(0),
+        });
+        let one = one(dir.path());
+        let (start, end) = (one["offsets"]["start"].as_u64().unwrap() as usize, one["offsets"]["end"].as_u64().unwrap() as usize);
+        assert!(start <= from && from < start + 9000 && end >= to && end < to + 9000, "{from:x} {to:x}: {one:#}");
+        assert_eq!(one["input"], format!("./{}", files[1].file_name().unwrap().to_str().unwrap()));
+        if class != "corrupted" {
+            assert_eq!(one["class"], class, "{one:#}");
+        }
+    }
+}
+
+#[test]
+fn a_length_that_no_record_can_have() {
+    for len in [1u32, 23, 0x7FFF_FFFF, 0xF123_4567] {
+        for last in [false, true] {
+            let fmt = WalFormat { segment_size: MIB, ..WalFormat::new(15) };
+            let mut wal = Wal::new(fmt);
+            for len in [60, 3000, 700] {
+                wal.record(&RecordBuilder::filler(len));
+            }
+            let at = wal.record(&RecordBuilder::filler(90));
+            wal.patch(at, &len.to_le_bytes());
+            for _ in 0..if last { 3 } else { 9000 } {
+                wal.record(&RecordBuilder::filler(170));
+            }
+            wal.zero_tail();
+            let dir = TempDir::new().unwrap();
+            for (name, bytes) in wal.segments() {
+                fs::write(dir.path().join(name.to_string()), bytes).unwrap();
+            }
+            let one = one(dir.path());
+            assert_eq!((&one["class"], &one["found"]), (&"impossible_length".into(), &len.into()), "{one:#}");
+            assert_eq!(one["record"], at.to_string(), "{one:#}");
+        }
+    }
+}
+
+#[test]
+fn foreign_segments_after_the_end_do_not_make_the_wal_go_on() {
+    let (dir, files) = copy(15, "crash");
+    let (_, whole, _) = verify(dir.path(), ["."]);
+    let end = whole.lines().next().unwrap().to_owned();
+    let last = u64::from_str_radix(&files[1].file_name().unwrap().to_str().unwrap()[16..], 16).unwrap();
+    // Right behind the end, and behind a gap.
+    for next in [last + 1, last + 3] {
+        let mut wal = Wal::new(WalFormat { segment_size: MIB, ..WalFormat::new(15) }).starting_at(Lsn(next << 20));
+        wal.system_identifier(77).previous(Lsn((next << 20) - 0x1000));
+        for _ in 0..100 {
+            wal.record(&RecordBuilder::filler(170));
+        }
+        wal.zero_tail();
+        let (name, bytes) = wal.segments().remove(0);
+        let path = dir.path().join(name.to_string());
+        fs::write(&path, bytes).unwrap();
+        let (status, found) = findings(dir.path());
+        assert_eq!((status, found.len()), (1, 1), "{found:#?}");
+        assert_eq!((&found[0]["class"], &found[0]["input"]), (&"foreign_cluster".into(), &format!("./{name}").into()));
+        let (_, out, _) = verify(dir.path(), ["."]);
+        assert!(out.contains(&end), "{out}");
+        fs::remove_file(path).unwrap();
+    }
+}
+
+/// Copies what a server's pg_wal has into an archive.
+fn archive(server: &Server, to: &Path) {
+    for file in fs::read_dir(server.wal()).unwrap().flatten().filter(|file| file.path().is_file()) {
+        fs::copy(file.path(), to.join(file.file_name())).unwrap();
+    }
+}
+
+fn segments(dir: &Path, timeline: &str) -> Vec<PathBuf> {
+    let mut files: Vec<PathBuf> = fs::read_dir(dir).unwrap().flatten().map(|file| file.path()).collect();
+    files.retain(|path| {
+        let name = path.file_name().unwrap().to_str().unwrap();
+        name.len() == 24 && name.starts_with(timeline)
+    });
+    files.sort();
+    files
+}
+
+/// pg_resetwal begins the WAL anew: no copy of the WAL helps, a new base backup does.
+#[test]
+fn wal_begun_anew_by_pg_resetwal() {
+    let Some(postgres) = Postgres::find_or_skip(Some(15), "classes::wal_begun_anew_by_pg_resetwal") else { return };
+    let settings = "wal_keep_size = 64MB\nautovacuum = off\nwal_level = replica\nmax_wal_senders = 4\nwal_recycle = off";
+    let server = postgres.start(&["--wal-segsize=1"], settings).unwrap();
+    server.sql("CREATE TABLE t AS SELECT g FROM generate_series(1, 30000) g").unwrap();
+    server.sql("CHECKPOINT").unwrap();
+    server.sql("INSERT INTO t SELECT generate_series(1, 30000)").unwrap();
+    server.control("stop -m immediate").unwrap();
+    let dir = TempDir::new().unwrap();
+    archive(&server, dir.path());
+    let before = segments(dir.path(), "00000001").len();
+    server.on_data("pg_resetwal", ["-f"]).unwrap();
+    server.control("start").unwrap();
+    server.sql("INSERT INTO t SELECT generate_series(1, 30000)").unwrap();
+    server.control("stop -m fast").unwrap();
+    archive(&server, dir.path());
+    let files = segments(dir.path(), "00000001");
+    assert!(files.len() > before);
+    let first = files[before].file_name().unwrap().to_str().unwrap().to_owned();
+    let one = one(dir.path());
+    assert_eq!(
+        (&one["class"], &one["action"], &one["input"]),
+        (&"wal_reset".into(), &"new_base_backup".into(), &format!("./{first}").into())
+    );
+    assert!(one["ended"].is_string() && one["offsets"]["start"] == 40, "{one:#}");
+    // Also where segments between the two are missing: they are of no use.
+    fs::remove_file(&files[before - 1]).unwrap();
+    let (_, found) = findings(dir.path());
+    assert_eq!((found.len(), &found[0]["class"]), (1, &"wal_reset".into()), "{found:#?}");
+    // What it wrote alone, as in its pg_wal, is sound.
+    files[..before - 1].iter().for_each(|file| fs::remove_file(file).unwrap());
+    assert_eq!(findings(dir.path()), (0, vec![]));
+    // The advice: a base backup taken since can be recovered with the WAL since.
+    server.control("start").unwrap();
+    let backup = server.dir().join("backup");
+    server.client("pg_basebackup", ["-X", "none", "-c", "fast", "-D", backup.to_str().unwrap()]).unwrap();
+    server.sql("INSERT INTO t VALUES (0); SELECT pg_switch_wal()").unwrap();
+    server.control("stop -m fast").unwrap();
+    archive(&server, dir.path());
+    assert_eq!(findings(dir.path()), (0, vec![]));
+    fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    let restored = postgres.recover(&backup, &format!("restore_command = 'cp {}/%f %p'", dir.path().display())).unwrap();
+    wait_until("the end of recovery", || restored.sql("SELECT pg_is_in_recovery()").is_ok_and(|is| is == "f"));
+    assert_eq!(restored.sql("SELECT count(*) FROM t WHERE g = 0").unwrap(), "1");
+}
+
+/// Two standbys of one primary are promoted: both write timeline 2. A segment of the one among those of the other is found, and with the right
+/// one in its place all is well.
+#[test]
+fn a_segment_of_another_promotion() {
+    let Some(postgres) = Postgres::find_or_skip(Some(15), "classes::a_segment_of_another_promotion") else { return };
+    let settings = "wal_keep_size = 64MB\nautovacuum = off\nwal_level = replica\nmax_wal_senders = 4";
+    let primary = postgres.start(&["--wal-segsize=1"], settings).unwrap();
+    primary.sql("CREATE TABLE t AS SELECT g FROM generate_series(1, 20000) g").unwrap();
+    let standbys = [primary.standby().unwrap(), primary.standby().unwrap()];
+    let rows =
+        ["INSERT INTO t SELECT generate_series(1, 60000)", "CREATE TABLE u AS SELECT repeat('u', 137) FROM generate_series(1, 30000)"];
+    let archives = [TempDir::new().unwrap(), TempDir::new().unwrap()];
+    for ((standby, rows), dir) in standbys.iter().zip(rows).zip(&archives) {
+        standby.control("promote").unwrap();
+        wait_until("the promotion", || standby.sql("SELECT pg_is_in_recovery()").is_ok_and(|is| is == "f"));
+        standby.sql(&format!("{rows}; SELECT pg_switch_wal()")).unwrap();
+        standby.control("stop -m fast").unwrap();
+        archive(standby, dir.path());
+        assert_eq!(findings(dir.path()), (0, vec![]));
+    }
+    let [ours, theirs] = archives.each_ref().map(|dir| segments(dir.path(), "00000002"));
+    assert!(ours.len() >= 5 && theirs.len() >= 5, "{ours:?} {theirs:?}");
+    let dir = archives[0].path();
+    let name = |path: &Path| format!("./{}", path.file_name().unwrap().to_str().unwrap());
+    let good = fs::read(&ours[2]).unwrap();
+    fs::copy(&theirs[2], &ours[2]).unwrap();
+    let told = one(dir);
+    assert_eq!(
+        (&told["class"], &told["action"], &told["input"]),
+        (&"other_history".into(), &"find_history".into(), &name(&ours[2]).into())
+    );
+    assert_eq!(told["offsets"]["start"], 0);
+    // Only the end of the file is the other's.
+    let mut mixed = good.clone();
+    mixed[0x8_0000..].copy_from_slice(&fs::read(&theirs[2]).unwrap()[0x8_0000..]);
+    fs::write(&ours[2], mixed).unwrap();
+    let told = one(dir);
+    assert_eq!((&told["class"], &told["offsets"]["start"]), (&"other_history".into(), &0x8_0000.into()), "{told:#}");
+    // All from there on.
+    fs::write(&ours[2], &good).unwrap();
+    let goods: Vec<Vec<u8>> = ours.iter().map(|file| fs::read(file).unwrap()).collect();
+    for (ours, theirs) in ours.iter().zip(&theirs).skip(3) {
+        fs::copy(theirs, ours).unwrap();
+    }
+    let (_, found) = findings(dir);
+    assert_eq!((found.len(), &found[0]["class"], &found[0]["input"]), (1, &"other_history".into(), &name(&ours[3]).into()), "{found:#?}");
+    // The advice: the segments of the server whose history it is.
+    ours.iter().zip(&goods).for_each(|(file, good)| fs::write(file, good).unwrap());
+    assert_eq!(findings(dir), (0, vec![]));
+    // Both archives at once: whole segments that differ.
+    let here = TempDir::new().unwrap();
+    let (status, out, err) = verify(here.path(), [Path::new("--format"), Path::new("json"), dir, archives[1].path()]);
+    assert_eq!((status, err.as_str()), (1, ""));
+    let classes: Vec<Value> =
+        out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).filter(|line| line["type"] == "finding").collect();
+    assert!(classes.iter().any(|finding| finding["class"] == "duplicate_segment"), "{out}");
+    assert!(classes.iter().all(|finding| ["duplicate_segment", "other_history"].contains(&finding["class"].as_str().unwrap())), "{out}");
+}
