@@ -43,6 +43,8 @@ pub struct Slot {
     pub lag: Option<u64>,
     /// Bytes of WAL that the server keeps for the slot: from the start of the segment of `restart_lsn` to its position.
     pub pinned: Option<u64>,
+    /// Transactions since the older of `xmin` and `catalog_xmin`: VACUUM must keep what has died since.
+    pub xmin_age: Option<u64>,
 }
 
 impl Slot {
@@ -63,7 +65,7 @@ pub fn list(server: &mut Connection) -> Result<Vec<Slot>, Error> {
 
 /// A column that a major lacks is null in `to_jsonb`; a standby's position is what it has received, or restored from the archive.
 const LIST: &str = "
-SELECT s.*,
+SELECT s.*, greatest(pg_catalog.age(s.xmin), pg_catalog.age(s.catalog_xmin)) AS xmin_age,
        (extract(epoch FROM (pg_catalog.to_jsonb(s) ->> 'inactive_since')::timestamptz) * 1000000)::int8 - 946684800000000 AS since_2000,
        CASE WHEN pg_catalog.pg_is_in_recovery() THEN greatest(pg_catalog.pg_last_wal_receive_lsn(), pg_catalog.pg_last_wal_replay_lsn())
             ELSE pg_catalog.pg_current_wal_lsn() END AS position,
@@ -95,6 +97,7 @@ fn slot(set: &ResultSet, row: usize) -> Slot {
         synced: text("synced") == Some("t"),
         lag: confirmed_flush_lsn.or(restart_lsn).and_then(behind),
         pinned: restart_lsn.and_then(|lsn| behind(Lsn(segment_size.map_or(lsn.0, |size| lsn.0 - lsn.0 % size)))),
+        xmin_age: text("xmin_age").and_then(|text| text.parse().ok()),
     }
 }
 

@@ -8,10 +8,10 @@ use std::time::Duration;
 
 use clap::Args;
 use pgwal::printable::printable;
-use pgwal_stream::connection::{ConnectError, Mode};
-use pgwal_stream::conninfo::Settings;
-use pgwal_stream::doctor::facts::{Facts, Server};
-use pgwal_stream::doctor::{self, Finding, Severity, Side};
+use pgwal_stream::connection::{ConnectError, Connection, Mode};
+use pgwal_stream::conninfo::{Config, Settings};
+use pgwal_stream::doctor::facts::{Endpoint, Facts, Server};
+use pgwal_stream::doctor::{self, Finding, Severity, Side, Target};
 
 use crate::args::Form;
 use crate::console::CouldNotRun;
@@ -70,15 +70,22 @@ impl Opts {
     }
 
     fn facts(&self) -> Result<Facts, Box<dyn Error>> {
-        let primary = gather(&self.server)??;
+        let mut config = config(&self.server)?;
+        let primary = gather(&self.server, &mut config)?;
         let mut facts = Facts { primary, standby: None, standby_code: None, passwords_told: (has_password(&self.server.dbname), false) };
         if let Some(conninfo) = &self.standby {
             facts.passwords_told.1 = has_password(conninfo);
             let standby = ServerArgs { dbname: conninfo.clone(), password: self.server.password };
-            facts.standby = Some(gather(&standby)?.map_err(|error| {
+            let result = gather(&standby, &mut self::config(&standby)?);
+            facts.standby = Some(result.map_err(|error| {
                 facts.standby_code = doctor::gather::refusal(&error).code;
                 error.to_string()
             }));
+            // The standby has gone on since the primary was asked.
+            if let Some(Ok(standby)) = &mut facts.standby {
+                doctor::gather::resolve(standby);
+                doctor::gather::ask_position(&mut facts.primary, &mut |mode| connect(&self.server, &mut config, mode));
+            }
         }
         Ok(facts)
     }
@@ -87,16 +94,28 @@ impl Opts {
 /// Somebody who waits for an answer about a server that is down does not wait for long, unless the connection string says so.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
-/// Asks a server: an error is one of the connection string.
-fn gather(args: &ServerArgs) -> Result<Result<Server, ConnectError>, Box<dyn Error>> {
+/// An error is one of the connection string.
+fn config(args: &ServerArgs) -> Result<Config, Box<dyn Error>> {
     let mut config = args.config()?;
     config.connect_timeout.get_or_insert(TIMEOUT);
+    Ok(config)
+}
+
+/// Asks a server.
+fn gather(args: &ServerArgs, config: &mut Config) -> Result<Server, ConnectError> {
     let user = config.user.clone();
-    let mut connect = |mode| match mode {
-        Mode::Ordinary => args.connect_sql(&mut config),
-        _ => args.connect(&mut config, mode),
-    };
-    Ok(doctor::gather(&user, &mut connect))
+    let mut server = doctor::gather(&user, &mut |mode| connect(args, config, mode))?;
+    if let [host] = config.hosts.as_slice() {
+        server.endpoint = Endpoint { host: host.place.name(), port: host.port };
+    }
+    Ok(server)
+}
+
+fn connect(args: &ServerArgs, config: &mut Config, mode: Mode) -> Result<Connection, ConnectError> {
+    match mode {
+        Mode::Ordinary => args.connect_sql(config),
+        _ => args.connect(config, mode),
+    }
 }
 
 /// A password is in the connection string itself, not in a file or a variable.
@@ -127,7 +146,13 @@ fn show(finding: &Finding, two: bool, out: &mut impl Write) -> io::Result<()> {
         writeln!(out, "         why: {}", clean(&finding.why))?;
     }
     for fix in &finding.fix {
-        writeln!(out, "         fix: {}", clean(&fix.to_string()))?;
+        let on = match fix.on {
+            Some(Target::Standby) => "on the standby: ",
+            Some(Target::Primary) if two => "on the primary: ",
+            Some(Target::Here) if two => "here: ",
+            _ => "",
+        };
+        writeln!(out, "         fix: {on}{}", clean(&fix.to_string()))?;
     }
     // What is wrong stands apart.
     if finding.severity.is_problem() { writeln!(out) } else { Ok(()) }

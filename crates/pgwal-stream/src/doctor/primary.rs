@@ -2,12 +2,12 @@
 
 use std::net::IpAddr;
 
-use super::facts::{Facts, Known, Role, Sender, Server};
+use super::facts::{Facts, Known, PrimaryConninfo, Role, Sender, Server};
 use super::hba::{self, Near, Rule, Subject, Verdict};
-use super::standby::streams;
-use super::sync::Synchronous;
-use super::{Fix, RELOAD, RESTART, Report, Severity, ident, literal, size};
-use crate::slots::Slot;
+use super::relation;
+use super::slots::Owner;
+use super::sync::{self, Synchronous};
+use super::{Fix, RELOAD, RESTART, Report, Severity, Target, archive, ident, size, slots};
 
 /// A standby that is further behind may not catch up before something else goes wrong.
 const FAR_BEHIND: u64 = 1 << 30;
@@ -19,17 +19,19 @@ pub(super) fn check(facts: &Facts, report: &mut Report) {
     start(server, report);
     wal_level(server, report);
     let standby = facts.standby.as_ref().and_then(|standby| standby.as_ref().ok());
-    let wants_in = standby.is_some_and(|standby| standby.in_recovery == Ok(true) && streams(standby) == Some(false));
+    let wants_in = standby.is_some_and(|standby| standby.in_recovery == Ok(true) && relation::streams(standby) == Some(false));
     max_wal_senders(server, wants_in, report);
     max_replication_slots(server, report);
     role(server, report);
     hba_file(server, report);
     replication(server, wants_in, report);
-    listen_addresses(server, report);
-    slots(server, report);
+    listen_addresses(server, standby, report);
+    slots::check(server, &Owner::of_primary(facts), report);
     wal_keep(server, facts.standby.is_some(), report);
-    archive(server, report);
-    synchronous(server, report);
+    archive::check(server, None, report);
+    summarizer(server, report);
+    synchronous(server, standby, report);
+    synchronized_slots(server, report);
     standbys(server, standby, report);
     hot_standby(server, report);
     durability(server, report);
@@ -44,7 +46,7 @@ pub(super) fn check(facts: &Facts, report: &mut Report) {
 pub(super) fn told_password(server: &Server, report: &mut Report) {
     let found = "the connection string on the command line has a password in clear text";
     let why = "everybody on this machine sees it in the list of processes, and the shell writes it into its history";
-    let fix = Fix { place: "~/.pgpass, mode 0600".to_owned(), line: format!("host:port:*:{}:the password", server.user), then: None };
+    let fix = Fix::line("~/.pgpass, mode 0600", format!("host:port:*:{}:the password", server.user), None).on(Target::Here);
     report.warning("password", found, why, vec![fix]);
 }
 
@@ -167,7 +169,7 @@ fn hba_file(server: &Server, report: &mut Report) {
     for rule in rules {
         let Some(error) = &rule.error else { continue };
         let found = format!("{}, line {}: {error}", rule.file, rule.line);
-        let correct = Fix { place: place(rule), line: "correct or remove this line".to_owned(), then: Some(RELOAD) };
+        let correct = Fix::line(place(rule), "correct or remove this line", Some(RELOAD));
         if !rule.is_read() {
             let why = "with an error in it the file is not loaded: what counts is its state before, and a server that starts refuses to";
             report.error("hba-errors", found, why, vec![correct]);
@@ -184,7 +186,7 @@ fn hba_file(server: &Server, report: &mut Report) {
             let fix = match nearest {
                 Some(role) => vec![instead(rule, rule.rewritten(None, Some((name, role))))],
                 None => vec![
-                    Fix { place: place(rule), line: "name the role that was meant, or remove this line".to_owned(), then: Some(RELOAD) },
+                    Fix::line(place(rule), "name the role that was meant, or remove this line", Some(RELOAD)),
                     Fix::sql(format!("CREATE ROLE {} REPLICATION LOGIN;", ident(name))),
                 ],
             };
@@ -199,7 +201,7 @@ fn hba_file(server: &Server, report: &mut Report) {
 /// A line in the place of one that is there.
 fn instead(rule: &Rule, line: String) -> Fix {
     let then = if rule.has_options { "… are its options, which stay; then SELECT pg_reload_conf()" } else { RELOAD };
-    Fix { place: place(rule), line, then: Some(then) }
+    Fix::line(place(rule), line, Some(then))
 }
 
 /// The line of a rule, for a fix.
@@ -230,7 +232,7 @@ pub(super) fn hba_replication(rules: &[Rule], subject: &Subject<'_>, works: bool
         }
         Verdict::Rejected(rule) => {
             let place = format!("{}, before line {}", rule.file, rule.line);
-            refused(format!("{}, line {} rejects {who}", rule.file, rule.line), Fix { place, line, then: Some(RELOAD) }, report);
+            refused(format!("{}, line {} rejects {who}", rule.file, rule.line), Fix::line(place, line, Some(RELOAD)), report);
         }
         Verdict::Uncertain(rule) if works => {
             report.ok(id, format!("{}, line {} or a later one lets {who} replicate: it was tried", rule.file, rule.line));
@@ -252,7 +254,7 @@ pub(super) fn hba_replication(rules: &[Rule], subject: &Subject<'_>, works: bool
             let fix = match near.first() {
                 Some(Near::Misspelt(rule, name)) => instead(rule, rule.rewritten(None, Some((name, subject.user)))),
                 Some(Near::Quoted(rule)) => instead(rule, rule.rewritten(Some("replication"), None)),
-                _ => Fix { place: file, line, then: Some(RELOAD) },
+                _ => Fix::line(file, line, Some(RELOAD)),
             };
             refused(found, fix, report);
         }
@@ -329,11 +331,7 @@ fn replication(server: &Server, wants_in: bool, report: &mut Report) {
         _ => ("no standby gets in so", None),
     };
     if refusal.code.as_deref() == Some("28P01") {
-        fix.push(Fix {
-            place: "~/.pgpass, mode 0600".to_owned(),
-            line: format!("host:port:replication:{}:the password", server.user),
-            then: None,
-        });
+        fix.push(Fix::line("~/.pgpass, mode 0600", format!("host:port:replication:{}:the password", server.user), None).on(Target::Here));
     }
     fix.extend(next);
     // Those that are in have taken all places: that we get none is no more than max-wal-senders says.
@@ -343,7 +341,7 @@ fn replication(server: &Server, wants_in: bool, report: &mut Report) {
     report.push(id, severity, format!("a connection for replication is refused: {}", refusal.message), why, fix);
 }
 
-fn listen_addresses(server: &Server, report: &mut Report) {
+fn listen_addresses(server: &Server, standby: Option<&Server>, report: &mut Report) {
     let id = "listen-addresses";
     let value = match server.setting("listen_addresses") {
         Err(reason) => return report.skipped(id, format!("listen_addresses: {reason}"), vec![]),
@@ -363,108 +361,12 @@ fn listen_addresses(server: &Server, report: &mut Report) {
     if server.senders.as_ref().is_ok_and(|senders| all_local(senders)) {
         return report.note(id, found, "only standbys on the same machine can connect, and those that do are on it");
     }
+    if standby.is_some_and(|standby| relation::on_one_machine(server, standby) == Some(true)) {
+        return report.note(id, found, "only standbys on the same machine can connect, and the one that you gave is on it");
+    }
     let fix = vec![Fix::setting(server, "listen_addresses", "'*'", RESTART)];
     report.warning(id, found, "the server listens to its own machine only: no standby elsewhere can connect", fix);
 }
-
-fn slots(server: &Server, report: &mut Report) {
-    let slots = match &server.slots {
-        Ok(slots) => slots,
-        Err(reason) => return report.skipped("slots", format!("replication slots: {reason}"), vec![]),
-    };
-    // On a standby those are the server's own: nobody uses them before a promotion, and nobody can drop them.
-    let (synced, slots): (Vec<&Slot>, Vec<&Slot>) = slots.iter().partition(|slot| slot.synced && server.in_recovery != Ok(false));
-    let limit = server.number("max_slot_wal_keep_size");
-    let mut good = 0;
-    for &slot in &slots {
-        let name = &slot.name;
-        let drop_it = || {
-            let why = Some("if nobody will come back for it");
-            Fix { place: "SQL".to_owned(), line: format!("SELECT pg_drop_replication_slot({});", literal(name)), then: why }
-        };
-        let pinned = slot.pinned.map_or_else(String::new, |bytes| format!(", {} of WAL", size(bytes)));
-        if slot.is_lost() {
-            lost(server, slot, report);
-        } else if slot.wal_status.as_deref() == Some("unreserved") {
-            let mut fix = vec![Fix::setting(server, "max_slot_wal_keep_size", &format!("'{}'", generous(slot, limit)), RELOAD)];
-            fix.push(drop_it());
-            let found = format!("slot \"{name}\" is beyond max_slot_wal_keep_size{pinned}");
-            report.error("slot-unreserved", found, "the next checkpoint may remove what it needs, and its standby is lost then", fix);
-        } else if !slot.active && (if slot.logical { slot.pinned } else { slot.lag }).is_some_and(|bytes| bytes >= IDLE) {
-            let found = format!("slot \"{name}\" is not in use and keeps {} of WAL", size(slot.pinned.unwrap_or_default()));
-            let why = match limit {
-                Some(1..) => "that grows until max_slot_wal_keep_size, and then the slot is lost",
-                _ => "that grows until the disk is full, and the server stops then",
-            };
-            report.warning("slot-inactive", found, why, vec![drop_it()]);
-        } else if !slot.active {
-            report.note("slot-idle", format!("slot \"{name}\" is not in use{pinned}"), "from now on it keeps WAL until somebody uses it");
-        } else {
-            good += 1;
-        }
-    }
-    if good > 0 {
-        report.ok("slots", format!("{good} of {} slots in use", slots.len()));
-    }
-    if !synced.is_empty() {
-        report.ok("slots", format!("{} slots are synchronized from the primary", synced.len()));
-    }
-    if limit == Some(-1) && !slots.is_empty() {
-        let why = "a slot whose standby stays away keeps WAL until the disk is full; a limit gives up that standby instead of the server";
-        report.note("max-slot-wal-keep-size", "max_slot_wal_keep_size is -1: no limit", why);
-    }
-}
-
-/// A slot that is of no use any more: why, and what now, depend on its kind and on what became of it.
-fn lost(server: &Server, slot: &Slot, report: &mut Report) {
-    let id = "slot-lost";
-    let reason = slot.invalidation_reason.as_deref();
-    let named = reason.map_or_else(String::new, |reason| format!(" ({reason})"));
-    let found = |what: &str| format!("slot \"{}\" is lost{named}: {what}", slot.name);
-    let drop_it = Fix::sql(format!("SELECT pg_drop_replication_slot({});", literal(&slot.name)));
-    let anew =
-        "its consumer cannot go on: it needs a new slot, and a new copy of the data, because the changes in between are not to be had";
-    match reason {
-        Some("rows_removed") => {
-            let feedback = Fix::setting(server, "hot_standby_feedback", "on", RELOAD);
-            let why = format!("{anew}; hot_standby_feedback, with a physical slot on the primary, keeps such rows");
-            report.error(id, found("rows of the catalog that it needs have been removed"), why, vec![drop_it, feedback]);
-        }
-        Some("wal_level_insufficient") => {
-            let place = if server.in_recovery == Ok(true) { "the primary's postgresql.conf" } else { "postgresql.conf" };
-            let level = Fix { place: place.to_owned(), line: "wal_level = logical".to_owned(), then: Some(RESTART) };
-            let why = format!("{anew}; logical decoding takes wal_level = logical on the primary");
-            report.error(id, found("the primary's wal_level was lowered"), why, vec![drop_it, level]);
-        }
-        Some("idle_timeout") => {
-            let why = if slot.logical {
-                anew
-            } else {
-                "its standby is refused with it: it needs a new slot, and the WAL since, from here or an archive"
-            };
-            let longer = Fix::setting(server, "idle_replication_slot_timeout", "0", RELOAD);
-            let fix = vec![drop_it, Fix { then: Some("if slots are to wait for ever"), ..longer }];
-            report.warning(id, found("nobody used it for longer than idle_replication_slot_timeout"), why, fix);
-        }
-        // Before 17 the server names no reason. It is this, but for logical slots of standbys of 16.
-        None | Some("wal_removed") => {
-            let standby = "its standby cannot go on: without the WAL in an archive it must be made anew from a base backup";
-            let what = "WAL that it needs has been removed";
-            report.error(id, found(what), if slot.logical { anew } else { standby }, vec![drop_it]);
-        }
-        Some(_) => report.error(id, found("the server has invalidated it"), "whoever used it is refused", vec![drop_it]),
-    }
-}
-
-/// More than the slot needs now.
-fn generous(slot: &Slot, limit: Option<i64>) -> String {
-    let needed = slot.pinned.unwrap_or_default() >> 20;
-    let limit = limit.and_then(|limit| u64::try_from(limit).ok()).unwrap_or_default();
-    format!("{}MB", needed.max(limit).saturating_mul(2).max(1024))
-}
-
-/// An unused slot that is no further behind has perhaps just been left.
-const IDLE: u64 = 1 << 20;
 
 /// Whether logical slots are in use, and nobody else streams: there is no physical standby. Base backups are none.
 fn is_logical_only(server: &Server) -> bool {
@@ -505,63 +407,7 @@ fn wal_keep(server: &Server, has_standby: bool, report: &mut Report) {
     }
 }
 
-fn archive(server: &Server, report: &mut Report) {
-    let id = "archive";
-    let mode = match server.setting("archive_mode") {
-        Err(reason) => return report.skipped(id, format!("archive_mode: {reason}"), vec![]),
-        Ok(setting) => setting.value.as_str(),
-    };
-    if mode == "off" {
-        return report.note(
-            id,
-            "archive_mode is off",
-            "there is no WAL archive: no recovery to a point in time, and no other place for WAL that the server has removed",
-        );
-    }
-    // An empty library means the command.
-    let is_empty = |name: &str| server.value(name).is_none_or(|value| value.trim().is_empty() || value == "(disabled)");
-    let is_nowhere = server.setting("archive_command").is_ok() && is_empty("archive_command") && is_empty("archive_library");
-    if mode == "on" && server.in_recovery == Ok(true) {
-        // In recovery only "always" archives.
-        let found = "archive_mode is on, which counts once the server is promoted";
-        return match is_nowhere {
-            true => report.note(
-                id,
-                format!("{found}; there is neither archive_command nor archive_library"),
-                "from then on it would keep all WAL until the disk is full",
-            ),
-            false => report.ok(id, found),
-        };
-    }
-    if is_nowhere {
-        let fix = Fix::setting(server, "archive_command", "'test ! -f /archive/%f && cp %p /archive/%f'", RELOAD);
-        let found = format!("archive_mode is {mode}, and there is neither archive_command nor archive_library");
-        return report.error(id, found, "the server keeps all WAL until it is archived, which is never: the disk fills", vec![fix]);
-    }
-    let archiver = match &server.archiver {
-        Err(reason) => return report.skipped(id, format!("pg_stat_archiver: {reason}"), vec![]),
-        Ok(archiver) => archiver,
-    };
-    if archiver.fails {
-        let (wal, time) = (archiver.last_failed_wal.as_deref().unwrap_or("?"), archiver.last_failed_time.as_deref().unwrap_or("?"));
-        let last = archiver
-            .last_archived_wal
-            .as_ref()
-            .map_or_else(|| "none was archived yet".to_owned(), |wal| format!("{wal} was the last to be archived"));
-        let name = if is_empty("archive_library") { "archive_command" } else { "archive_library" };
-        report.error(
-            "archive-failing",
-            format!("archiving fails: {wal} at {time}, {} failures in all; {last}", archiver.failed),
-            "the server keeps all WAL from there on until the disk is full, and the archive has nothing after it; the server's log has what was said",
-            vec![Fix::setting(server, name, "'…'", RELOAD)],
-        );
-    } else {
-        let last = archiver.last_archived_wal.as_ref().map_or_else(|| "nothing to archive yet".to_owned(), |wal| format!("last {wal}"));
-        report.ok(id, format!("archive_mode is {mode}, {} archived, {} failures, {last}", archiver.archived, archiver.failed));
-    }
-}
-
-fn synchronous(server: &Server, report: &mut Report) {
+fn synchronous(server: &Server, standby: Option<&Server>, report: &mut Report) {
     let id = "synchronous-standbys";
     let names = match server.setting("synchronous_standby_names") {
         Err(reason) => return report.skipped(id, format!("synchronous_standby_names: {reason}"), vec![]),
@@ -583,7 +429,8 @@ fn synchronous(server: &Server, report: &mut Report) {
     let is_named = |sender: &&Sender| sender.application_name.as_deref().is_some_and(|name| sync.has(name));
     let count = senders.iter().filter(answers).count();
     if count >= sync.needed {
-        return report.ok(id, format!("{wanted}, {count} such standbys answer, {} needed", sync.needed));
+        report.ok(id, format!("{wanted}, {count} such standbys answer, {} needed", sync.needed));
+        return remote_apply(server, standby, report);
     }
     let hidden = senders.iter().filter(is_named).filter(|sender| sender.sync_state.is_none()).count();
     if count + hidden >= sync.needed {
@@ -608,13 +455,22 @@ fn synchronous(server: &Server, report: &mut Report) {
                 "pgwal receive --slot NAME --synchronous …  # it and pg_receivewal say so with a slot or --synchronous only",
             ));
         }
-        None => fix.push(Fix {
-            place: "the standby's postgresql.conf".to_owned(),
-            line: format!("primary_conninfo = '… application_name={}'", sync.names.first().map_or("NAME", String::as_str)),
-            then: Some(RELOAD),
-        }),
+        // It is called so already.
+        None if standby.and_then(own_name).is_some_and(|name| sync.has(&name)) => {
+            others.push_str("; the standby that you gave is one of them by its name: what keeps it away is to be put right");
+        }
+        None => {
+            let line = format!("primary_conninfo = '… application_name={}'", sync.names.first().map_or("NAME", String::as_str));
+            fix.push(Fix::line("postgresql.conf", line, Some(RELOAD)).on(Target::Standby));
+        }
     }
-    fix.push(Fix::setting(server, "synchronous_standby_names", "''", RELOAD));
+    match server.waiting_commits {
+        Ok(1) => others.push_str("; one session waits now"),
+        Ok(waiting @ 2..) => others.push_str(&format!("; {waiting} sessions wait now")),
+        _ => {}
+    }
+    let give_up = Fix::setting(server, "synchronous_standby_names", "''", RELOAD);
+    fix.push(Fix { then: Some("if commits are not to wait until then; then SELECT pg_reload_conf()"), ..give_up });
     let found = format!("{wanted}: {count} such standbys answer, {} needed; {others}", sync.needed);
     let off = server.value("synchronous_commit").is_some_and(|value| matches!(value, "off" | "local"));
     if off {
@@ -624,22 +480,90 @@ fn synchronous(server: &Server, report: &mut Report) {
     }
 }
 
+/// What a standby calls itself to its primary; `None`: not known.
+fn own_name(standby: &Server) -> Option<String> {
+    let conninfo = standby.value("primary_conninfo").filter(|conninfo| !conninfo.is_empty())?;
+    let cluster = standby.value("cluster_name").filter(|name| !name.is_empty() && standby.major >= 12);
+    PrimaryConninfo::parse(conninfo)?.application_name.or_else(|| Some(cluster.unwrap_or("walreceiver").to_owned()))
+}
+
+/// With synchronous_commit = remote_apply commits wait for replay, too.
+fn remote_apply(server: &Server, standby: Option<&Server>, report: &mut Report) {
+    let Some(standby) = standby.filter(|_| server.value("synchronous_commit") == Some("remote_apply")) else { return };
+    let Some(sender) = relation::sender_of(server, standby) else { return };
+    if !matches!(sender.sync_state.as_deref(), Some("sync" | "quorum")) {
+        return;
+    }
+    let id = "synchronous-apply";
+    if standby.paused == Ok(Some(true)) {
+        let found = "synchronous_commit is remote_apply, and the synchronous standby has paused replay";
+        report.error(id, found, "every commit hangs until replay goes on: see recovery-paused", vec![]);
+    } else if let Some(delay) = delay(server, standby, sender) {
+        let found = format!("synchronous_commit is remote_apply, and the synchronous standby replays {delay} ms late on purpose");
+        let fix = vec![Fix::setting(standby, "recovery_min_apply_delay", "0", RELOAD).on(Target::Standby)];
+        report.error(id, found, "every commit takes that long", fix);
+    }
+}
+
+/// `synchronized_standby_slots`, 17 and later: walsenders of logical failover slots wait for these. C: `StandbySlotsHaveCaughtup`.
+fn synchronized_slots(server: &Server, report: &mut Report) {
+    let id = "synchronized-standby-slots";
+    let Some(value) = server.value("synchronized_standby_slots").filter(|value| !value.trim().is_empty()) else { return };
+    let Ok(slots) = &server.slots else { return };
+    if server.in_recovery == Ok(true) {
+        return;
+    }
+    let why = "consumers of logical slots with failover = true wait until this slot's standby has received what they are to get: they get nothing now";
+    let mut good = true;
+    for name in sync::names(value) {
+        let what = match slots.iter().find(|slot| slot.name == name) {
+            None => "which does not exist",
+            Some(slot) if slot.logical => "which is a logical slot",
+            Some(slot) if slot.is_lost() => "which is lost",
+            Some(slot) if !slot.active => "which is not in use",
+            Some(_) => continue,
+        };
+        good = false;
+        let fix = Fix::setting(server, "synchronized_standby_slots", "''", RELOAD);
+        let fix = Fix { then: Some("without this name, if its standby is not coming back; then SELECT pg_reload_conf()"), ..fix };
+        report.warning(id, format!("synchronized_standby_slots names \"{name}\", {what}"), why, vec![fix]);
+    }
+    if good {
+        report.ok(id, format!("synchronized_standby_slots is '{value}', and all of them are in use"));
+    }
+}
+
+/// From 17 on no WAL is removed that is not summarized yet. C: `KeepLogSeg`.
+pub(super) fn summarizer(server: &Server, report: &mut Report) {
+    let id = "wal-summarizer";
+    if server.is_on("summarize_wal") != Some(true) {
+        return;
+    }
+    let why = "the server keeps all WAL that is not summarized yet, until the disk is full, and incremental backups fail; the server's log says what stops it";
+    match &server.summarizer {
+        Ok(Some(summarizer)) if !summarizer.runs => {
+            let off = Fix::setting(server, "summarize_wal", "off", RELOAD);
+            let off = Fix { then: Some("if no incremental backups are to be taken; then SELECT pg_reload_conf()"), ..off };
+            report.warning(id, "summarize_wal is on, and no WAL summarizer runs", why, vec![off]);
+        }
+        Ok(Some(summarizer)) if summarizer.behind.is_some_and(|behind| behind > FAR_BEHIND) => {
+            let found = format!("the WAL summarizer is {} behind", size(summarizer.behind.unwrap_or_default()));
+            report.warning(id, found, why, vec![Fix::sql("SELECT * FROM pg_get_wal_summarizer_state();  -- again: does it come nearer?")]);
+        }
+        Ok(Some(_)) => report.ok(id, "summarize_wal is on, and the WAL summarizer keeps up"),
+        Ok(None) => {}
+        Err(reason) => report.skipped(id, format!("pg_get_wal_summarizer_state(): {reason}"), vec![]),
+    }
+}
+
 /// Milliseconds by which that standby replays late on purpose; `None`: it does not, or is another one.
 fn delay(server: &Server, standby: &Server, sender: &Sender) -> Option<u64> {
     let delay = standby.number("recovery_min_apply_delay").and_then(|delay| u64::try_from(delay).ok()).filter(|&delay| delay > 0)?;
-    let receiver = standby.receiver.as_ref().ok()?.as_ref()?;
-    let slot = receiver.slot.as_ref().and_then(|name| server.slots.as_ref().ok()?.iter().find(|slot| slot.name == *name));
-    let is_it = match slot.and_then(|slot| slot.active_pid) {
-        Some(pid) => pid == sender.pid,
-        // What the walreceiver calls itself: C: `libpqrcv_connect`'s fallback_application_name.
-        None => {
-            let told = receiver.conninfo.as_ref().and_then(|conninfo| conninfo.application_name.as_deref());
-            let cluster = standby.value("cluster_name").filter(|name| !name.is_empty() && standby.major >= 12);
-            sender.application_name.as_deref() == told.or(cluster).or(Some("walreceiver"))
-        }
-    };
-    is_it.then_some(delay)
+    relation::sender_of(server, standby).is_some_and(|own| own.pid == sender.pid).then_some(delay)
 }
+
+/// Queries of a standby that hold back VACUUM on the primary by more transactions than this are worth a warning.
+const OLD_XMIN: u64 = 10_000_000;
 
 fn standbys(server: &Server, standby: Option<&Server>, report: &mut Report) {
     let id = "standby-lag";
@@ -654,6 +578,13 @@ fn standbys(server: &Server, standby: Option<&Server>, report: &mut Report) {
         let name = sender.application_name.as_deref().unwrap_or("?");
         let from = sender.address.map_or_else(|| "a Unix socket".to_owned(), |address| address.to_string());
         let who = format!("\"{name}\" (process {}) from {from}", sender.pid);
+        if let Some(age) = sender.xmin_age.filter(|&age| age > OLD_XMIN) {
+            let found = format!("{who}: by hot_standby_feedback it holds back VACUUM by {age} transactions");
+            let why =
+                "a query that has been running for long on the standby, or on one behind it, keeps dead rows on this server: tables grow";
+            let look = Fix::sql("SELECT pid, backend_xmin, xact_start, query FROM pg_stat_activity ORDER BY xact_start LIMIT 5;");
+            report.warning("standby-xmin", found, why, vec![look.on(Target::Standby)]);
+        }
         let Some(state) = sender.state.as_deref() else {
             let fix = vec![Fix::sql(format!("GRANT pg_monitor TO {};", ident(&server.user)))];
             report.skipped(id, format!("{who}: how far it is is not shown to role \"{}\"", server.user), fix);
@@ -669,7 +600,8 @@ fn standbys(server: &Server, standby: Option<&Server>, report: &mut Report) {
         let times: Vec<String> =
             names.iter().skip(1).zip(sender.lag_ms).filter_map(|(name, ms)| Some(format!("{name} {} ms", ms?))).collect();
         let times = if times.is_empty() { String::new() } else { format!("; in time: {}", times.join(", ")) };
-        let mut found = format!("{who}: {state}, behind: {}{times}", behind.join(", "));
+        let behind = if behind.is_empty() { String::new() } else { format!(", behind: {}", behind.join(", ")) };
+        let mut found = format!("{who}: {state}{behind}{times}");
         let (mut behind, mut lag) = (sender.behind, sender.lag_ms);
         if let Some(delay) = standby.and_then(|standby| delay(server, standby, sender)) {
             found.push_str(&format!("; recovery_min_apply_delay is {delay} ms"));

@@ -31,7 +31,7 @@ impl Synchronous {
 }
 
 /// Names with commas between them, those in quotes with anything in them.
-fn names(list: &str) -> Vec<String> {
+pub(super) fn names(list: &str) -> Vec<String> {
     let (mut names, mut name, mut in_quotes) = (Vec::new(), String::new(), false);
     let mut chars = list.chars().peekable();
     while let Some(c) = chars.next() {

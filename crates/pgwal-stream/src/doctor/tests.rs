@@ -2,9 +2,10 @@
 
 use std::collections::BTreeMap;
 
+use pgwal::history::{Ancestor, History};
 use pgwal::{Lsn, TimelineId};
 
-use super::facts::{Archiver, Client, Identity, PrimaryConninfo, Receiver, Refusal, Role, Sender};
+use super::facts::{Archiver, Client, Endpoint, Identity, PrimaryConninfo, Ready, Receiver, Refusal, Role, Sender, Summarizer};
 use super::hba::{Rule, Token};
 use super::*;
 use crate::slots::Slot;
@@ -42,6 +43,7 @@ fn server() -> Server {
         sql: Ok(()),
         replication: Ok(Identity { system_identifier: "1".to_owned(), timeline: TimelineId(1) }),
         settings: Ok(settings(&[
+            ("port", "5432"),
             ("wal_level", "replica"),
             ("max_wal_senders", "10"),
             ("max_replication_slots", "10"),
@@ -49,7 +51,7 @@ fn server() -> Server {
             ("wal_keep_size", "1024"),
             ("max_slot_wal_keep_size", "1024"),
             ("archive_mode", "on"),
-            ("archive_command", "true"),
+            ("archive_command", "test ! -f /archive/%f && cp %p /archive/%f"),
             ("archive_library", ""),
             ("synchronous_standby_names", ""),
             ("synchronous_commit", "on"),
@@ -77,6 +79,20 @@ fn server() -> Server {
         paused: Ok(None),
         system_identifier: Ok("1".to_owned()),
         timeline: Ok(TimelineId(1)),
+        endpoint: Endpoint { host: "10.0.0.1".to_owned(), port: 5432 },
+        names: BTreeMap::new(),
+        started: Ok(1),
+        history: Ok(History::alone(TimelineId(1))),
+        position: Ok(Lsn(2 << 24)),
+        replayed: Err("not in recovery".to_owned()),
+        oldest_wal: Ok(Lsn(1 << 24)),
+        standby_signal: Ok(false),
+        ready: Ok(Ready::default()),
+        conflicts: Ok(BTreeMap::new()),
+        replay_waits: Ok(None),
+        oldest_transaction: Ok(None),
+        waiting_commits: Ok(0),
+        summarizer: Ok(Some(Summarizer::default())),
     }
 }
 
@@ -99,6 +115,10 @@ fn sender(application_name: &str) -> Sender {
 /// Its standby, without mistakes, too.
 fn standby() -> Server {
     let mut standby = Server { in_recovery: Ok(true), paused: Ok(Some(false)), ..server() };
+    (standby.started, standby.standby_signal, standby.replayed) = (Ok(2), Ok(true), Ok(Lsn(2 << 24)));
+    standby.endpoint.host = "10.0.0.7".to_owned();
+    standby.address = "10.0.0.7".parse().ok();
+    standby.slots = Ok(vec![]);
     standby.receiver = Ok(Some(Receiver { status: Some("streaming".to_owned()), timeline: Some(TimelineId(1)), ..Receiver::default() }));
     set(&mut standby, "primary_conninfo", "host=10.0.0.1 user=replicator");
     set(&mut standby, "primary_slot_name", "s");
@@ -107,6 +127,16 @@ fn standby() -> Server {
 
 fn facts(primary: Server, standby: Option<Server>) -> Facts {
     Facts { primary, standby: standby.map(Ok), standby_code: None, passwords_told: (false, false) }
+}
+
+/// Has a server be on a timeline that left another one there.
+fn fork(server: &mut Server, timeline: u32, parent: u32, at: u64) {
+    server.timeline = Ok(TimelineId(timeline));
+    let ancestor = Ancestor { timeline: TimelineId(parent), switch: Lsn(at), reason: String::new() };
+    server.history = Ok(History { timeline: TimelineId(timeline), ancestors: vec![ancestor] });
+    if let Ok(Some(receiver)) = &mut server.receiver {
+        receiver.timeline = Some(TimelineId(timeline));
+    }
 }
 
 /// All but what is as it should be: `severity id`.
@@ -348,17 +378,45 @@ fn mistakes_of_the_standby() {
         (|_, s| s.system_identifier = Ok("2".to_owned()), &["error system-identifier", "skipped timeline"]),
         (|_, s| s.timeline = Ok(TimelineId(2)), &["error timeline"]),
         (|p, _| p.timeline = Ok(TimelineId(2)), &["error timeline"]),
+        // After a failover, in the order of events: it can follow, it cannot, it has not replayed that yet, it is on a timeline of its own.
+        (|p, _| fork(p, 2, 1, 3 << 24), &["error timeline"]),
+        (|p, _| fork(p, 2, 1, 1 << 24), &["error timeline"]),
+        (
+            |p, s| {
+                fork(p, 2, 1, 1 << 24);
+                s.replayed = Ok(Lsn(1 << 24));
+                s.paused = Ok(Some(true));
+            },
+            &["error timeline", "error recovery-paused"],
+        ),
+        (
+            |p, s| {
+                fork(p, 2, 1, 1 << 24);
+                fork(s, 2, 1, 2 << 24);
+            },
+            &["error timeline"],
+        ),
+        (|_, s| s.position = Ok(Lsn(3 << 24)), &["error timeline"]),
+        // It still streams from the old primary, and is not past the fork yet.
+        (
+            |p, s| {
+                fork(p, 2, 1, 3 << 24);
+                p.senders = Ok(vec![]);
+                set(s, "primary_conninfo", "host=10.0.0.2 user=replicator");
+            },
+            &["error timeline", "error wal-receiver", "note primary-slot"],
+        ),
         (|_, s| s.receiver.as_mut().unwrap().as_mut().unwrap().status = Some("waiting".to_owned()), &["warning wal-receiver"]),
         (|_, s| s.receiver.as_mut().unwrap().as_mut().unwrap().status = None, &["skipped wal-receiver"]),
         (|_, s| s.receiver = Ok(None), &["error wal-receiver"]),
-        (|p, _| p.senders = Ok(vec![]), &["note wal-receiver", "note primary-slot"]),
+        (|p, _| p.senders = Ok(vec![]), &["warning wal-receiver", "note primary-slot"]),
         // By a slot that the primary does not have: from another server, and nothing is to be made on this one.
         (
             |_, s| {
                 s.receiver.as_mut().unwrap().as_mut().unwrap().slot = Some("casc".to_owned());
                 set(s, "primary_slot_name", "casc");
             },
-            &["note wal-receiver", "note primary-slot"],
+            &["warning wal-receiver", "note primary-slot"],
         ),
         // Perhaps from another server.
         (
@@ -374,7 +432,7 @@ fn mistakes_of_the_standby() {
                 p.senders = Ok(vec![]);
                 set(s, "primary_slot_name", "");
             },
-            &["note wal-receiver", "note primary-slot"],
+            &["warning wal-receiver", "note primary-slot"],
         ),
         // It is late on purpose, by an hour; and later than that; and the other one is late.
         (
@@ -552,12 +610,14 @@ fn no_slot_on_the_wrong_server() {
     set(&mut standby, "primary_slot_name", "casc");
     standby.receiver.as_mut().unwrap().as_mut().unwrap().slot = Some("casc".to_owned());
     let findings = diagnose(&facts(server(), Some(standby.clone())));
-    assert!(findings.iter().all(|finding| finding.fix.is_empty()), "{findings:?}");
+    let for_primary = |finding: &Finding| finding.fix.iter().any(|fix| fix.on == Some(Target::Primary));
+    assert!(!findings.iter().any(for_primary), "{findings:?}");
     standby.receiver = Ok(None);
     let findings = diagnose(&facts(server(), Some(standby)));
     let slot = findings.iter().find(|finding| finding.id == "primary-slot").unwrap();
-    let line = "SQL: SELECT pg_create_physical_replication_slot('casc', true);  (on the primary, if primary_conninfo leads to it)";
+    let line = "SQL: SELECT pg_create_physical_replication_slot('casc', true);";
     assert_eq!((slot.severity, slot.fix[0].to_string().as_str()), (Severity::Error, line));
+    assert_eq!(slot.fix[0].on, Some(Target::Primary));
 }
 
 /// A server that tells nothing: points are skipped, and nothing is called right or wrong.
@@ -577,6 +637,20 @@ fn nothing_is_known() {
         paused: Err(no()),
         system_identifier: Err(no()),
         timeline: Err(no()),
+        endpoint: Endpoint::default(),
+        names: BTreeMap::new(),
+        started: Err(no()),
+        history: Err(no()),
+        position: Err(no()),
+        replayed: Err(no()),
+        oldest_wal: Err(no()),
+        standby_signal: Err(no()),
+        ready: Err(no()),
+        conflicts: Err(no()),
+        replay_waits: Err(no()),
+        oldest_transaction: Err(no()),
+        waiting_commits: Err(no()),
+        summarizer: Err(no()),
         replication: Err(Refusal { code: None, message: no() }),
         ..server()
     };
@@ -609,7 +683,9 @@ fn before_12_the_walreceiver_knows() {
     primary.timeline = Ok(TimelineId(2));
     let findings = diagnose(&facts(primary, Some(standby)));
     let timeline = findings.iter().find(|finding| finding.id == "timeline").unwrap();
-    assert_eq!(timeline.fix[0].to_string(), "the standby's recovery.conf: recovery_target_timeline = 'latest'  (needs a restart)");
+    let fix = &timeline.fix[0];
+    let line = "recovery.conf: recovery_target_timeline = 'latest'  (unless it is there already; needs a restart)";
+    assert_eq!((fix.on, fix.to_string().as_str()), (Some(Target::Standby), line));
 }
 
 #[test]

@@ -1,10 +1,12 @@
 //! `pgwal doctor` with real servers that have real mistakes.
 #![cfg(target_os = "linux")]
 
+mod situations;
+
 use std::fs;
 use std::process::{Command, Stdio};
 
-use pgwal_testkit::server::{Postgres, Server, wait_until};
+use pgwal_testkit::server::{HeldPort, Postgres, Server, give, wait_until};
 use serde_json::Value;
 
 /// What the servers of the tests have and a good setup has not.
@@ -320,6 +322,45 @@ fn slots_synchronized_to_a_standby() {
         let ran = doctor(&["-d", &socket(&standby)]);
         ran.has("ok", "slots", "1 slots are synchronized");
         assert!(!ran.all.contains("\"copied\""), "{}: {}", postgres.major, ran.all);
+        let ran = both(&primary, &standby);
+        assert!(!ran.all.contains("pg_drop_replication_slot('copied')") || ran.of("slot-inactive").len() == 1, "{}", ran.all);
+
+        // What the worker that does it all the time takes.
+        standby.sql("ALTER SYSTEM SET sync_replication_slots = on").unwrap();
+        standby.sql("ALTER SYSTEM SET hot_standby_feedback = off").unwrap();
+        reload(&standby);
+        let ran = both(&primary, &standby);
+        let (_, line) = ran.fix("error", "slot-sync", "hot_standby_feedback is off");
+        standby.sql(&line).unwrap();
+        reload(&standby);
+        both(&primary, &standby).has("ok", "slot-sync", "with the settings that it takes");
+
+        // Consumers of the slot wait for a standby that is not there.
+        primary.sql("ALTER SYSTEM SET synchronized_standby_slots = 'standby, gone'").unwrap();
+        reload(&primary);
+        let ran = both(&primary, &standby);
+        let (_, line) = ran.fix("warning", "synchronized-standby-slots", "\"gone\", which does not exist");
+        primary.sql(&line).unwrap();
+        reload(&primary);
+        assert!(both(&primary, &standby).of("synchronized-standby-slots").is_empty());
+
+        // After a failover the slot is for the consumers of the old primary.
+        standby.control("promote").unwrap();
+        standby.sql("CREATE TABLE t AS SELECT repeat('x', 100) FROM generate_series(1, 20000)").unwrap();
+        let ran = doctor(&["-d", &socket(&standby)]);
+        let slot = ran.has("warning", "slot-inactive", "\"copied\"");
+        assert_eq!(slot["fix"].as_array().unwrap().len(), 0, "{slot}");
+
+        // The archiver stops where both are set, and counts that nowhere.
+        standby.sql("ALTER SYSTEM SET archive_mode = on").unwrap();
+        standby.sql("ALTER SYSTEM SET archive_library = 'basic_archive'").unwrap();
+        standby.sql("ALTER SYSTEM SET archive_command = 'test ! -f /nowhere/%f && cp %p /nowhere/%f'").unwrap();
+        standby.control("restart -m fast").unwrap();
+        let ran = doctor(&["-d", &socket(&standby)]);
+        let (_, line) = ran.fix("error", "archive-command", "both archive_command and archive_library are set");
+        standby.sql(&line).unwrap();
+        reload(&standby);
+        assert!(doctor(&["-d", &socket(&standby)]).of("archive-command").is_empty());
     }
 }
 
@@ -576,7 +617,7 @@ fn the_example_of_the_readme() {
         .replace(&server.data().display().to_string(), "/var/lib/postgresql/15/main")
         .replace(&format!("port {}", server.port()), "port 5432")
         .replace(&format!("postgresql.conf, line {listen}:"), "postgresql.conf, line 60:");
-    let readme = include_str!("../README.md");
+    let readme = include_str!("../../README.md");
     let shown = readme.split("$ pgwal doctor --quiet -d ").nth(1).and_then(|rest| Some(rest.split_once('\n')?.1.split_once("```")?.0));
     assert_eq!(Some(found.as_str()), shown, "{found}");
 }
@@ -653,7 +694,11 @@ fn archiving() {
     assert_eq!(ran.problems(), ["archive-failing"], "{}", ran.all);
     let (place, line) = ran.fix("error", "archive-failing", "archiving fails: 0000000100000000000000");
     assert!(line.starts_with("archive_command = ") && !ran.all.contains("secret-token"), "{}", ran.all);
-    replace_line(&server, &place, "archive_command = 'true'");
+    let archive = server.dir().join("archive");
+    fs::create_dir(&archive).unwrap();
+    give(&archive).unwrap();
+    let line = "archive_command = 'test ! -f DIR/%f && cp %p DIR/%f'".replace("DIR", archive.to_str().unwrap());
+    replace_line(&server, &place, &line);
     reload(&server);
     server.sql("SELECT pg_switch_wal()").unwrap();
     wait_until("archiving works", || server.sql("SELECT last_archived_time > last_failed_time FROM pg_stat_archiver").unwrap() == "t");
@@ -679,6 +724,24 @@ fn nobody_answers_synchronous_commits() {
     });
     wait_for_stream(&primary, &standby);
     assert_eq!(both(&primary, &standby).problems(), [""; 0]);
+
+    // Commits that wait for replay, which somebody has paused.
+    primary.sql("ALTER SYSTEM SET synchronous_commit = 'remote_apply'").unwrap();
+    reload(&primary);
+    standby.sql("SELECT pg_wal_replay_pause()").unwrap();
+    let ran = both(&primary, &standby);
+    assert_eq!(ran.problems(), ["synchronous-apply", "recovery-paused"], "{}", ran.all);
+    standby.sql(&ran.fix("error", "recovery-paused", "replay is paused").1).unwrap();
+    assert_eq!(both(&primary, &standby).problems(), [""; 0]);
+
+    // It is called so already, and asks another server: its name is not what is wrong.
+    standby.sql(&format!("ALTER SYSTEM SET primary_conninfo = '{conninfo} options=-cnonsense'")).unwrap();
+    reload(&standby);
+    wait_until("it is gone", || primary.sql("SELECT count(*) FROM pg_stat_replication").unwrap() == "0");
+    let ran = both(&primary, &standby);
+    ran.has("error", "synchronous-standbys", "the standby that you gave is one of them by its name");
+    assert!(!ran.all.contains("application_name="), "{}", ran.all);
+    ran.has("error", "wal-receiver", "no walreceiver runs");
 }
 
 #[test]
@@ -690,7 +753,9 @@ fn lower_settings_and_paused_replay() {
     wait_for_stream(&primary, &standby);
     let ran = both(&primary, &standby);
     assert_eq!(ran.problems(), ["recovery-paused", "standby-settings"], "{}", ran.all);
-    ran.has("error", "recovery-paused", "replay is paused");
+    // Resuming would shut it down.
+    let paused = ran.has("error", "recovery-paused", "replay is paused");
+    assert_eq!(paused["fix"].as_array().unwrap().len(), 0, "{paused}");
     let (place, line) = ran.fix("error", "standby-settings", "max_connections is 20, on the primary 30");
     assert!(place.starts_with(standby.data().to_str().unwrap()), "{place}");
     replace_line(&standby, &place, &line);
@@ -706,7 +771,7 @@ fn lower_settings_and_paused_replay() {
 
 #[test]
 fn a_promoted_standby() {
-    let Some((primary, standby)) = pair("a_promoted_standby", "") else { return };
+    let Some((primary, standby)) = pair("a_promoted_standby", "wal_log_hints = on") else { return };
     standby.control("promote").unwrap();
     let ran = both(&primary, &standby);
     ran.has("error", "in-recovery", "it is a primary");
@@ -716,12 +781,18 @@ fn a_promoted_standby() {
     // The other way round: the old primary is no standby either, and behind.
     let ran = both(&standby, &primary);
     ran.has("error", "timeline", "the primary is on timeline 2, the standby still on 1");
+    assert!(!ran.all.contains("recovery_target_timeline"), "{}", ran.all);
 }
 
 #[test]
 fn a_standby_of_another_cluster() {
     let Some(primary) = server("a_standby_of_another_cluster", "") else { return };
     let Some(other) = server("a_standby_of_another_cluster", "") else { return };
+    // A primary of somebody else: whatever is wrong, nothing is to be done to it.
+    let ran = both(&primary, &other);
+    ran.has("error", "system-identifier", "the primary has system identifier ");
+    assert_eq!(ran.problems(), ["system-identifier"], "{}", ran.all);
+    assert!(ran.findings.iter().all(|finding| finding["fix"].as_array().unwrap().is_empty()), "{}", ran.all);
     let conninfo = format!("host=127.0.0.1 port={} user=postgers password=hunter2", primary.port());
     other.sql(&format!("ALTER SYSTEM SET primary_conninfo = '{conninfo}'")).unwrap();
     other.put("standby.signal", b"").unwrap();
@@ -743,7 +814,8 @@ fn a_standby_of_another_cluster() {
     reload(&other);
     let ran = both(&primary, &other);
     let (_, line) = ran.fix("error", "primary-conninfo", "is empty");
-    assert_eq!(line, format!("primary_conninfo = 'host=HOST port={} user=postgres'", primary.port()));
+    let (host, port) = (primary.socket().display(), primary.port());
+    assert_eq!(line, format!("primary_conninfo = 'host={host} port={port} user=postgres'"));
 }
 
 #[test]
@@ -788,9 +860,10 @@ fn a_standby_of_a_standby() {
     wait_until("it streams by its slot", || middle.sql("SELECT active FROM pg_replication_slots").unwrap() == "t");
     wait_for_stream(&middle, &last);
     let ran = both(&primary, &last);
-    ran.has("note", "wal-receiver", "from another server");
+    ran.has("warning", "wal-receiver", "from another server");
     let slot = ran.has("note", "primary-slot", "'casc'");
-    assert_eq!((ran.problems(), slot["fix"].as_array().unwrap().len()), (vec![], 0), "{}", ran.all);
+    assert_eq!((ran.problems(), slot["fix"].as_array().unwrap().len()), (vec!["wal-receiver"], 0), "{}", ran.all);
+    assert!(!ran.all.contains("pg_create_physical_replication_slot"), "{}", ran.all);
     let ran = both(&middle, &last);
     ran.has("ok", "primary-slot", "in use");
     assert_eq!(ran.problems(), [""; 0], "{}", ran.all);
