@@ -1,5 +1,6 @@
 //! `pgwal stats`, and the wider filters of `pgwal dump`.
 
+use std::collections::HashMap;
 use std::fs;
 use std::path::Path;
 use std::process::{Command, Stdio};
@@ -7,7 +8,9 @@ use std::process::{Command, Stdio};
 use pgwal::types::{Oid, RelFileLocator, TimestampTz};
 use pgwal::{RmgrId, WalFormat};
 use pgwal_testkit::fixtures;
+use pgwal_testkit::server::{Postgres, Server};
 use pgwal_testkit::wal::{BlockBuilder, ImageBuilder, MIB, RecordBuilder, Wal};
+use postgres::{Client, NoTls};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -211,7 +214,7 @@ fn names_in_the_place_of_numbers() {
     let ran = pgwal(dir.path(), "stats . --dbname host=/nowhere");
     assert_eq!((ran.status, ran.stdout.as_str()), (1, ""));
     assert!(ran.stderr.starts_with("pgwal: connection to server on socket \"/nowhere/.s.PGSQL.5432\" failed: "), "{}", ran.stderr);
-    for (file, says) in [("missing.json", "pgwal: missing.json: No such file"), (".", "pgwal: .: ")] {
+    for (file, says) in [("missing.json", "pgwal: missing.json: does not exist\n"), (".", "pgwal: .: ")] {
         let ran = pgwal(dir.path(), &format!("stats --names {file}"));
         assert_eq!((ran.status, ran.stdout.as_str()), (1, ""), "{file}");
         assert!(ran.stderr.starts_with(says), "{}", ran.stderr);
@@ -233,7 +236,7 @@ fn damage_and_wrong_inputs() {
     let ran = pgwal(dir.path(), "stats --from 2026-11-24");
     assert!(ran.status == 1 && ran.stderr.contains("no transaction ends") && ran.stderr.contains("xl_crc"), "{}", ran.stderr);
     let ran = pgwal(dir.path(), "stats nowhere");
-    assert_eq!((ran.status, ran.stderr.as_str()), (1, "pgwal: nowhere: No such file or directory (os error 2)\n"));
+    assert_eq!((ran.status, ran.stderr.as_str()), (1, "pgwal: nowhere: does not exist\n"));
     // A commit that does not parse costs that record alone.
     let mut wal = ten_minutes();
     wal.record(&RecordBuilder::new(RmgrId::XACT, 0x00).xid(900).main(&[1, 2, 3]));
@@ -288,6 +291,23 @@ fn wrong_options() {
         ("dump -R orders", "error: --relation orders: names need --names FILE"),
         ("dump -R a.b.c.d", "error: invalid value 'a.b.c.d' for '--relation <T/D/R>'"),
         ("dump --database shop", "error: --database shop: names need --names FILE"),
+        ("dump --show-names", "error: --show-names: names need --names FILE"),
+        ("dump -s 0/2000000 -e 0/1000000", "error: --start 0/02000000 is after --end 0/01000000\n"),
+        ("dump --since 2026-11-24 --until 2026-11-23", "error: --since 2026-11-24T00:00:00.000000Z is after --until 2026-11-23T"),
+        ("stats --from 0/2000000 --to 0/1000000", "error: --from 0/02000000 is after --to 0/01000000\n"),
+        ("stats --from 2026-11-24 --to 2026-11-23", "error: --from 2026-11-24T00:00:00.000000Z is after --to 2026-11-23T"),
+        ("verify --from 0/2000000 --to 0/1000000", "error: --from 0/02000000 is after --to 0/01000000\n"),
+        ("diff a b --start 0/2000000 --end 0/1000000", "error: --start 0/02000000 is after --end 0/01000000\n"),
+        // Numbers say what they can be.
+        ("stats --top 200001", "error: invalid value '200001' for '--top <N>': expected a number from 1 to 200000\n"),
+        ("dump -x 4294967296", "error: invalid value '4294967296' for '--xid <XID>': expected a number from 0 to 4294967295\n"),
+        ("dump -x seven", "error: invalid value 'seven' for '--xid <XID>': expected a number from 0 to 4294967295\n"),
+        ("dump -B 4294967295", "error: invalid value '4294967295' for '--block <N>': expected a number from 0 to 4294967294\n"),
+        ("dump -n many", "error: invalid value 'many' for '--limit <N>': expected a number, 0 or more\n"),
+        ("dump --threads 0", "error: invalid value '0' for '--threads <N>': expected a number, 1 or more\n"),
+        ("diff a b -U 65536", "error: invalid value '65536' for '--unified <N>': expected a number from 0 to 65535\n"),
+        ("verify --system-identifier x", "error: invalid value 'x' for '--system-identifier <ID>': expected a number, 0 or more\n"),
+        ("receive -D . --timeout x", "error: invalid value 'x' for '--timeout <SECONDS>': expected 0 to 315360000 seconds\n"),
     ] {
         let ran = pgwal(dir.path(), args);
         assert_eq!((ran.status, ran.stdout.as_str()), (2, ""), "{args}: {}", ran.stderr);
@@ -297,12 +317,58 @@ fn wrong_options() {
     fs::write(dir.path().join("names.json"), NAMES).unwrap();
     for (args, says) in [
         ("dump --names names.json -R public.customers", "error: --relation public.customers: names.json has no such relation"),
-        ("dump --names names.json --database Shop", "error: --database Shop: names.json has no such database"),
+        ("dump --names names.json --database Shop", "error: --database Shop: names.json has no such database; there is shop\n"),
+        (
+            "dump --names names.json -R sales.LINES",
+            "error: --relation sales.lines: names.json has no such relation; there is sales.\"Lines\", and capital letters count only in \
+             double quotes: --relation 'sales.\"Lines\"'\n",
+        ),
+        (
+            "dump --names names.json -R public.Customers",
+            "error: --relation public.customers: names.json has no such relation; capital letters count only in double quotes, as in \
+             --relation 'public.\"Customers\"'\n",
+        ),
+        // One that has them says so.
+        ("dump --names names.json -R \"Customers\"", "error: --relation \"Customers\": names.json has no such relation\n"),
+        (
+            "dump --names names.json -R \"Orders\"",
+            "error: --relation \"Orders\": names.json has no such relation; there is orders, and capital letters count only in double \
+             quotes: --relation 'orders'\n",
+        ),
     ] {
         let ran = pgwal(dir.path(), args);
         assert_eq!((ran.status, ran.stdout.as_str()), (2, ""), "{args}: {}", ran.stderr);
         assert!(ran.stderr.starts_with(says), "{args}: {}", ran.stderr);
     }
+}
+
+/// After the numbers in text, where they are asked for; in JSON whenever there are any.
+#[test]
+fn names_in_dump() {
+    let dir = folder(&ten_minutes());
+    fs::write(dir.path().join("names.json"), NAMES).unwrap();
+    let dump = |args: &str| {
+        let ran = pgwal(dir.path(), &format!("dump . {args}"));
+        assert_eq!(ran.status, 0, "{args}: {}", ran.stderr);
+        ran.stdout
+    };
+    let plain = dump("");
+    assert_eq!(dump("--names names.json"), plain);
+    let named = dump("--names names.json --show-names");
+    assert!(named.contains(", blkref #0: rel 1663/5/16384 (shop.public.orders) blk 0 FPW\n"), "{named}");
+    assert!(named.contains(", blkref #0: rel 1663/5/16386 (shop.sales.\"Lines\") blk 2\n"), "{named}");
+    assert!(named.contains(", blkref #0: rel 1663/6/16387 blk 3 FPW\n"), "{named}");
+    let names = [" (shop.public.orders)", " (\"Old Shop\".public.orders)", " (shop.sales.\"Lines\")"];
+    assert_eq!(names.iter().fold(named, |text, name| text.replacen(name, "", 1)), plain);
+    let details = dump("-b --names names.json --show-names");
+    assert!(details.contains("\tblkref #0: rel 1663/5/16384 (shop.public.orders) fork main blk 0 (FPW)"), "{details}");
+    let relations = |args: &str| -> Vec<Value> {
+        let lines = dump(&format!("--format json {args}"));
+        let lines = lines.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        lines.map(|line| line["blocks"][0]["relation"].clone()).filter(|name| !name.is_null()).collect()
+    };
+    assert_eq!(relations("--names names.json"), ["shop.public.orders", "\"Old Shop\".public.orders", "shop.sales.\"Lines\""]);
+    assert_eq!(relations(""), [""; 0]);
 }
 
 /// Several values of one option are alternatives, different options must all hold.
@@ -328,6 +394,7 @@ fn wider_filters_of_dump() {
     assert_eq!(xids("--database Old_Shop -w"), [703, 709]);
     assert_eq!(xids("--database 5 --database 6").len(), 10);
     assert_eq!(xids("--database shop -R orders"), [700]);
+    assert_eq!(xids("--database \"Old_Shop\" -w"), [703, 709]);
     assert_eq!(xids("--database 7"), [0u32; 0]);
     assert_eq!(xids("--since 2026-11-23_05:08"), [708, 708, 709, 709]);
     assert_eq!(xids("--until 2026-11-23_05:00:59.9"), [700, 700]);
@@ -338,4 +405,179 @@ fn wider_filters_of_dump() {
         let many = pgwal(dir.path(), &format!("dump . --since 2026-11-23_05:03 --until 2026-11-23_05:06 --threads {threads}"));
         assert_eq!((many.stdout, many.stderr), (one.stdout.clone(), one.stderr.clone()));
     }
+}
+
+/// A transaction of the workload, whose script knows every subtransaction.
+struct Known {
+    client: Client,
+    xid: u32,
+    /// Those that end with the transaction.
+    live: Vec<u32>,
+    /// Those that were rolled back before.
+    rolled_back: Vec<u32>,
+    outcome: &'static str,
+    /// The WAL must name the top-level transaction of all of them.
+    is_told: bool,
+}
+
+impl Known {
+    fn begin(server: &Server, writes: bool) -> Known {
+        let host = server.socket().to_str().unwrap();
+        let mut client = postgres::Config::new().host(host).user("postgres").dbname("postgres").connect(NoTls).unwrap();
+        client.batch_execute("BEGIN").unwrap();
+        let sql = if writes { "INSERT INTO t VALUES (0) RETURNING xmin::text" } else { "SELECT (txid_current() % 4294967296)::text" };
+        let xid = client.query_one(sql, &[]).unwrap().get::<_, String>(0).parse().unwrap();
+        Known { client, xid, live: Vec::new(), rolled_back: Vec::new(), outcome: "", is_told: false }
+    }
+
+    fn sql(&mut self, sql: &str) {
+        self.client.batch_execute(sql).unwrap_or_else(|e| panic!("{sql}: {e:?}"));
+    }
+
+    /// A subtransaction that writes, and is released.
+    fn released(mut self) -> Known {
+        self.sql("SAVEPOINT s");
+        let xid = self.insert();
+        self.live.push(xid);
+        self.sql("RELEASE s");
+        self
+    }
+
+    /// One that is not released, and so around all that follow.
+    fn around(mut self) -> Known {
+        self.sql("SAVEPOINT a");
+        let xid = self.insert();
+        self.live.push(xid);
+        self
+    }
+
+    /// One that is rolled back, with another one that had been released into it.
+    fn rolled_back(mut self) -> Known {
+        self.sql("SAVEPOINT s");
+        let outer = self.insert();
+        self.sql("SAVEPOINT i");
+        let inner = self.insert();
+        self.sql("RELEASE i; ROLLBACK TO s; RELEASE s");
+        self.rolled_back.extend([outer, inner]);
+        self
+    }
+
+    fn insert(&mut self) -> u32 {
+        let row = self.client.query_one("INSERT INTO t VALUES (1) RETURNING xmin::text", &[]).unwrap();
+        row.get::<_, String>(0).parse().unwrap()
+    }
+
+    /// More of them than a backend remembers, 64.
+    fn many(mut self) -> Known {
+        for n in 0..24 {
+            self = if n % 3 == 0 { self.rolled_back() } else { self.released() };
+        }
+        // The 64th is named with those before it, and so is the 128th.
+        while self.live.len() + self.rolled_back.len() < 128 {
+            self = self.released();
+        }
+        self.told()
+    }
+
+    fn told(mut self) -> Known {
+        self.is_told = true;
+        self
+    }
+
+    fn end(mut self, sql: &str, outcome: &'static str) -> Known {
+        sql.split("; ").for_each(|sql| self.sql(sql));
+        self.outcome = outcome;
+        self
+    }
+}
+
+/// Every subtransaction counts once, where it belongs if the WAL says so; what a crash cuts off counts in transactions.
+#[test]
+fn subtransactions_of_a_known_workload() {
+    let test = "stats::subtransactions_of_a_known_workload";
+    let servers = Postgres::all();
+    if servers.is_empty() {
+        Postgres::find_or_skip(None, test);
+        return;
+    }
+    for postgres in servers {
+        for level in ["replica", "logical"] {
+            known_workload(&postgres, level);
+        }
+    }
+}
+
+fn known_workload(postgres: &Postgres, level: &str) {
+    let major = postgres.major;
+    let keep = if major < 13 { "wal_keep_segments = 500" } else { "wal_keep_size = 500MB" };
+    let segments: &[&str] = if major < 11 { &[] } else { &["--wal-segsize=1"] };
+    let settings = format!("wal_level = {level}\nmax_prepared_transactions = 5\nautovacuum = off\n{keep}");
+    let server = postgres.start(segments, &settings).unwrap_or_else(|e| panic!("{major}: {e}"));
+    server.sql("CREATE TABLE t(i int)").unwrap();
+    let begin = |writes| Known::begin(&server, writes);
+    let all_told = level == "logical" && major >= 14;
+    let mut known = vec![
+        begin(true).released().rolled_back().released().end("COMMIT", "committed"),
+        begin(false).around().released().end("COMMIT", "committed"),
+        begin(true).released().rolled_back().end("ROLLBACK", "aborted"),
+        begin(true).released().rolled_back().released().end("PREPARE TRANSACTION 'a'; COMMIT PREPARED 'a'", "committed"),
+        begin(false).released().released().end("PREPARE TRANSACTION 'b'; ROLLBACK PREPARED 'b'", "aborted"),
+        begin(true).many().end("COMMIT", "committed"),
+        begin(true).many().end("ROLLBACK", "aborted"),
+        begin(true).many().end("PREPARE TRANSACTION 'c'; COMMIT PREPARED 'c'", "committed"),
+    ];
+    // Checkpoints list what runs: first one transaction, whose subtransactions can only be its own.
+    let mut lost = vec![begin(false).around().released().released().told()];
+    server.sql("CHECKPOINT").unwrap();
+    known.push(begin(false).many().end("PREPARE TRANSACTION 'd'", "prepared"));
+    lost.push(begin(true).many());
+    lost.push(begin(false).around().released());
+    // Then several, with too many subtransactions to list them. This also brings everything to disk before the crash.
+    server.sql("CHECKPOINT").unwrap();
+    server.control("stop -m immediate").unwrap();
+    lost.iter_mut().for_each(|lost| lost.outcome = "lost");
+    let transactions = lost.len();
+    known.extend(lost);
+    server.control("start").unwrap();
+    let open = Known::begin(&server, true).around().released();
+    known.push(Known { outcome: "open", is_told: true, ..open });
+    server.sql("CHECKPOINT").unwrap();
+    server.sql("SELECT pg_switch_wal()").unwrap();
+
+    let ran = pgwal(&server.wal(), "stats . --by transaction,checkpoint --top 200000 --format json");
+    let what = format!("{major}, {level}");
+    assert_eq!(ran.status, 0, "{what}: {}", ran.stderr);
+    let rows: HashMap<u64, Value> =
+        ran.rows("transaction").into_iter().filter(|row| row["row"] == "row").map(|row| (row["xid"].as_u64().unwrap(), row)).collect();
+    let number = |row: &Value, field: &str| row[field].as_u64().unwrap();
+    let mut lost = 0;
+    for Known { xid, live, rolled_back, outcome, is_told, .. } in &known {
+        let what = format!("{what}: {xid}, {outcome}");
+        let row = &rows.get(&u64::from(*xid));
+        let subs: Vec<u32> = live.iter().chain(rolled_back).copied().collect();
+        // Rows of subtransactions, with those that are counted with them.
+        let own: Vec<&Value> = subs.iter().filter_map(|sub| rows.get(&u64::from(*sub))).collect();
+        let counted: u64 = own.iter().map(|row| 1 + number(row, "subtransactions")).sum();
+        let its = row.map_or(0, |row| number(row, "subtransactions"));
+        assert_eq!(its + counted, subs.len() as u64, "{what}: {row:?} {own:?}");
+        if *is_told || all_told {
+            assert!(own.is_empty(), "{what}: {own:?}");
+        }
+        if *outcome == "lost" {
+            assert!(own.iter().all(|row| row["outcome"] == "aborted" || row["is_subtransaction"] == true), "{what}: {own:?}");
+            lost += u64::from(row.is_some());
+        } else {
+            // What ends with a transaction is listed by its end.
+            assert!(own.iter().all(|row| rolled_back.contains(&(number(row, "xid") as u32))), "{what}: {own:?}");
+            assert_eq!(row.map(|row| row["outcome"].as_str()), Some(Some(*outcome)), "{what}");
+        }
+        let records: u64 = row.iter().map(|row| number(row, "count")).chain(own.iter().map(|row| number(row, "count"))).sum();
+        assert!(records >= subs.len() as u64, "{what}: {records} records");
+    }
+    let checkpoints = ran.rows("checkpoint");
+    let crashes: Vec<&Value> = checkpoints.iter().filter(|row| row["cause"] == "crash_recovery").collect();
+    assert_eq!(crashes.len(), 1, "{what}: {checkpoints:?}");
+    assert_eq!(crashes[0]["lost_transactions"], transactions, "{what}");
+    let rows_lost = rows.values().filter(|row| row["outcome"] == "lost" && row["is_subtransaction"] == false).count() as u64;
+    assert!(rows_lost == lost && lost <= transactions as u64, "{what}: {rows_lost} rows, {lost} known");
 }

@@ -310,7 +310,7 @@ fn trouble() {
     write(&dir.join("later"), &later);
     for (args, says) in [
         (["a", "b"], "A is WAL of PostgreSQL 17, B of PostgreSQL 15: nothing can be compared"),
-        (["a", "nowhere"], "nowhere: No such file or directory (os error 2)"),
+        (["a", "nowhere"], "nowhere: does not exist"),
         (["empty", "a"], "empty: no WAL segment in it"),
         (["a", "text"], "text: only 6 bytes, less than the 40 of the page header that a segment starts with"),
         (["a", "later"], "nothing can be compared: A has no WAL at or after 0/09000000"),

@@ -147,3 +147,56 @@ fn followed_while_it_grows() {
     assert_eq!(child.wait().unwrap().code(), Some(0));
     assert_eq!(output().iter().filter(|&&b| b == b'\n').count(), count);
 }
+
+/// A server that is shut down, and one that is killed: the first is told as that, and the records go on where they stopped.
+#[test]
+fn a_live_server_that_is_shut_down() {
+    let Some((postgres, server)) = server("live::a_live_server_that_is_shut_down") else { return };
+    server.sql("CREATE TABLE t(i int)").unwrap();
+    let start = server.sql("SELECT pg_switch_wal(); SELECT pg_current_wal_insert_lsn()").unwrap().lines().last().unwrap().to_owned();
+    let dir = tempfile::tempdir().unwrap();
+    let conninfo = format!("host={} user=postgres", server.socket().display());
+    let follow = |name: &str, options: &[&str]| {
+        let file = |what: &str| fs::File::create(dir.path().join(format!("{name}.{what}"))).unwrap();
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pgwal"));
+        command.args(["dump", "--from", &conninfo, "--start", &start]).args(options).env("TZ", "UTC");
+        command.stdout(file("out")).stderr(file("err")).spawn().unwrap()
+    };
+    let read = |name: &str| fs::read_to_string(dir.path().join(name)).unwrap();
+    let (mut looping, mut once) = (follow("looping", &[]), follow("once", &["--no-loop"]));
+    let mark = |what: &str| {
+        server.sql(&format!("INSERT INTO t SELECT generate_series(1, 3000); SELECT pg_create_restore_point('{what}')")).unwrap();
+        format!("desc: RESTORE_POINT {what}")
+    };
+    let first = mark("first");
+    for name in ["looping.out", "once.out"] {
+        wait_for(&mut looping, &first, |_| read(name).contains(&first));
+    }
+    server.control("stop -m fast").unwrap();
+    wait_for(&mut once, "end of --no-loop", |child| child.try_wait().unwrap().is_some());
+    assert_eq!(once.wait().unwrap().code(), Some(0), "{}", read("once.err"));
+    assert_eq!(read("once.err"), "pgwal: the server was shut down\n");
+    // All that the server had.
+    assert!(read("once.out").contains("CHECKPOINT_SHUTDOWN"));
+    server.control("start").unwrap();
+    let second = mark("second");
+    wait_for(&mut looping, &second, |_| read("looping.out").contains(&second));
+    // Now the connection breaks.
+    server.control("stop -m immediate").unwrap();
+    server.control("start").unwrap();
+    let third = mark("third");
+    wait_for(&mut looping, &third, |_| read("looping.out").contains(&third));
+    assert!(Command::new("kill").args(["-INT", &looping.id().to_string()]).status().unwrap().success());
+    wait_for(&mut looping, "end after SIGINT", |child| child.try_wait().unwrap().is_some());
+    assert_eq!(looping.wait().unwrap().code(), Some(0));
+    let stderr = read("looping.err");
+    assert!(stderr.starts_with("pgwal: the server was shut down; trying again in 0.5 s\n"), "{stderr}");
+    assert!(!stderr.contains("message of type"), "{stderr}");
+    // Nothing is missing, and nothing twice.
+    let last = server.sql("SELECT pg_walfile_name(pg_current_wal_insert_lsn())").unwrap();
+    let first = server.sql(&format!("SELECT pg_walfile_name('{start}')")).unwrap();
+    let theirs = real(&postgres, &server.wal(), &["-s", &start, &first, &last]);
+    let ours = fs::read(dir.path().join("looping.out")).unwrap();
+    let seen = theirs.stdout.get(..ours.len()).unwrap_or(&theirs.stdout);
+    same_bytes("what was followed", &ours, seen);
+}

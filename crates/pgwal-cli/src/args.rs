@@ -5,7 +5,9 @@ use std::env;
 use std::error::Error;
 use std::ffi::OsStr;
 use std::fmt;
+use std::io;
 use std::num::NonZero;
+use std::ops::RangeInclusive;
 use std::path::{Path, PathBuf};
 
 use clap::{Args, ValueEnum};
@@ -30,6 +32,20 @@ pub enum Form {
     Text,
     Json,
 }
+
+/// Reads a number of a range, which an error names.
+pub fn number<T: TryFrom<u64>>(range: RangeInclusive<u64>) -> impl Fn(&str) -> Result<T, String> + Clone {
+    move |text| {
+        let number = text.parse().ok().filter(|number| range.contains(number)).and_then(|number: u64| T::try_from(number).ok());
+        number.ok_or_else(|| match (range.start(), range.end()) {
+            (start, &u64::MAX) => format!("expected a number, {start} or more"),
+            (start, end) => format!("expected a number from {start} to {end}"),
+        })
+    }
+}
+
+/// Ids of 32 bits.
+const IDS: RangeInclusive<u64> = 0..=u32::MAX as u64;
 
 /// Which WAL to read.
 #[derive(Args, Debug)]
@@ -101,6 +117,11 @@ impl SegmentArgs {
             _ => Wal::open(&[input, self.locate(last)], self.timeline)?,
         };
         Ok(Selection { wal, start: self.start(), end: self.end(), partial: self.end().is_none() })
+    }
+
+    /// Whether there can be anything between `--start` and `--end`.
+    pub fn check(&self) -> Result<(), WrongOption> {
+        in_order("--start", self.start(), "--end", self.end())
     }
 
     /// Where to start. Like pg_waldump, 0/0 is as good as nothing.
@@ -240,10 +261,10 @@ pub struct FilterArgs {
     #[arg(short, long, value_name = "RMGR", value_parser = rmgr)]
     pub rmgr: Vec<RmgrArg>,
     /// Only records of this transaction; repeated, of all of these
-    #[arg(short, long, value_name = "XID")]
+    #[arg(short, long, value_name = "XID", value_parser = number::<u32>(IDS))]
     pub xid: Vec<u32>,
     /// Only records that touch this relation: tablespace/database/file number, or with --names its name, as in
-    /// db.public.accounts, public.accounts or accounts; repeated, any of these
+    /// db.public.accounts, public.accounts or accounts, as SQL reads it: '"Accounts"' keeps its capital letter; repeated, any of these
     #[arg(short = 'R', long, value_name = "T/D/R", value_parser = relation)]
     pub relation: Vec<RelationArg>,
     /// Only records that touch this database: its OID, 0 for shared relations, or with --names its name; repeated, any of these.
@@ -251,7 +272,7 @@ pub struct FilterArgs {
     #[arg(long, value_name = "DB")]
     pub database: Vec<String>,
     /// Only records that touch this block of the relation
-    #[arg(short = 'B', long, value_name = "N", requires = "relation")]
+    #[arg(short = 'B', long, value_name = "N", requires = "relation", value_parser = number::<u32>(0..=MAX_BLOCK))]
     pub block: Option<u32>,
     /// Only records that touch this fork
     #[arg(short = 'F', long, value_name = "FORK", value_parser = fork)]
@@ -263,13 +284,21 @@ pub struct FilterArgs {
     pub names: NamesArg,
 }
 
+/// The last block that a relation can have. C: `MaxBlockNumber`.
+const MAX_BLOCK: u64 = 0xFFFF_FFFE;
+
 /// A relation by its numbers or by its name.
 #[derive(Clone, Debug)]
 pub enum RelationArg {
     /// Its numbers.
     Numbers(RelFileLocator),
     /// Its name.
-    Name(RelationName),
+    Name {
+        /// What it means.
+        name: RelationName,
+        /// As it was typed.
+        typed: String,
+    },
 }
 
 /// Where names come from.
@@ -288,7 +317,10 @@ impl NamesArg {
     pub fn read(&self) -> Result<Names, Box<dyn Error>> {
         match (&self.names, &self.dbname) {
             (Some(path), _) => {
-                let file = input_file::open(path).map_err(|e| format!("{}: {e}", printable_path(path)))?;
+                let file = input_file::open(path).map_err(|e| match e.kind() {
+                    io::ErrorKind::NotFound => format!("{}: does not exist", printable_path(path)),
+                    _ => format!("{}: {e}", printable_path(path)),
+                })?;
                 Ok(Names::read(file).map_err(|e| format!("{}: {e}", printable_path(path)))?)
             }
             (None, Some(conninfo)) => live::names(conninfo, |warning| note!("{warning}")),
@@ -312,8 +344,14 @@ impl NamesArg {
         file.or_else(|| self.dbname.as_ref().map(|_| "the server".to_owned()))
     }
 
-    fn required(&self, option: &str, name: &str) -> Result<String, WrongOption> {
-        self.source().ok_or_else(|| WrongOption(format!("{option} {name}: names need --names FILE or --dbname CONNINFO")))
+    /// Whether there are any.
+    pub fn are_given(&self) -> bool {
+        self.names.is_some() || self.dbname.is_some()
+    }
+
+    /// Where the names come from; an error for `option`, which needs them.
+    pub fn required(&self, option: &str) -> Result<String, WrongOption> {
+        self.source().ok_or_else(|| WrongOption(format!("{option}: names need --names FILE or --dbname CONNINFO")))
     }
 }
 
@@ -328,6 +366,14 @@ impl fmt::Display for WrongOption {
 }
 
 impl Error for WrongOption {}
+
+/// An error where the option `first` is behind the option `last`.
+pub fn in_order<T: PartialOrd + fmt::Display>(first: &str, start: Option<T>, last: &str, end: Option<T>) -> Result<(), WrongOption> {
+    match (start, end) {
+        (Some(start), Some(end)) if start > end => Err(WrongOption(format!("{first} {start} is after {last} {end}"))),
+        _ => Ok(()),
+    }
+}
 
 /// Which times to read.
 #[derive(Args, Debug, Default)]
@@ -408,15 +454,15 @@ fn block_size(text: &str) -> Result<u32, String> {
 #[derive(Args, Debug)]
 pub struct ThreadsArg {
     /// Worker threads; the output does not depend on their number [default: all cores]
-    #[arg(long, value_name = "N")]
-    threads: Option<NonZero<usize>>,
+    #[arg(long, value_name = "N", value_parser = number::<usize>(1..=u64::MAX))]
+    threads: Option<usize>,
 }
 
 impl ThreadsArg {
     /// The number.
     pub fn get(&self) -> usize {
         let all_cores = || std::thread::available_parallelism().map_or(1, NonZero::get);
-        self.threads.map_or_else(all_cores, NonZero::get)
+        self.threads.unwrap_or_else(all_cores)
     }
 }
 
@@ -452,14 +498,12 @@ impl FilterArgs {
         for wanted in &self.relation {
             match wanted {
                 RelationArg::Numbers(relation) => relations.push(*relation),
-                RelationArg::Name(name) => {
-                    let shown = [name.database.as_deref(), name.schema.as_deref(), Some(&name.name)];
-                    let shown = shown.into_iter().flatten().collect::<Vec<_>>().join(".");
-                    let source = self.names.required("--relation", &shown)?;
+                RelationArg::Name { name, typed } => {
+                    let option = format!("--relation {name}");
+                    let source = self.names.required(&option)?;
                     let found = names.find(name);
                     if found.is_empty() {
-                        let message = format!("--relation {shown}: {source} has no such relation");
-                        return Err(WrongOption(message));
+                        return Err(WrongOption(format!("{option}: {source} has no such relation{}", capitals(name, typed, names))));
                     }
                     relations.extend(found);
                 }
@@ -472,12 +516,27 @@ impl FilterArgs {
         let find = |wanted: &String| match wanted.parse() {
             Ok(oid) => Ok(Oid(oid)),
             Err(_) => {
-                let source = self.names.required("--database", wanted)?;
-                let missing = || format!("--database {wanted}: {source} has no such database");
-                names.database_named(wanted).ok_or_else(|| WrongOption(missing()))
+                let option = format!("--database {wanted}");
+                let source = self.names.required(&option)?;
+                // The name as it is, or in the double quotes that SQL would have.
+                let unquoted = RelationName::with_capitals(wanted).ok().filter(|name| name.schema.is_none()).map(|name| name.name);
+                let named = names.database_named(wanted).or_else(|| unquoted.and_then(|name| names.database_named(&name)));
+                let like = || names.databases().find(|(_, name)| name.to_lowercase() == wanted.to_lowercase());
+                let hint = || like().map(|(_, name)| format!("; there is {name}")).unwrap_or_default();
+                named.ok_or_else(|| WrongOption(format!("{option}: {source} has no such database{}", hint())))
             }
         };
         self.database.iter().map(find).collect()
+    }
+}
+
+/// What to say where capital letters may be why no relation is found.
+fn capitals(name: &RelationName, typed: &str, names: &Names) -> String {
+    let quoted = RelationName::with_capitals(typed).ok().filter(|quoted| quoted != name);
+    match (names.find_in_any_case(name), quoted) {
+        (Some(other), _) => format!("; there is {other}, and capital letters count only in double quotes: --relation '{other}'"),
+        (None, Some(quoted)) => format!("; capital letters count only in double quotes, as in --relation '{quoted}'"),
+        (None, None) => String::new(),
     }
 }
 
@@ -502,7 +561,12 @@ fn relation(text: &str) -> Result<RelationArg, String> {
         Some(&[spc, db, rel]) if spc != 0 && rel != 0 => {
             Ok(RelationArg::Numbers(RelFileLocator { spc: Oid(spc), db: Oid(db), rel: Oid(rel) }))
         }
-        None if !text.contains('/') || text.contains('"') => text.parse().map(RelationArg::Name).map_err(|e| format!("{e}")),
+        None if !text.contains('/') || text.contains('"') => {
+            let named = |name| RelationArg::Name { name, typed: text.to_owned() };
+            text.parse()
+                .map(named)
+                .map_err(|e| format!("{e}; write one with capital letters or dots in it in double quotes: '\"Order Lines\"'"))
+        }
         _ => Err("expected tablespace/database/file number, like 1663/5/16384, or with --names a name".to_owned()),
     }
 }

@@ -4,7 +4,7 @@ use std::ops::ControlFlow;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
-use pgwal::{Decoder, Lsn, RawRecord};
+use pgwal::{Decoder, Lsn, RawRecord, TimelineId};
 
 use crate::command::Command;
 use crate::message::{FromWalSender, StandbyStatus};
@@ -16,10 +16,21 @@ use crate::receiver::TakeError;
 pub enum Live<'a> {
     /// Before the first record: who the server is.
     System(System),
+    /// Streaming has started: once for each timeline.
+    Starting(Position),
     /// A whole record with the right checksum.
     Record(&'a RawRecord<'a>),
     /// No more records for now.
     Pause,
+}
+
+/// Where records are wanted from.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Position {
+    /// The timeline, which the server may have left since; `None`: the one that it is on.
+    pub timeline: Option<TimelineId>,
+    /// Records that start before this are not wanted.
+    pub lsn: Lsn,
 }
 
 /// How often the server is told how far this is.
@@ -33,7 +44,7 @@ const STATUS_INTERVAL: Duration = Duration::from_secs(10);
 /// The connection breaks, the server refuses, or the WAL is damaged.
 pub fn records<S: Walsender>(
     server: &mut S,
-    start: Option<Lsn>,
+    start: Option<Position>,
     slot: &str,
     stop: &AtomicBool,
     each: &mut dyn FnMut(Live<'_>) -> ControlFlow<()>,
@@ -44,7 +55,8 @@ pub fn records<S: Walsender>(
     }
     let create = Command::CreateReplicationSlot { slot, temporary: true, reserve_wal: true };
     server.rows(&create).map_err(ReceiveError::Server)?;
-    let (mut timeline, mut from) = (system.timeline, start.unwrap_or(system.flushed));
+    let mut timeline = start.and_then(|start| start.timeline).unwrap_or(system.timeline);
+    let mut from = start.map_or(system.flushed, |start| start.lsn);
     loop {
         // Records are found from the start of a page on.
         let page = Lsn(from.0 - from.0 % u64::from(system.fmt.wal_page_size));
@@ -54,9 +66,14 @@ pub fn records<S: Walsender>(
             Some(next) => Some(next),
             None => {
                 let mut stream = Stream { decoder: Decoder::strict_at(page, system.fmt), position: page, whole: page, from };
-                if stream.run(server, stop, each)?.is_break() {
-                    server.end().map_err(ReceiveError::Server)?;
-                    return Ok(Outcome::Stopped);
+                let begun = each(Live::Starting(Position { timeline: Some(timeline), lsn: from }));
+                match if begun.is_break() { Run::Enough } else { stream.run(server, stop, each)? } {
+                    Run::Ended => {}
+                    Run::ShutDown => return Ok(Outcome::ShutDown),
+                    Run::Enough => {
+                        server.end().map_err(ReceiveError::Server)?;
+                        return Ok(Outcome::Stopped);
+                    }
                 }
                 (stopped, whole) = (stream.position, stream.whole.min(stream.position));
                 server.end().map_err(ReceiveError::Server)?
@@ -67,6 +84,16 @@ pub fn records<S: Walsender>(
         descends(next.timeline, &history(server, next.timeline)?, (timeline, next.start))?;
         (timeline, from) = (next.timeline, next.start);
     }
+}
+
+/// Why a stream is over.
+enum Run {
+    /// The server ended it.
+    Ended,
+    /// The server was shut down.
+    ShutDown,
+    /// Nobody wants more of it.
+    Enough,
 }
 
 /// The WAL of one timeline.
@@ -87,11 +114,11 @@ impl Stream {
         server: &mut S,
         stop: &AtomicBool,
         each: &mut dyn FnMut(Live<'_>) -> ControlFlow<()>,
-    ) -> Result<ControlFlow<()>, ReceiveError<S::Error>> {
+    ) -> Result<Run, ReceiveError<S::Error>> {
         let mut due = Instant::now() + STATUS_INTERVAL;
         loop {
             if stop.load(Ordering::Relaxed) {
-                return Ok(ControlFlow::Break(()));
+                return Ok(Run::Enough);
             }
             let mut wants_report = Instant::now() >= due;
             match server.next(due).map_err(ReceiveError::Server)? {
@@ -105,17 +132,18 @@ impl Stream {
                         while let Some(raw) = self.decoder.next_record().map_err(TakeError::Damage)? {
                             self.whole = raw.end;
                             if raw.lsn >= self.from && each(Live::Record(&raw)).is_break() {
-                                return Ok(ControlFlow::Break(()));
+                                return Ok(Run::Enough);
                             }
                         }
                         if each(Live::Pause).is_break() {
-                            return Ok(ControlFlow::Break(()));
+                            return Ok(Run::Enough);
                         }
                     }
                     FromWalSender::Keepalive(keepalive) => wants_report |= keepalive.wants_reply,
                 },
                 Event::Nothing => {}
-                Event::End => return Ok(ControlFlow::Continue(())),
+                Event::End => return Ok(Run::Ended),
+                Event::ShutDown => return Ok(Run::ShutDown),
             }
             if wants_report {
                 // What has been shown need not be kept.

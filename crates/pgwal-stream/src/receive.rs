@@ -75,6 +75,8 @@ pub enum Event<'a> {
     Nothing,
     /// The server has ended the stream.
     End,
+    /// The server was shut down, and the connection is over.
+    ShutDown,
 }
 
 /// What is received, and where to.
@@ -179,8 +181,10 @@ pub enum Outcome {
     Stopped,
     /// It got to the end that was asked for.
     Reached(Lsn),
-    /// The server ended the stream, as it does when it is shut down.
+    /// The server ended the stream, and says of no timeline that follows.
     Ended,
+    /// The server was shut down. Before that it has sent all its WAL.
+    ShutDown,
 }
 
 /// Why WAL cannot be received.
@@ -559,6 +563,7 @@ fn receive_timelines<S: Walsender>(
                 let ended = result?;
                 match ended {
                     Ended::ByServer(next) => next,
+                    Ended::ShutDown => return Ok(Outcome::ShutDown),
                     Ended::Stopped => return Ok(Outcome::Stopped),
                     Ended::Reached(lsn) => return Ok(Outcome::Reached(lsn)),
                 }
@@ -762,6 +767,7 @@ pub(crate) fn history<S: Walsender>(server: &mut S, timeline: TimelineId) -> Res
 /// Why a stream ended.
 enum Ended {
     ByServer(Option<NextTimeline>),
+    ShutDown,
     Stopped,
     Reached(Lsn),
 }
@@ -827,6 +833,10 @@ fn stream<S: Walsender>(
                 receiver.sync()?;
                 let next = server.end().map_err(ReceiveError::Server)?;
                 return Ok(Ended::ByServer(next));
+            }
+            Event::ShutDown => {
+                receiver.sync()?;
+                return Ok(Ended::ShutDown);
             }
         };
         if wants_report || sign || now >= due {

@@ -2,6 +2,7 @@
 
 use std::fmt;
 
+use pgwal::scan::Needs;
 use pgwal::types::TimestampTz;
 use pgwal::{Decoder, Location, Lsn, SegmentName, TimelineId, WalFormat};
 
@@ -71,6 +72,9 @@ impl From<FileError> for TakeError {
     }
 }
 
+/// What is looked at of a record, besides its checksum.
+const NEEDS: Needs = Needs::Headers;
+
 /// The receiving end of a stream of WAL on one timeline.
 ///
 /// What it acknowledges as flushed ends with a whole record whose checksum is right and which is on disk: so no commit that waits for it
@@ -106,6 +110,7 @@ impl Receiver {
             Some(previous) => Decoder::strict_behind(previous, start.lsn, fmt),
             None => Decoder::strict_at(start.lsn, fmt),
         };
+        let decoder = decoder.with_needs(NEEDS);
         let (written, synced, verified, flushed, whole) = (start.lsn, start.lsn, start.lsn, start.lsn, start.lsn);
         let timeline = start.timeline;
         let (decoder, damage) = (Some(decoder), Vec::new());
@@ -115,7 +120,7 @@ impl Receiver {
     /// Goes on with a decoder that has seen the WAL before: so a record that begins there is verified, too.
     pub fn continue_from(&mut self, decoder: Decoder) {
         self.whole = decoder.finish().lsn;
-        self.decoder = Some(decoder);
+        self.decoder = Some(decoder.with_needs(NEEDS));
     }
 
     /// There is damage before this: nothing is acknowledged as flushed.
@@ -165,7 +170,7 @@ impl Receiver {
     /// Decodes what came: up to the end of a segment at most.
     fn verify(&mut self, data: &[u8]) -> Result<(), pgwal::Error> {
         if self.decoder.is_none() && self.written.segment_offset(self.fmt.segment_size) == 0 {
-            self.decoder = Some(Decoder::strict_at(self.written, self.fmt));
+            self.decoder = Some(Decoder::strict_at(self.written, self.fmt).with_needs(NEEDS));
         }
         let Some(decoder) = &mut self.decoder else { return Ok(()) };
         let mut rest = data;

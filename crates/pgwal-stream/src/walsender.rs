@@ -38,6 +38,7 @@ impl Walsender for Connection {
             CopyEvent::Data(message) => Event::Message(message),
             CopyEvent::Timeout | CopyEvent::Interrupted => Event::Nothing,
             CopyEvent::Done => Event::End,
+            CopyEvent::ShutDown => Event::ShutDown,
         })
     }
 

@@ -270,3 +270,24 @@ fn an_error_ends_the_copy_only() {
     drop(connection);
     thread.join().unwrap();
 }
+
+/// A walsender that is shut down sends CommandComplete without CopyDone, and ends.
+#[test]
+fn a_server_that_shuts_down() {
+    let (mut connection, thread) = copying(|client| {
+        client.write_all(&[message(b'd', b"last"), message(b'C', b"COPY 0\0")].concat()).unwrap();
+    });
+    assert_eq!(connection.next_copy(None).unwrap(), CopyEvent::Data(b"last"));
+    assert_eq!(connection.next_copy(None).unwrap(), CopyEvent::ShutDown);
+    assert!(matches!(connection.query("SHOW x"), Err(Error::State { .. })));
+    thread.join().unwrap();
+
+    // While this side ends the stream.
+    let (mut connection, thread) = copying(|client| {
+        client.write_all(&message(b'C', b"COPY 0\0")).unwrap();
+        assert_eq!(receive(client), (b'c', vec![]));
+    });
+    assert_eq!(connection.finish_copy(None).unwrap(), []);
+    drop(connection);
+    thread.join().unwrap();
+}

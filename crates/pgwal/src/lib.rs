@@ -38,6 +38,7 @@ pub mod index_tuple;
 pub mod input_file;
 pub mod inval;
 pub mod json;
+mod keywords;
 pub mod lsn;
 mod machine;
 pub mod names;

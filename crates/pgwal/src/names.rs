@@ -48,6 +48,7 @@ use serde::de::{Error as _, MapAccess, SeqAccess, Visitor};
 use serde::{Deserialize, Deserializer, Serialize};
 
 use crate::json;
+use crate::keywords::is_reserved;
 use crate::types::{Oid, RelFileLocator};
 
 /// Names of a cluster's databases, tablespaces and relations.
@@ -173,6 +174,23 @@ impl Names {
         self.relations().filter(|&(rel, relation)| matches(rel, relation)).map(|(rel, _)| rel).collect()
     }
 
+    /// A relation that `name` would mean if capital and small letters were the same, with as many parts as `name` has.
+    pub fn find_in_any_case(&self, name: &RelationName) -> Option<RelationName> {
+        let is_same =
+            |wanted: &Option<String>, found: &str| wanted.as_ref().is_none_or(|wanted| wanted.to_lowercase() == found.to_lowercase());
+        self.relations().find_map(|(rel, relation)| {
+            let database = self.database(rel.db).unwrap_or_default();
+            let matches = is_same(&Some(name.name.clone()), &relation.name)
+                && is_same(&name.schema, &relation.schema)
+                && is_same(&name.database, database);
+            matches.then(|| RelationName {
+                database: name.database.as_ref().map(|_| database.to_owned()),
+                schema: name.schema.as_ref().map(|_| relation.schema.clone()),
+                name: relation.name.clone(),
+            })
+        })
+    }
+
     /// Adds a database, and returns the name that it had.
     pub fn insert_database(&mut self, db: Oid, name: String) -> Option<String> {
         self.databases.insert(db, name)
@@ -255,6 +273,16 @@ pub struct RelationName {
     pub name: String,
 }
 
+/// Quoted where SQL needs it, so that it reads back.
+impl fmt::Display for RelationName {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        for part in [&self.database, &self.schema].into_iter().flatten() {
+            write!(f, "{}.", Ident(part))?;
+        }
+        Ident(&self.name).fmt(f)
+    }
+}
+
 /// Text that is not a relation's name.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum BadName {
@@ -282,6 +310,21 @@ impl FromStr for RelationName {
     type Err = BadName;
 
     fn from_str(text: &str) -> Result<RelationName, BadName> {
+        RelationName::parse(text, str::to_ascii_lowercase)
+    }
+}
+
+impl RelationName {
+    /// Reads a name as if every part of it were in double quotes: capital letters stay.
+    ///
+    /// # Errors
+    /// It is no name.
+    pub fn with_capitals(text: &str) -> Result<RelationName, BadName> {
+        RelationName::parse(text, str::to_owned)
+    }
+
+    /// Reads a name; `unquoted` says what a part without quotes means.
+    fn parse(text: &str, unquoted: fn(&str) -> String) -> Result<RelationName, BadName> {
         let mut parts = Vec::new();
         let mut left = text;
         loop {
@@ -290,7 +333,7 @@ impl FromStr for RelationName {
                 None => {
                     let end = left.find('.').unwrap_or(left.len());
                     let (part, rest) = left.split_at(end);
-                    (part.to_ascii_lowercase(), rest)
+                    (unquoted(part), rest)
                 }
             };
             if part.is_empty() {
@@ -375,13 +418,14 @@ impl fmt::Display for Shown<'_> {
     }
 }
 
-/// An identifier, quoted where SQL would fold or split it. C: `quote_identifier`, but for its keywords.
+/// An identifier, quoted where SQL would not read it as it is. C: `quote_identifier`.
 struct Ident<'n>(&'n str);
 
 impl fmt::Display for Ident<'_> {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        let plain = |c: char| c.is_ascii_lowercase() || c.is_ascii_digit() || c == '_' || c == '$';
-        if !self.0.is_empty() && self.0.chars().all(plain) && !self.0.starts_with(|c: char| c.is_ascii_digit() || c == '$') {
+        let is_start = |c: char| c.is_ascii_lowercase() || c == '_';
+        let is_plain = |c: char| is_start(c) || c.is_ascii_digit();
+        if self.0.starts_with(is_start) && self.0.chars().all(is_plain) && !is_reserved(self.0) {
             return f.write_str(self.0);
         }
         write!(f, "\"{}\"", self.0.replace('"', "\"\""))
@@ -624,6 +668,49 @@ mod tests {
         assert_eq!(names.database_named("postgres"), Some(Oid(5)));
         assert_eq!(names.tablespace_named("pg_global"), None);
         assert_eq!(names.tablespace(Oid(1663)), Some("pg_default"));
+    }
+
+    /// As `quote_ident` of a real server does.
+    #[test]
+    fn names_that_sql_would_not_read_are_quoted() {
+        for (name, shown) in [
+            ("user", "\"user\""),
+            ("order", "\"order\""),
+            ("between", "\"between\""), // of a column name
+            ("left", "\"left\""),       // of a type or function name
+            ("abort", "abort"),         // unreserved
+            ("a$b", "\"a$b\""),
+            ("_a1", "_a1"),
+            ("1a", "\"1a\""),
+            ("", "\"\""),
+            ("größe", "\"größe\""),
+            ("A\"b", "\"A\"\"b\""),
+        ] {
+            assert_eq!(Ident(name).to_string(), shown);
+            let relation = RelationName { database: None, schema: Some("user".to_owned()), name: name.to_owned() };
+            let text = relation.to_string();
+            assert_eq!(text, format!("\"user\".{shown}"));
+            assert!(name.is_empty() || text.parse() == Ok(relation), "{text}");
+        }
+    }
+
+    #[test]
+    fn capitals_stay_if_asked() {
+        let name = RelationName::with_capitals("Public.\"a.B\"").unwrap();
+        assert_eq!(name.to_string(), "\"Public\".\"a.B\"");
+        assert_eq!("Public.\"a.B\"".parse::<RelationName>().unwrap().to_string(), "public.\"a.B\"");
+    }
+
+    #[test]
+    fn found_whatever_the_case() {
+        let mut names = sample();
+        names.insert_relation(locator(1663, 5, 20), relation("App", "Orders"));
+        let found = |text: &str| names.find_in_any_case(&text.parse().unwrap()).map(|found| found.to_string());
+        assert_eq!(found("Orders").as_deref(), Some("\"Orders\""));
+        assert_eq!(found("app.orders").as_deref(), Some("\"App\".\"Orders\""));
+        assert_eq!(found("postgres.app.orders").as_deref(), Some("postgres.\"App\".\"Orders\""));
+        assert_eq!(found("customers"), None);
+        assert_eq!(found("\"sales \"\"eu\"\"\".public.accounts").as_deref(), Some("\"Sales \"\"EU\"\"\".public.accounts"));
     }
 
     #[test]

@@ -1,9 +1,11 @@
 //! A record as pg_waldump prints it. C: `XLogDumpDisplayRecord`, bin/pg_waldump/pg_waldump.c.
 
+use crate::names::Names;
+use crate::printable::printable;
 use crate::record::Record;
 use crate::rmgr::{self, RMGRS};
 use crate::text::{Padded, Text, lower_hex, right, six_columns};
-use crate::types::ForkNumber;
+use crate::types::{ForkNumber, RelFileLocator};
 
 /// Appends the line of `record`, and with `details` (pg_waldump's `-b`) a line for each block reference.
 ///
@@ -11,6 +13,16 @@ use crate::types::ForkNumber;
 /// The payload does not parse; the line then has its raw bytes in the place of the description.
 #[inline]
 pub fn write_record(record: &Record<'_>, details: bool, out: &mut Text) -> crate::Result<()> {
+    write_record_with_names(record, details, None, out)
+}
+
+/// As [`write_record`], with the name of each relation after its numbers in a block reference, where `names` has one:
+/// `rel 1663/5/16394 (shop.public.accounts) blk 7`.
+///
+/// # Errors
+/// As for [`write_record`].
+#[inline]
+pub fn write_record_with_names(record: &Record<'_>, details: bool, names: Option<&Names>, out: &mut Text) -> crate::Result<()> {
     let (header, fmt) = (record.header(), record.fmt());
     let rmid = record.rmid();
     let image_len = record.image_len();
@@ -51,9 +63,9 @@ pub fn write_record(record: &Record<'_>, details: bool, out: &mut Text) -> crate
         }
     };
     if details {
-        write_block_details(record, out)
+        write_block_details(record, names, out)
     } else {
-        write_blocks(record, out)
+        write_blocks(record, names, out)
     }
     described
 }
@@ -82,7 +94,7 @@ static COLUMNS: [Option<[u8; 11]>; RMGRS.len()] = {
 };
 
 /// The short form: on the record's line.
-fn write_blocks(record: &Record<'_>, out: &mut Text) {
+fn write_blocks(record: &Record<'_>, names: Option<&Names>, out: &mut Text) {
     for block in &record.blocks {
         if block.id < 10 {
             let mut start = *b", blkref #0: rel ";
@@ -92,6 +104,9 @@ fn write_blocks(record: &Record<'_>, out: &mut Text) {
             put!(out, ", blkref #", block.id, ": rel ");
         }
         put!(out, block.rel);
+        if let Some(names) = names {
+            write_name(block.rel, names, out);
+        }
         if block.fork != ForkNumber::MAIN {
             put!(out, " fork ", block.fork);
         }
@@ -104,11 +119,15 @@ fn write_blocks(record: &Record<'_>, out: &mut Text) {
 }
 
 /// The long form: a line for each block.
-fn write_block_details(record: &Record<'_>, out: &mut Text) {
+fn write_block_details(record: &Record<'_>, names: Option<&Names>, out: &mut Text) {
     let fmt = record.fmt();
     put!(out, "\n");
     for block in &record.blocks {
-        put!(out, "\tblkref #", block.id, ": rel ", block.rel, " fork ", block.fork, " blk ", block.block);
+        put!(out, "\tblkref #", block.id, ": rel ", block.rel);
+        if let Some(names) = names {
+            write_name(block.rel, names, out);
+        }
+        put!(out, " fork ", block.fork, " blk ", block.block);
         if let Some(image) = &block.image {
             put!(out, if image.apply() { " (FPW); hole: offset: " } else { " (FPW for WAL verification); hole: offset: " });
             put!(out, image.hole_offset, ", length: ", image.hole_length);
@@ -120,6 +139,12 @@ fn write_block_details(record: &Record<'_>, out: &mut Text) {
             }
         }
         put!(out, "\n");
+    }
+}
+
+fn write_name(rel: RelFileLocator, names: &Names, out: &mut Text) {
+    if names.relation(rel).is_some() {
+        put!(out, " (", format!("{}", printable(names.show(rel))).as_str(), ")");
     }
 }
 

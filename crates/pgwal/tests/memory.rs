@@ -3,7 +3,7 @@
 use std::sync::Mutex;
 
 use peak_alloc::PeakAlloc;
-use pgwal::record::Compression;
+use pgwal::record::{Compression, Needs};
 use pgwal::{Decoder, Lsn, RawRecord, RmgrId, WalFormat};
 use pgwal_testkit::wal::{BlockBuilder, ImageBuilder, MIB, RecordBuilder, Wal, relation};
 
@@ -147,5 +147,73 @@ fn files_that_unpack_to_more_than_a_segment() {
         let (segment, used) = peak(|| pgwal::Segment::open(&path));
         assert_eq!(segment.map(|segment| segment.bytes().len()).ok(), is_segment.then_some(MIB as usize));
         assert!(used < 4 << 20, "{used}");
+    }
+}
+
+/// What is read of a record: where it starts, its length, the first bytes of its main data, whether its payload parses.
+type Found = (Lsn, usize, Vec<u8>, bool);
+
+/// Records, and the error that ends them; read in chunks.
+fn read(bytes: &[u8], start: Lsn, fmt: WalFormat, needs: Needs) -> (Vec<Found>, Option<String>) {
+    let mut decoder = Decoder::strict_at(start, fmt).with_needs(needs);
+    let mut found = Vec::new();
+    for mut chunk in bytes.chunks(MIB as usize - 1000) {
+        loop {
+            match decoder.next_in(&mut chunk) {
+                Ok(Some(raw)) => {
+                    let record = raw.decode().unwrap();
+                    found.push((raw.lsn, record.main.len(), record.main.iter().take(31).copied().collect(), record.payload().is_ok()));
+                }
+                Ok(None) => break,
+                Err(error) => return (found, Some(error.to_string())),
+            }
+        }
+    }
+    (found, None)
+}
+
+/// A message too long to hold is the same record for whoever needs all of it and whoever does not, wherever its headers are cut, and so is
+/// its damage; while it comes it takes no memory.
+#[test]
+fn huge_messages() {
+    let _turn = TURN.lock().unwrap();
+    const HUGE: usize = 32 << 20;
+    let fmt = WalFormat { segment_size: 64 * MIB, ..WalFormat::new(17) };
+    let message: Vec<u8> = (0..HUGE as u32 / 4 + 20_000).flat_map(u32::to_le_bytes).collect();
+    let head = [&5_u32.to_le_bytes()[..], &[0; 4], &7_u64.to_le_bytes(), &(message.len() as u64).to_le_bytes(), b"prefix\0"].concat();
+    for left in [8, 24, 32, 48, 4000] {
+        let mut wal = Wal::new(fmt);
+        let start = wal.end();
+        wal.record(&RecordBuilder::filler(100));
+        wal.leave(left);
+        let lsn = wal.record(&RecordBuilder::new(RmgrId(21), 0).main(&[&head[..], &message].concat()));
+        wal.record(&RecordBuilder::filler(100));
+        let start = Lsn(start.0 - start.0 % 8192);
+        let mut bytes = wal.bytes().to_vec();
+        let all = read(&bytes, start, fmt, Needs::Everything);
+        assert!(all.1.is_none() && all.0.iter().any(|found| found.0 == lsn && found.1 > HUGE && found.3), "{left}: {all:?}");
+        for needs in [Needs::NoImages, Needs::MainData, Needs::Headers] {
+            let found = read(&bytes, start, fmt, needs);
+            if needs == Needs::Headers {
+                let headers =
+                    |(found, error): &(Vec<Found>, _)| (found.iter().map(|f| (f.0, f.1)).collect::<Vec<_>>(), Option::clone(error));
+                assert_eq!(headers(&found), headers(&all), "{left}");
+            } else {
+                assert_eq!(found, all, "{left} {needs:?}");
+            }
+            // Up to where it is nearly whole.
+            let (_, used) = peak(|| read(&bytes[..HUGE - HUGE / 16], start, fmt, needs));
+            assert!(used < HUGE / 8, "{left} {needs:?}: {used} bytes");
+        }
+        for at in [30, 100, HUGE as u64 / 2, (message.len() - 1) as u64] {
+            let place = (fmt.lsn_in_record(lsn, at) - start) as usize;
+            bytes[place] ^= 4;
+            let expected = read(&bytes, start, fmt, Needs::Everything);
+            assert!(expected.1.is_some(), "{left} {at}");
+            for needs in [Needs::NoImages, Needs::MainData, Needs::Headers] {
+                assert_eq!(read(&bytes, start, fmt, needs).1, expected.1, "{left} {at} {needs:?}");
+            }
+            bytes[place] ^= 4;
+        }
     }
 }

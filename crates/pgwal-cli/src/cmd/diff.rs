@@ -10,7 +10,7 @@ use pgwal::diff::{self, Json, Kind, Options, Side, Sides, Unified};
 use pgwal::text::Zone;
 use pgwal::{Lsn, TimelineId};
 
-use crate::args::{BlockSizeArg, Form, timeline};
+use crate::args::{BlockSizeArg, Form, in_order, number, timeline};
 use crate::console::{COULD_NOT_RUN, CouldNotRun};
 
 /// Compare two copies of WAL, or two timelines: where they part, and what each has from there on
@@ -47,10 +47,10 @@ pub struct Opts {
     #[arg(long)]
     check: bool,
     /// Show this many records before and after each difference
-    #[arg(short = 'U', long, value_name = "N", default_value_t = 3)]
+    #[arg(short = 'U', long, value_name = "N", default_value_t = 3, value_parser = number::<u16>(0..=u64::from(u16::MAX)))]
     unified: u16,
     /// Show at most this many differences of each side; 0: all
-    #[arg(short = 'n', long, value_name = "N", default_value_t = 20)]
+    #[arg(short = 'n', long, value_name = "N", default_value_t = 20, value_parser = number::<u64>(0..=u64::MAX))]
     limit: u64,
     /// Show the bytes of what differs with the names of their fields, also where the meaning is the same
     #[arg(long)]
@@ -90,6 +90,7 @@ enum Ignore {
 impl Opts {
     /// Runs the command.
     pub fn run(self, out: &mut impl Write) -> Result<ExitCode, Box<dyn Error>> {
+        in_order("--start", self.start, "--end", self.end)?;
         match self.compare(out) {
             Ok(code) => Ok(code),
             Err(error) => match error.downcast::<diff::Error>() {

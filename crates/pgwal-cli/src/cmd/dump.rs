@@ -8,11 +8,12 @@ use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use clap::ValueEnum;
 use pgwal::filter::Filter;
 use pgwal::json::{self, Json};
+use pgwal::names::Names;
 use pgwal::rmgr::RMGRS;
 use pgwal::scan::{self, Needs, Stop, Summary, Work, scan};
 use pgwal::source::{SourceError, SourceProblem, Wal};
@@ -22,11 +23,13 @@ use pgwal::{EndReason, Lsn, RawRecord, Record, SegmentName, TimelineId, WalForma
 
 use pgwal_stream::connection::{Connection, Mode};
 use pgwal_stream::conninfo::{Config, Environment};
-use pgwal_stream::live::{self, Live};
-use pgwal_stream::receive::Outcome;
+use pgwal_stream::live::{self, Live, Position};
+use pgwal_stream::receive::{Outcome, ReceiveError};
 
-use crate::args::{FilterArgs, Form, RmgrArg, SegmentArgs, ThreadsArg, TimeArgs};
+use crate::args::{FilterArgs, Form, RmgrArg, SegmentArgs, ThreadsArg, TimeArgs, in_order, number};
 use crate::fullpage::{FullPageError, FullPages};
+
+use super::receive::is_final;
 
 /// Print records: as that major's own pg_waldump does, or as JSON Lines
 #[derive(clap::Args, Debug)]
@@ -54,8 +57,14 @@ pub struct Opts {
     /// Read from a live server, as it writes: from --start, or from now on; `keyword=value` pairs or a URI, as libpq takes them
     #[arg(long, value_name = "CONNINFO", conflicts_with_all = ["start_segment", "path", "timeline", "block_size", "follow", "since", "until"])]
     from: Option<String>,
+    /// With --from, stop when the server shuts down or the connection breaks, instead of connecting again
+    #[arg(long, requires = "from")]
+    no_loop: bool,
+    /// In text, show the name of each relation after its numbers, from --names or --dbname; JSON has the names whenever there are any
+    #[arg(long)]
+    show_names: bool,
     /// Stop after this many records; 0: never
-    #[arg(short = 'n', long, value_name = "N")]
+    #[arg(short = 'n', long, value_name = "N", value_parser = number::<u64>(0..=u64::MAX))]
     limit: Option<u64>,
     /// Print no records and no statistics, only what is wrong
     #[arg(short, long)]
@@ -86,6 +95,11 @@ impl Opts {
             RMGRS.iter().try_for_each(|rmgr| writeln!(out, "{}", rmgr.name))?;
             return Ok(ExitCode::SUCCESS);
         }
+        self.segments.check()?;
+        in_order("--since", self.times.since, "--until", self.times.until)?;
+        if self.show_names {
+            self.filter.names.required("--show-names")?;
+        }
         let saved = self.save_fullpage.as_deref().map(FullPages::create).transpose()?;
         let asked_to_stop = Arc::new(AtomicBool::new(false));
         if self.segments.start_segment.as_deref() != Some(Path::new("-")) {
@@ -94,12 +108,12 @@ impl Opts {
         }
         let names = self.filter.names.read()?;
         let filter = self.filter.filter(&names)?;
-        let mut names = Some(names);
         let limit = self.limit.filter(|&limit| limit > 0);
         let in_order = limit.is_some() || saved.is_some();
         let mut work = Records {
             is_filtered: !filter.is_empty(),
             filter,
+            names: (self.show_names || self.format == Form::Json && self.filter.names.are_given()).then_some(&names),
             zone: Zone::local(),
             show: match (self.quiet, self.stats, self.format) {
                 (true, ..) => Show::Nothing,
@@ -125,9 +139,10 @@ impl Opts {
         let mut times = Some(&self.times);
         let mut start = self.segments.start();
         let mut patience = Patience::default();
+        let mut is_compared = false;
         let (summary, selection) = loop {
             let selection = self.segments.open(self.follow)?;
-            if let Some(names) = names.take() {
+            if !std::mem::replace(&mut is_compared, true) {
                 self.filter.names.compare(&names, &selection.wal);
             }
             work.timelines = selection.wal.names().map(|name| ((name.log, name.seg), name.timeline)).collect();
@@ -160,7 +175,7 @@ impl Opts {
     }
 
     /// Shows what has been counted, if that was asked for.
-    fn show_statistics(&self, work: &Records, totals: &Totals, out: &mut impl Write) -> io::Result<()> {
+    fn show_statistics(&self, work: &Records<'_>, totals: &Totals, out: &mut impl Write) -> io::Result<()> {
         if let (Some(by), Some(fmt), false) = (self.stats, totals.fmt, self.quiet) {
             let report = totals.stats.report(by == StatsBy::Record, fmt, totals.first.unwrap_or_default());
             match self.format {
@@ -178,26 +193,96 @@ impl Opts {
         out.flush()
     }
 
-    /// Shows what a live server writes.
-    fn live(&self, conninfo: &str, work: &Records, mut totals: Totals, out: &mut impl Write) -> Result<ExitCode, Box<dyn Error>> {
+    /// Shows what a live server writes. When the server shuts down or the connection breaks, connects again, as `pgwal receive` does.
+    fn live(&self, conninfo: &str, work: &Records<'_>, mut totals: Totals, out: &mut impl Write) -> Result<ExitCode, Box<dyn Error>> {
         let config = Config::parse(conninfo, &Environment::current())?;
         let stop = &work.asked_to_stop;
-        let mut connection = match Connection::connect_until(&config, Mode::Replication, Arc::clone(stop)) {
-            Err(error) if error.is_interrupted() => return Ok(ExitCode::SUCCESS),
-            connection => connection?,
+        let mut shown = Shown { position: None, system: None };
+        let mut wait = WAIT.0;
+        for attempt in 1_u32.. {
+            let before = shown.position;
+            let result = self.stream(&config, attempt, work, &mut shown, &mut totals, out)?;
+            if let Some(error) = work.failed.get() {
+                note!("{error}");
+                return Ok(ExitCode::FAILURE);
+            }
+            let (why, error): (_, Option<Box<dyn Error>>) = match result {
+                _ if stop.load(Ordering::Relaxed) => break,
+                Ok(Outcome::Stopped | Outcome::Reached(_)) => break,
+                Ok(Outcome::ShutDown) => ("the server was shut down".to_owned(), None),
+                Ok(Outcome::Ended) => ("the server ended the stream".to_owned(), None),
+                // Nothing has been shown yet that could go on.
+                Err(LiveError { error, is_final }) if is_final || shown.position.is_none() => return Err(error),
+                Err(LiveError { error, .. }) => (error.to_string(), Some(error)),
+            };
+            if self.no_loop {
+                match error {
+                    Some(error) => return Err(error),
+                    None => note!("{why}"),
+                }
+                break;
+            }
+            wait = if shown.position == before { (wait * 2).min(WAIT.1) } else { WAIT.0 };
+            note!("{why}; trying again in {} s", wait.as_secs_f32());
+            let until = Instant::now() + wait;
+            while Instant::now() < until && !stop.load(Ordering::Relaxed) {
+                std::thread::sleep(Duration::from_millis(50));
+            }
+        }
+        self.show_statistics(work, &totals, out)?;
+        Ok(if totals.bad_payloads == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+    }
+
+    /// Connects and shows records from where `shown` is.
+    fn stream(
+        &self,
+        config: &Config,
+        attempt: u32,
+        work: &Records<'_>,
+        shown: &mut Shown,
+        totals: &mut Totals,
+        out: &mut impl Write,
+    ) -> Result<Result<Outcome, LiveError>, Box<dyn Error>> {
+        let stop = &work.asked_to_stop;
+        let mut connection = match Connection::connect_until(config, Mode::Replication, Arc::clone(stop)) {
+            Ok(connection) => connection,
+            Err(error) if error.is_interrupted() => return Ok(Ok(Outcome::Stopped)),
+            Err(error) => {
+                let is_final = !error.attempts.is_empty() && error.attempts.iter().all(|attempt| is_final(&attempt.error));
+                return Ok(Err(LiveError { error: error.into(), is_final }));
+            }
         };
-        let slot = format!("pgwal_dump_{}", std::process::id());
-        let (start, end) = (self.segments.start(), self.segments.end());
+        // A temporary slot goes with its connection, which the server may not know yet to be broken.
+        let slot = match attempt {
+            1 => format!("pgwal_dump_{}", std::process::id()),
+            _ => format!("pgwal_dump_{}_{attempt}", std::process::id()),
+        };
+        let end = self.segments.end();
+        let start = shown.position.or(self.segments.start().map(|lsn| Position { timeline: None, lsn }));
         let mut part = work.part();
         let mut failed: Result<(), Box<dyn Error>> = Ok(());
         let result = live::records(&mut connection, start, &slot, stop, &mut |live| {
             let done = match live {
-                Live::System(_) => Ok(()),
+                Live::System(system) => match shown.system.replace(system.identifier) {
+                    Some(before) if before != system.identifier => {
+                        Err(format!("the server now has system identifier {}, not {before}: it is another cluster", system.identifier)
+                            .into())
+                    }
+                    _ => Ok(()),
+                },
                 // As with files: bytes from there on are not read.
                 Live::Record(raw) if end.is_some_and(|end| raw.location(raw.bytes.len().saturating_sub(1)).lsn >= end) => {
                     return ControlFlow::Break(());
                 }
-                Live::Record(raw) => work.record(raw, &mut part).map_err(Into::into),
+                Live::Record(raw) => {
+                    // The timeline is that of the stream: a page's may be older.
+                    shown.position = shown.position.map(|position| Position { lsn: raw.end, ..position });
+                    work.record(raw, &mut part).map_err(Into::into)
+                }
+                Live::Starting(position) => {
+                    shown.position = Some(position);
+                    Ok(())
+                }
                 Live::Pause => {
                     let full = std::mem::replace(&mut part, work.part());
                     let written = totals.take(&full, out).and_then(|()| out.flush());
@@ -210,20 +295,31 @@ impl Opts {
             if is_done { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
         });
         totals.take(&part, out)?;
+        out.flush()?;
         failed?;
-        if let Some(error) = work.failed.get() {
-            note!("{error}");
-            return Ok(ExitCode::FAILURE);
-        }
-        self.show_statistics(work, &totals, out)?;
-        match result {
-            Ok(Outcome::Ended) => note!("the server ended the stream"),
-            Ok(_) => {}
-            Err(_) if stop.load(Ordering::Relaxed) => {}
-            Err(error) => return Err(error.into()),
-        }
-        Ok(if totals.bad_payloads == 0 { ExitCode::SUCCESS } else { ExitCode::FAILURE })
+        Ok(result.map_err(|error| LiveError {
+            is_final: !matches!(&error, ReceiveError::Server(error) if !is_final(error)),
+            error: error.into(),
+        }))
     }
+}
+
+/// Time until the next try to connect, at first and at most.
+const WAIT: (Duration, Duration) = (Duration::from_millis(500), Duration::from_secs(30));
+
+/// What has been shown of a live server.
+struct Shown {
+    /// Where the next record starts; `None`: streaming has not started yet.
+    position: Option<Position>,
+    /// The server's system identifier.
+    system: Option<u64>,
+}
+
+/// Why there are no more records over a connection.
+struct LiveError {
+    error: Box<dyn Error>,
+    /// To try again would change nothing.
+    is_final: bool,
 }
 
 /// How long to wait for more WAL before the next look. A signal ends it early.
@@ -290,8 +386,10 @@ pub(super) fn conclude(summary: &Summary, wal: &Wal, partial: bool, bad_payloads
 }
 
 /// What is made of each record.
-struct Records {
+struct Records<'n> {
     filter: Filter,
+    /// Names to show.
+    names: Option<&'n Names>,
     /// Whether the filter has any condition.
     is_filtered: bool,
     zone: Zone,
@@ -319,7 +417,7 @@ enum Show {
     Json,
 }
 
-impl Records {
+impl Records<'_> {
     /// Whether all records count, and nothing is shown of any one of them.
     fn only_counts(&self) -> bool {
         let shows_none = matches!(self.show, Show::Nothing | Show::Statistics);
@@ -367,7 +465,7 @@ struct Part {
     bad: Vec<pgwal::Error>,
 }
 
-impl Work for Records {
+impl Work for Records<'_> {
     type Part = Part;
 
     fn part(&self) -> Part {
@@ -410,8 +508,8 @@ impl Work for Records {
                 part.stats.add(&record);
                 Ok(())
             }
-            Show::Text { details } => waldump::write_record(&record, details, &mut part.text),
-            Show::Json => json::write_record(&record, &mut part.json),
+            Show::Text { details } => waldump::write_record_with_names(&record, details, self.names, &mut part.text),
+            Show::Json => json::write_record_with_names(&record, self.names, &mut part.json),
         };
         // A payload that does not parse costs that record alone.
         if let Err(error) = shown {
@@ -433,7 +531,7 @@ impl Part {
 }
 
 /// Counting records, or only looking whether they are whole: most need not be put together for that.
-struct Counting<'a>(&'a Records);
+struct Counting<'a>(&'a Records<'a>);
 
 impl Work for Counting<'_> {
     type Part = Part;

@@ -160,9 +160,10 @@ impl Opts {
             let error: Box<dyn Error> = match result {
                 Ok(Outcome::Stopped | Outcome::Reached(_)) => return Ok(ExitCode::SUCCESS),
                 // Whoever is told to stop need not say that the connection broke, but that a file cannot be written.
-                Ok(Outcome::Ended) | Err(Failure { is_connection: true, .. }) if stop.load(Ordering::Relaxed) => {
+                Ok(Outcome::Ended | Outcome::ShutDown) | Err(Failure { is_connection: true, .. }) if stop.load(Ordering::Relaxed) => {
                     return Ok(ExitCode::SUCCESS);
                 }
+                Ok(Outcome::ShutDown) => "the server was shut down".into(),
                 Ok(Outcome::Ended) => "the server ended the stream".into(),
                 Err(Failure { error, is_final: true, .. }) => return Err(error),
                 // Later, somebody may be about to put it right.
@@ -285,7 +286,7 @@ const UNDEFINED_FILE: &str = "58P01";
 /// Whether the same would come again: what the server says of WAL that it has removed, and of commands, settings and users that are wrong,
 /// and what is wrong with the settings here; but not a slot that is still in use by a connection that broke, nor a server that starts or
 /// stops, nor a network that fails.
-fn is_final(error: &connection::Error) -> bool {
+pub(super) fn is_final(error: &connection::Error) -> bool {
     match error {
         connection::Error::Server(error) => {
             error.code == UNDEFINED_FILE || ["0A", "22", "28", "3D", "42"].iter().any(|class| error.code.starts_with(class))

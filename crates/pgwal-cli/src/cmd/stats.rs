@@ -11,7 +11,7 @@
 //! | `rmgr`, `record` | `rmgr`, for `record` also `opcode`; counts |
 //! | `relation` | `relation` (name, or the three numbers), `spc`, `db`, `rel`; counts |
 //! | `database` | `database` (name, or number), `db`; counts |
-//! | `transaction` | `xid`, `outcome` ([`Outcome`]), `time`, `first` and `end` (LSNs of its first record and of its end), `subtransactions`; counts |
+//! | `transaction` | `xid`, `outcome` ([`Outcome`]), `time`, `first` and `end` (LSNs of its first record and of its end), `subtransactions` (that the WAL names, each once), `is_subtransaction` (it is one itself, of a top-level transaction that the WAL does not name); counts |
 //! | `time` | `time` (start of the interval), `commits`, `aborts`; counts |
 //! | `segment` | `segment`; counts |
 //! | `checkpoint` | `lsn`, `redo`, `distance`, `time`, `timeline`, `cause` ([`Cause`]), `lost_transactions` |
@@ -34,7 +34,7 @@ use pgwal::usage::{self, Cause, Outcome, Reason, Usage, Wanted};
 use pgwal::{Lsn, WalFormat};
 
 use super::dump::conclude;
-use crate::args::{InputArgs, NamesArg, ThreadsArg, TimeArgs, WrongOption};
+use crate::args::{InputArgs, NamesArg, ThreadsArg, TimeArgs, WrongOption, in_order, number};
 use crate::table::{Cell, Column, Form, Table, column, grouped, percent, pretty_size};
 
 /// Say what fills the WAL: by relation, transaction, time and more
@@ -61,7 +61,7 @@ pub struct Opts {
     #[arg(long, value_name = "TABLE", value_delimiter = ',')]
     by: Vec<By>,
     /// Rows of a table, the largest [default: 10, with --by all, but 1000 transactions]
-    #[arg(long, value_name = "N", value_parser = clap::value_parser!(u32).range(1..=200_000))]
+    #[arg(long, value_name = "N", value_parser = number::<u32>(1..=200_000))]
     top: Option<u32>,
     /// Start at this LSN, or behind the last commit or abort before this time
     #[arg(long, value_name = "LSN|TIME", value_parser = point)]
@@ -149,6 +149,8 @@ impl Opts {
             Some(Point::Time(time)) => times.until = Some(time),
             None => {}
         }
+        in_order("--from", options.start, "--to", options.end)?;
+        in_order("--from", times.since, "--to", times.until)?;
         let options = times.narrow(&wal, options)?;
         let (usage, summary) = usage::count(&wal, options, self.wanted());
         let shown = Shown { usage: &usage, names: &names, top: self.top.map(|top| top as usize), start: options.start };
@@ -441,6 +443,7 @@ impl Shown<'_> {
             column("first", "first record"),
             column("end", ""),
             column("subtransactions", "subxacts"),
+            column("is_subtransaction", ""),
         ];
         let mut table = counted("transaction", "", columns);
         let all = self.usage.all_transactions();
@@ -448,9 +451,11 @@ impl Shown<'_> {
         for row in self.usage.transactions().into_iter().take(self.rows(top)) {
             others.count = others.count.saturating_sub(1);
             others.counts = less(others.counts, row.counts);
-            let outcome = match row.outcome {
-                Outcome::Open => "",
-                outcome => outcome.name(),
+            let outcome = match (row.outcome, row.is_subtransaction) {
+                (Outcome::Open, false) => String::new(),
+                (outcome, false) => outcome.name().to_owned(),
+                (Outcome::Open, true) => "(a subtransaction)".to_owned(),
+                (outcome, true) => format!("{} (a subtransaction)", outcome.name()),
             };
             let first = [
                 Cell::Id(row.xid.0.into()),
@@ -460,6 +465,7 @@ impl Shown<'_> {
                 Cell::Lsn(row.first),
                 row.end.map_or(Cell::None, Cell::Lsn),
                 Cell::Number(row.subtransactions),
+                Cell::Flag(row.is_subtransaction),
             ];
             table.push(first.into_iter().chain(counts(row.counts, self.total())).collect());
         }

@@ -54,7 +54,7 @@ pub struct Opts {
     #[arg(long, value_name = "TLI", value_parser = args::timeline)]
     timeline: Option<TimelineId>,
     /// System identifier that all segments must have [default: that of the data directory's pg_control, else the one that most of them have]
-    #[arg(long, value_name = "ID")]
+    #[arg(long, value_name = "ID", value_parser = args::number::<u64>(0..=u64::MAX))]
     system_identifier: Option<u64>,
     /// Stop at the first finding
     #[arg(long)]
@@ -135,6 +135,7 @@ struct Kept {
 impl Opts {
     /// Runs the command.
     pub fn run(mut self, out: &mut impl Write) -> Result<ExitCode, Box<dyn Error>> {
+        args::in_order("--from", self.from, "--to", self.to)?;
         if let Some(folder) = args::folder_of_all(&self.paths) {
             self.paths = vec![folder];
         }

@@ -178,8 +178,8 @@ fn receive_until(
         match result {
             Ok(Outcome::Reached(_) | Outcome::Stopped) => return Ok(()),
             // Whoever is told to stop need not say that the connection broke.
-            Ok(Outcome::Ended) | Err((_, false)) if stop.load(Ordering::Relaxed) => return Ok(()),
-            Ok(Outcome::Ended) => log.say(Level::Error, "replication stream was terminated before stop point"),
+            Ok(Outcome::Ended | Outcome::ShutDown) | Err((_, false)) if stop.load(Ordering::Relaxed) => return Ok(()),
+            Ok(Outcome::Ended | Outcome::ShutDown) => log.say(Level::Error, "replication stream was terminated before stop point"),
             Err((text, true)) => return Err(text),
             Err((text, false)) => log.say(Level::Error, &text),
         }

@@ -222,6 +222,8 @@ impl<'c> BackupStream<'c> {
                     }
                 }
                 CopyEvent::Timeout => {}
+                // Only what is streamed both ways ends so.
+                CopyEvent::ShutDown => return Err(connection::Error::Tag { expected: "CopyData", found: b'C' }.into()),
                 CopyEvent::Interrupted => return Err(connection::Error::Interrupted.into()),
                 CopyEvent::Done if self.is_one || self.begun > self.tablespaces.len() => self.is_ended = true,
                 CopyEvent::Done if self.begun == self.tablespaces.len() && !self.wants_manifest => self.is_ended = true,

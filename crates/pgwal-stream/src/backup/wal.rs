@@ -200,6 +200,7 @@ fn run(
     };
     match outcome.map_err(|e| BackupError::Stream(Box::new(e)))? {
         Outcome::Stopped | Outcome::Reached(_) => Ok(()),
+        Outcome::ShutDown => Err(BackupError::Wal("the server was shut down".to_owned())),
         Outcome::Ended => Err(BackupError::Wal("the server ended the stream".to_owned())),
     }
 }

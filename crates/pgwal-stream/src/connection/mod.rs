@@ -96,6 +96,8 @@ pub enum CopyEvent<'a> {
     Interrupted,
     /// The server has sent CopyDone: [`Connection::finish_copy`] is next.
     Done,
+    /// The server was shut down: a walsender then sends CommandComplete without CopyDone, and ends. C: `WalSndDone`, walsender.c.
+    ShutDown,
 }
 
 /// What a command that may start a COPY has led to.
@@ -365,6 +367,10 @@ impl Connection {
                 self.state = State::Copy { both, server_done: true, client_done };
                 Ok(CopyEvent::Done)
             }
+            b'C' if both => {
+                self.state = State::Broken;
+                Ok(CopyEvent::ShutDown)
+            }
             b'E' => Err(self.failed(&message)),
             found => Err(self.broken(Error::Tag { expected: "CopyData", found })),
         }
@@ -441,6 +447,11 @@ impl Connection {
             match message.tag {
                 b'd' => {}
                 b'c' => self.state = State::Copy { both, server_done: true, client_done },
+                // The server was shut down before it had read that this side is done.
+                b'C' if both => {
+                    self.state = State::Broken;
+                    return Ok(all);
+                }
                 b'E' => return Err(self.failed(&message)),
                 found => return Err(self.broken(Error::Tag { expected: "CopyDone", found })),
             }

@@ -49,7 +49,7 @@ impl Map {
     }
 
     fn get(&self, catalog: Oid) -> Result<Oid, DataDirError> {
-        let missing = || DataDirError::of(&self.folder.join("pg_filenode.map"), Problem::NotMapped { oid: catalog });
+        let missing = || DataDirError::of(&self.folder.join("pg_filenode.map"), Problem::NotMapped { oid: catalog, others: 0 });
         self.numbers.get(&catalog).copied().ok_or_else(missing)
     }
 }
@@ -101,19 +101,20 @@ impl Reader<'_> {
         let no_row = || DataDirError::of(&pg_class, Problem::NoRow { catalog: PG_CLASS.name, oid: PG_NAMESPACE.oid });
         let pg_namespace = place(PG_NAMESPACE.oid, classes.get(&PG_NAMESPACE.oid).ok_or_else(no_row)?)?;
         let schemas = self.rows(&PG_NAMESPACE, pg_namespace, |row| row.name("nspname"))?;
-        let pg_namespace = self.dir.relation_path(pg_namespace);
+        // What is missing is told once, whatever the number of relations that need it.
+        let mut unmapped: Option<(DataDirError, u64)> = None;
+        let mut unnamed: BTreeMap<Oid, u64> = BTreeMap::new();
         for (oid, class) in classes {
             let Some(kind) = class.kind.filter(|_| !class.temporary) else { continue };
             let rel = match place(oid, &class) {
                 Ok(rel) => rel,
                 Err(error) => {
-                    (self.warn)(error);
+                    unmapped.get_or_insert((error, 0)).1 += 1;
                     continue;
                 }
             };
             let schema = schemas.get(&class.namespace).cloned().unwrap_or_else(|| {
-                let problem = Problem::NoRow { catalog: PG_NAMESPACE.name, oid: class.namespace };
-                (self.warn)(DataDirError::of(&pg_namespace, problem));
+                *unnamed.entry(class.namespace).or_default() += 1;
                 class.namespace.0.to_string()
             });
             let before = names.insert_relation(rel, Relation { schema, name: class.name, kind: Some(kind), oid: Some(oid) });
@@ -122,6 +123,13 @@ impl Reader<'_> {
             if let Some(first) = other {
                 (self.warn)(DataDirError::of(&pg_class, Problem::SameFile { first, second: oid }));
             }
+        }
+        if let Some((DataDirError { path, problem: Problem::NotMapped { oid, .. }, .. }, catalogs)) = unmapped {
+            (self.warn)(DataDirError::of(&path, Problem::NotMapped { oid, others: catalogs - 1 }));
+        }
+        if let Some(&oid) = unnamed.keys().next() {
+            let problem = Problem::NoSchema { oid, others: unnamed.len() as u64 - 1, relations: unnamed.values().sum() };
+            (self.warn)(DataDirError::of(&self.dir.relation_path(pg_namespace), problem));
         }
         Ok(())
     }

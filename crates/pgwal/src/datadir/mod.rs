@@ -55,7 +55,8 @@ impl DataDir {
     pub fn open(path: impl Into<PathBuf>, mut warn: impl FnMut(DataDirError)) -> Result<DataDir, DataDirError> {
         let path = path.into();
         let file = path.join("PG_VERSION");
-        let text = read_start(&file, 64).map_err(|e| DataDirError::of(&file, Problem::Io(e)))?;
+        let is_missing = |e: &io::Error| e.kind() == io::ErrorKind::NotFound && !path.exists();
+        let text = read_start(&file, 64).map_err(|e| DataDirError::of(if is_missing(&e) { &path } else { &file }, Problem::Io(e)))?;
         let text = String::from_utf8_lossy(&text).trim().to_owned();
         let major = text.parse().ok().filter(|major| CATALOG_VERSIONS.iter().any(|row| row.0 == *major));
         let Some(major) = major else { return Err(DataDirError::of(&file, Problem::Version { found: text })) };
@@ -187,8 +188,10 @@ pub enum Problem {
     },
     /// The relation map has no entry for a catalog whose file number is kept there.
     NotMapped {
-        /// The catalog.
+        /// The catalog; of several, the one with the lowest object id.
         oid: Oid,
+        /// How many more there are.
+        others: u64,
     },
     /// A catalog has no row that it must have.
     NoRow {
@@ -196,6 +199,15 @@ pub enum Problem {
         catalog: &'static str,
         /// The row.
         oid: Oid,
+    },
+    /// pg_namespace has no row for schemas that relations are in; they are called by the schema's object id.
+    NoSchema {
+        /// The schema; of several, the one with the lowest object id.
+        oid: Oid,
+        /// How many more there are.
+        others: u64,
+        /// Relations that are in them.
+        relations: u64,
     },
     /// Two rows of a catalog are both valid; the newer one counts.
     TwoRows {
@@ -235,7 +247,10 @@ impl fmt::Display for DataDirError {
         if let Some(offnum) = self.offnum {
             write!(f, ", line pointer {offnum}")?;
         }
-        write!(f, ": {}", self.problem)
+        match &self.problem {
+            Problem::Io(e) if e.kind() == io::ErrorKind::NotFound => f.write_str(": does not exist"),
+            problem => write!(f, ": {problem}"),
+        }
     }
 }
 
@@ -253,8 +268,17 @@ impl fmt::Display for Problem {
             }
             Problem::PartialBlock { len } => write!(f, "the file ends after {len} bytes of the block"),
             Problem::Null { column } => write!(f, "{column} is null"),
-            Problem::NotMapped { oid } => write!(f, "no file number for catalog {}", oid.0),
+            Problem::NotMapped { oid, others: 0 } => write!(f, "no file number for catalog {}", oid.0),
+            Problem::NotMapped { oid, others } => write!(f, "no file number for catalog {} and {others} more", oid.0),
             Problem::NoRow { catalog, oid } => write!(f, "{catalog} has no row {}", oid.0),
+            Problem::NoSchema { oid, others, relations } => {
+                write!(f, "pg_namespace has no row {}", oid.0)?;
+                if *others > 0 {
+                    write!(f, ", and {others} more are missing")?;
+                }
+                let what = if *relations == 1 { "1 relation is".to_owned() } else { format!("{relations} relations are") };
+                write!(f, "; {what} listed with the schema's object id instead of its name")
+            }
             Problem::TwoRows { catalog, oid } => write!(f, "{catalog} has two valid versions of row {}; the newer one counts", oid.0),
             Problem::SameFile { first, second } => {
                 write!(f, "relations {} and {} have the same file number; the second one counts", first.0, second.0)

@@ -10,7 +10,7 @@
 //! | `info` | the info byte, a number |
 //! | `total_len`, `record_len` | bytes of the record, and without its page images |
 //! | `origin`, `toplevel_xid`, `overwritten` | only where the record has them: replication origin, top-level transaction, LSN of a lost record before this one |
-//! | `blocks` | block references: `id`, `spc`, `db`, `rel`, `fork` (a name), `block`, `flags` (names of the set ones), `data_len`; `image` only where there is one: `len`, `hole_offset`, `hole_length`, `compression` (`"pglz"`, `"lz4"`, `"zstd"` or `null`), `apply` |
+//! | `blocks` | block references: `id`, `spc`, `db`, `rel`, `relation` (`database.schema.name`, only where names are given and have it), `fork` (a name), `block`, `flags` (names of the set ones), `data_len`; `image` only where there is one: `len`, `hole_offset`, `hole_length`, `compression` (`"pglz"`, `"lz4"`, `"zstd"` or `null`), `apply` |
 //! | `payload` | the resource manager's own: `op` says which struct of [`crate::rmgr`] it is, whose fields follow; `null` for a custom resource manager, or an opcode that the major does not define |
 //! | `main_data` | hexadecimal digits of the main data, only where `payload` is `null` |
 //! | `error` | only where the payload does not parse: a sentence with the place |
@@ -45,6 +45,7 @@ pub use escape::{to_string, to_writer, to_writer_pretty};
 use ser::{RELATIONS, Relation, Relations, Room, Writer};
 
 use crate::error::Result;
+use crate::names::Names;
 use crate::record::{BlockFlags, BlockRef, Image, Record};
 use crate::rmgr;
 use crate::types::ForkNumber;
@@ -147,6 +148,15 @@ impl Default for Json {
 /// The payload does not parse; the line then has the error, and the main data as it is.
 #[inline]
 pub fn write_record(record: &Record<'_>, out: &mut Json) -> Result<()> {
+    write_record_with_names(record, None, out)
+}
+
+/// As [`write_record`], with the names of relations in block references, where `names` has them.
+///
+/// # Errors
+/// As for [`write_record`].
+#[inline]
+pub fn write_record_with_names(record: &Record<'_>, names: Option<&Names>, out: &mut Json) -> Result<()> {
     let mut bad = None;
     let line = out.line(|out| {
         header(record, out);
@@ -155,7 +165,7 @@ pub fn write_record(record: &Record<'_>, out: &mut Json) -> Result<()> {
             if at > 0 {
                 out.push(b",");
             }
-            block_reference(block, out)?;
+            block_reference(block, names, out)?;
         }
         out.push(b"],\"payload\":");
         match rmgr::serialize(record, record.fmt(), &mut *out) {
@@ -235,12 +245,16 @@ fn header(record: &Record<'_>, out: &mut Writer<'_>) {
 }
 
 #[inline(always)]
-fn block_reference(block: &BlockRef<'_>, out: &mut Writer<'_>) -> fmt::Result {
+fn block_reference(block: &BlockRef<'_>, names: Option<&Names>, out: &mut Writer<'_>) -> fmt::Result {
     out.make_room();
     out.push(b"{\"id\":");
     out.decimal(block.id.into());
     out.push(b",");
     out.relation(block.rel);
+    if let Some(names) = names.filter(|names| names.relation(block.rel).is_some()) {
+        out.push(b",\"relation\":");
+        names.show(block.rel).to_string().serialize(&mut *out)?;
+    }
     match block.fork {
         ForkNumber::MAIN => out.push(b",\"fork\":\"main\",\"block\":"),
         fork => {

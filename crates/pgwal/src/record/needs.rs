@@ -2,9 +2,14 @@
 
 use std::ops::Range;
 
-use super::{BlockRef, ID_DATA_LONG, ID_DATA_SHORT, ID_ORIGIN, ID_TOPLEVEL_XID, MAX_BLOCK_ID, RECORD_HEADER_SIZE, Refusal, read};
+use super::{
+    BlockRef, ID_DATA_LONG, ID_DATA_SHORT, ID_ORIGIN, ID_TOPLEVEL_XID, MAX_BLOCK_ID, RECORD_HEADER_SIZE, RecordHeader, Refusal, read,
+};
 use crate::format::WalFormat;
+use crate::rmgr::RmgrId;
+use crate::rmgr::logicalmsg::MessageHead;
 use crate::types::{RepOriginId, Xid};
+use crate::wire::Wire;
 
 /// What a reader needs of the bytes of a record, besides its headers and its checksum.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
@@ -12,10 +17,12 @@ pub enum Needs {
     /// All of them.
     #[default]
     Everything,
-    /// No page images, unless they are compressed.
+    /// No page images, unless they are compressed, and of huge messages for logical decoding only what is before the message itself.
     NoImages,
-    /// Main data: neither page images nor data of blocks.
+    /// Main data, as for [`Needs::NoImages`]: neither page images nor data of blocks.
     MainData,
+    /// Headers, of the record and of what is in it: no data at all.
+    Headers,
 }
 
 /// The bytes of a record of `len` bytes that are not needed, as far as they follow each other, by its first bytes; empty where these do
@@ -23,7 +30,7 @@ pub enum Needs {
 pub(crate) fn unneeded(front: &[u8], len: usize, needs: Needs, fmt: WalFormat) -> Range<usize> {
     match needs {
         Needs::Everything => 0..0,
-        Needs::NoImages | Needs::MainData => try_unneeded(front, len, needs, fmt).unwrap_or(0..0),
+        Needs::NoImages | Needs::MainData | Needs::Headers => try_unneeded(front, len, needs, fmt).unwrap_or(0..0),
     }
 }
 
@@ -69,8 +76,30 @@ fn try_unneeded(front: &[u8], len: usize, needs: Needs, fmt: WalFormat) -> Resul
     }
     let start = front.len() - input.len();
     let is_whole = start.checked_add(total).and_then(|end| end.checked_add(main)) == Some(len);
-    let unneeded = if needs == Needs::NoImages { images } else { total };
-    Ok(if is_whole { start..start + unneeded } else { 0..0 })
+    let data = start + total; // the record has as many bytes, or this is not used
+    Ok(match needs {
+        _ if !is_whole => 0..0,
+        Needs::Headers => start..len,
+        _ if total == 0 => message(front, data, len, fmt).unwrap_or(0..0),
+        Needs::NoImages => start..start + images,
+        Needs::MainData | Needs::Everything => start..data,
+    })
+}
+
+/// The message in a message for logical decoding whose main data are the bytes from `main` to `len`; `None`: this is no such record, or it is
+/// not worth while.
+fn message(front: &[u8], main: usize, len: usize, fmt: WalFormat) -> Option<Range<usize>> {
+    /// A prefix of more bytes is unusual.
+    const LONG: u64 = 64 << 10;
+    const WORTH: usize = 32 << 20;
+    let (_, header) = RecordHeader::read(front, fmt).ok()?;
+    if header.rmid != RmgrId::LOGICALMSG || len.saturating_sub(main) < WORTH {
+        return None;
+    }
+    let (rest, head) = MessageHead::read(front.get(main..)?, fmt).ok()?;
+    let prefix = usize::try_from(head.prefix_size).ok().filter(|_| head.prefix_size < LONG)?;
+    let message = front.len() - rest.len() + prefix; // less than 64 kB more
+    (message < len).then_some(message..len)
 }
 
 #[cfg(test)]
@@ -131,7 +160,7 @@ mod tests {
         for front in [&[][..], &[0xFF], &[0xFE, 1], &[0xFF, 75], &[40, 0, 0, 0], &[0, 0x10, 0, 0], &[0xFE, 255, 255, 255, 255]] {
             let mut record = record.clone();
             record[RECORD_HEADER_SIZE..][..front.len()].copy_from_slice(front);
-            for needs in [Needs::Everything, Needs::NoImages, Needs::MainData] {
+            for needs in [Needs::Everything, Needs::NoImages, Needs::MainData, Needs::Headers] {
                 for len in RECORD_HEADER_SIZE..100 {
                     assert!(unneeded(&record[..len], 100, needs, fmt).is_empty(), "{front:?} {needs:?} {len}");
                 }

@@ -200,6 +200,8 @@ impl RmgrId {
     pub const XLOG: RmgrId = RmgrId(0);
     /// C: `RM_XACT_ID`.
     pub const XACT: RmgrId = RmgrId(1);
+    /// C: `RM_STANDBY_ID`.
+    pub const STANDBY: RmgrId = RmgrId(8);
     /// C: `RM_HEAP2_ID`.
     pub const HEAP2: RmgrId = RmgrId(9);
     /// C: `RM_HEAP_ID`.
@@ -210,6 +212,8 @@ impl RmgrId {
     pub const COMMIT_TS: RmgrId = RmgrId(18);
     /// C: `RM_REPLORIGIN_ID`.
     pub const REPLORIGIN: RmgrId = RmgrId(19);
+    /// C: `RM_LOGICALMSG_ID`.
+    pub const LOGICALMSG: RmgrId = RmgrId(21);
     /// C: `RM_GENERIC_ID`.
     pub const GENERIC: RmgrId = RmgrId(20);
 

@@ -120,6 +120,7 @@ impl fmt::Display for SourceError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         let (input, problem) = (printable(&self.input), &self.problem);
         match problem {
+            SourceProblem::Io(e) if e.kind() == io::ErrorKind::NotFound => write!(f, "{input}: does not exist"),
             SourceProblem::Io(e) => write!(f, "{input}: {e}"),
             SourceProblem::NoFile(what) => write!(f, "{input}: {what}"),
             SourceProblem::NotWal(what) => write!(f, "{input}: {what}"),

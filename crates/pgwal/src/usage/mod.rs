@@ -3,7 +3,8 @@
 //! [`count`] reads the WAL once, with many threads, and gives a [`Usage`] to ask. Totals are always right, whatever the WAL; memory
 //! is bounded, so that tables with very many rows keep the large ones and put the rest together:
 //! - Transactions that ended are ranked as they end and only the [`Wanted::top`] largest are kept, which is exact. Those that have
-//!   not ended must be remembered; at most 200,000 are, and then the smaller half is given up.
+//!   not ended must be remembered, and so must rollbacks as long as the WAL may still say that they were subtransactions; at most
+//!   200,000 of each are. Then the smaller half of the unfinished ones is given up, and rollbacks are taken for transactions of their own.
 //! - Relations are all remembered, up to the same number.
 //! - Times are kept in intervals, at most 100,000, which become wider where there would be more.
 //!
@@ -50,7 +51,7 @@ use crate::error::Error;
 use crate::format::WalFormat;
 use crate::lsn::{Lsn, SegmentName, TimelineId};
 use crate::record::{Needs, Plain, RawRecord, Record};
-use crate::rmgr::{RmgrId, xact, xlog};
+use crate::rmgr::{RmgrId, standby, xact, xlog};
 use crate::scan::{self, Summary, Work, scan};
 use crate::source::Wal;
 use crate::stats::{Counts, Stats};
@@ -121,6 +122,7 @@ pub fn count(wal: &Wal, options: scan::Options, wanted: Wanted) -> (Usage, Summa
         counting.spare.lock().unwrap_or_else(PoisonError::into_inner).push(part);
         ControlFlow::Continue(())
     });
+    usage.transactions.settle_all();
     (usage, summary)
 }
 
@@ -153,7 +155,7 @@ impl Work for Counting {
         let end = match (raw.header.rmid, raw.header.info.0, main.first_chunk()) {
             // Most commits are a time and nothing else.
             (RmgrId::XACT, 0x00, Some(time)) if main.len() == 8 => Some(TimestampTz(i64::from_le_bytes(*time))),
-            (RmgrId::XACT | RmgrId::XLOG, ..) => return false,
+            (RmgrId::XACT | RmgrId::XLOG | RmgrId::STANDBY, ..) => return false,
             _ => None,
         };
         let counts = Counts { count: 1, record_size: raw.header.tot_len.into(), ..Counts::default() };
@@ -227,6 +229,7 @@ enum Event {
         xids: Box<[Xid]>,
         top: Xid,
     },
+    Running(transactions::Running),
     Checkpoint {
         lsn: Lsn,
         is_shutdown: bool,
@@ -304,6 +307,7 @@ impl Part {
         match record.rmid() {
             RmgrId::XACT => self.transaction_record(record, wanted),
             RmgrId::XLOG => self.xlog_record(record),
+            RmgrId::STANDBY if wanted.transactions => self.standby_record(record),
             _ => Ok(()),
         }
     }
@@ -326,7 +330,7 @@ impl Part {
         let lsn = record.raw.lsn;
         let xid = record.header().xid;
         let subxacts = |part: &mut Part, xids: &mut dyn Iterator<Item = Xid>| {
-            let xids = xids.take(if wanted.transactions { CAP } else { 0 });
+            let xids = xids.take(if wanted.transactions { usize::MAX } else { 0 });
             let rows = xids.map(|xid| (xid, part.transactions.seal(xid))).collect::<Box<[_]>>();
             Some(rows).filter(|rows| !rows.is_empty())
         };
@@ -347,7 +351,7 @@ impl Part {
             }
             Some(xact::Op::Assignment(assignment)) if wanted.transactions => {
                 let top = assignment.top_xid;
-                self.events.push(Event::Assign { xids: assignment.subxacts.iter().take(CAP).collect(), top });
+                self.events.push(Event::Assign { xids: assignment.subxacts.iter().collect(), top });
             }
             _ => {}
         }
@@ -364,6 +368,19 @@ impl Part {
             let row = self.transactions.seal(xid);
             self.events.push(Event::End(transactions::End { xid, row, outcome, time, lsn, subxacts }));
         }
+    }
+
+    fn standby_record(&mut self, record: &Record<'_>) -> Result<(), Error> {
+        if let Some(standby::Op::RunningXacts(running)) = standby::parse(record, record.fmt())? {
+            self.events.push(Event::Running(transactions::Running {
+                xids: running.xids.iter().collect(),
+                subxids: running.subxids.iter().collect(),
+                overflow: running.head.subxid_overflow.get(),
+                next: running.head.next_xid,
+                rows: self.transactions.row_count(),
+            }));
+        }
+        Ok(())
     }
 
     fn xlog_record(&mut self, record: &Record<'_>) -> Result<(), Error> {
@@ -444,8 +461,9 @@ impl Usage {
         self.relations.merge(&part.relations);
         for event in part.events.drain(..) {
             match event {
-                Event::End(end) => self.transactions.end(&end, &part.transactions),
+                Event::End(end) => self.transactions.end(&end, &mut part.transactions),
                 Event::Assign { xids, top } => xids.iter().for_each(|&xid| self.transactions.assign(xid, top)),
+                Event::Running(running) => self.transactions.running(&running, &part.transactions),
                 Event::Checkpoint { lsn, is_shutdown, checkpoint, rows } => {
                     let lost = if is_shutdown {
                         self.transactions.merge(&mut part.transactions, rows);
