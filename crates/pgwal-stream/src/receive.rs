@@ -917,6 +917,7 @@ mod tests {
     use std::fs;
 
     use super::*;
+    use crate::live::{self, Live, Position};
     use crate::message::{Keepalive, XLogData};
     use pgwal::frame::first_format;
     use pgwal::history::History;
@@ -1156,10 +1157,11 @@ mod tests {
             server.timeline = 1;
             let mut records = 0;
             let first = server.timelines[0].0;
-            let live = crate::live::records(&mut server, Some(first), "s", &AtomicBool::new(false), &mut |live| {
-                records += u32::from(matches!(live, crate::live::Live::Record(_)));
-                std::ops::ControlFlow::Continue(())
-            });
+            let live =
+                live::records(&mut server, Some(Position { timeline: None, lsn: first }), "s", &AtomicBool::new(false), &mut |live| {
+                    records += u32::from(matches!(live, Live::Record(_)));
+                    std::ops::ControlFlow::Continue(())
+                });
             assert_eq!(live.unwrap_err().to_string(), expected);
             assert!(records > 0);
         }
