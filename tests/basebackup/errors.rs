@@ -21,7 +21,7 @@ fn what_cannot_be_done_is_said() {
     let new = server.dir().join("new");
     let user = format!("host={} user=nobody", server.socket().display());
     let cases: [(&[&str], i32, &str); 15] = [
-        (&[], 1, "\" is not empty"),
+        (&[], 1, "\" is not empty: the server has a tablespace there; put it elsewhere with -T "),
         (&["-D", full.to_str().unwrap(), "-D", "x"], 2, "cannot be used multiple times"),
         (&["-T/nowhere=/elsewhere"], 1, "the server has no tablespace in \"/nowhere\""),
         (&["-T/nowhere"], 2, "expected OLDDIR=NEWDIR"),
@@ -62,6 +62,18 @@ fn what_cannot_be_done_is_said() {
     assert_eq!(status, Some(1));
     assert!(stderr.contains("could not create directory \"/proc/nowhere\""), "{stderr}");
     assert_eq!(server.sql("SELECT count(*) FROM pg_replication_slots").unwrap(), "0");
+}
+
+#[test]
+fn a_server_that_takes_no_replication_is_told_of_before_anything_is_made() {
+    let Some(postgres) = pgwal_testkit::server::Postgres::find_or_skip(Some(15), "basebackup, wal_level = minimal") else { return };
+    let server = postgres.start(&[], "wal_level = minimal\nmax_wal_senders = 0").unwrap();
+    let dir = server.dir().join("backup");
+    let ran = basebackup(&server, &dir, [""; 0]).output().unwrap();
+    let said = String::from_utf8_lossy(&ran.stderr);
+    assert_eq!(ran.status.code(), Some(1), "{said}");
+    assert!(said.contains("\nThe server takes no connections for replication, as with wal_level = minimal: it needs "), "{said}");
+    assert!(!dir.exists());
 }
 
 /// Takes a backup so slowly that there is time for `disturb`, once files have come; its status and what it says. Nothing is left of it.

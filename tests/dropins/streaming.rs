@@ -181,6 +181,7 @@ fn backups_are_told_of_as_by_the_real_program() {
     let full = server.dir().join("full");
     fs::create_dir(&full).unwrap();
     fs::write(full.join("precious"), "").unwrap();
+    server.sql("SELECT pg_create_physical_replication_slot('taken')").unwrap();
     let pair = Pair::new(&postgres, "pg_basebackup");
     for args in [
         &["-v"][..],
@@ -196,6 +197,8 @@ fn backups_are_told_of_as_by_the_real_program() {
         &["-Z", "server-gzip:level=high"],
         &["-Z", "server-extrasquishy"],
         &["--waldir", full.to_str().unwrap()],
+        &["--waldir", "/dev/null"],
+        &["-C", "-S", "taken"],
         &["-n", "-Z", "server-lz4:99"],
     ] {
         let mut seen = Vec::new();

@@ -373,6 +373,30 @@ fn what_cannot_be_done_is_said() {
     let (status, stderr) = said(&[]);
     assert_eq!(status, Some(1), "{stderr}");
     assert!(stderr.contains("has already been removed") && stderr.contains("there would be a gap"), "{stderr}");
+    // The gap is named: from the end of what is here to the oldest that the server has.
+    let gap = || {
+        let oldest = server.sql("SELECT min(name) FROM pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$'").unwrap();
+        let number = |name: &str| u64::from_str_radix(&name[16..], 16).unwrap();
+        let (from, to) = (number(&first) + 1, number(&oldest));
+        let (start, end) = (pgwal::Lsn(from << 20), pgwal::Lsn(to << 20));
+        let segments = format!("segments 0000000100000000{from:08X} to 0000000100000000{:08X}", to - 1);
+        format!("there would be a gap from {start} to {end}, {segments} (the oldest that it has is {oldest}). ")
+    };
+    assert!(stderr.contains(&gap()), "{stderr}, expected {}", gap());
+
+    // A slot that has been lost is no slot any more: that ends it, with the gap.
+    server.sql("SELECT pg_create_physical_replication_slot('late', true)").unwrap();
+    server.sql("ALTER SYSTEM SET max_slot_wal_keep_size = '1MB'").unwrap();
+    server.control("reload").unwrap();
+    wait_until("the loss of the slot", || {
+        work(&server, 8000);
+        server.sql("CHECKPOINT").unwrap();
+        server.sql("SELECT wal_status FROM pg_replication_slots").unwrap() == "lost"
+    });
+    let (status, stderr) = Running::start(receive(&server, dir.path(), ["-S", "late"])).end();
+    assert_eq!(status, Some(1), "{stderr}");
+    let lost = "\nslot \"late\" is lost: the server keeps no WAL for it any more. Drop it and create it again\n";
+    assert!(stderr.contains(lost) && stderr.contains(&gap()) && !stderr.contains("trying again"), "{stderr}, expected {}", gap());
 
     let ran = Command::new(env!("CARGO_BIN_EXE_pgwal")).args(["receive", "-D", "/nowhere/at/all", "-d", "host=/nowhere"]).output().unwrap();
     assert_eq!(ran.status.code(), Some(1));

@@ -7,6 +7,7 @@ use std::sync::atomic::AtomicBool;
 use std::time::Duration;
 
 use clap::Args;
+use pgwal::SegmentName;
 use pgwal_stream::connection::{AuthError, ConnectError, Connection, Error as ConnectionError, Mode};
 use pgwal_stream::conninfo::{Config, ConnInfoError, Environment, Secret, Settings};
 use pgwal_stream::slots::{self, Slot};
@@ -133,7 +134,33 @@ impl ServerArgs {
         server.set_limit(limit);
         slots::list(&mut server).ok()?.into_iter().find(|slot| slot.name == name)
     }
+
+    /// The oldest segment that the server has, by SQL; `None`: the user may not ask, or the server does not answer within `limit` or until
+    /// `stop` is set.
+    pub fn oldest_segment(&self, config: &Config, limit: Option<Duration>, stop: &Arc<AtomicBool>) -> Option<SegmentName> {
+        let mut server = self.connect_sql_until(&mut config.clone(), stop).ok()?;
+        server.set_limit(limit);
+        server.query(OLDEST).ok()?.first()?.text(0, 0)?.parse().ok()
+    }
 }
+
+/// What to do about a server that takes no connections for replication at all; empty: that is not what is wrong.
+pub fn replication_hint(error: &ConnectError) -> &'static str {
+    /// SQLSTATE `too_many_connections`.
+    const TOO_MANY: &str = "53300";
+    match error.last() {
+        // It says how many there may be.
+        Some(ConnectionError::Server(said))
+            if said.code == TOO_MANY && said.message.contains("max_wal_senders") && said.message.contains(" 0)") =>
+        {
+            "\nThe server takes no connections for replication, as with wal_level = minimal: it needs wal_level = replica, max_wal_senders above 0, and a restart"
+        }
+        _ => "",
+    }
+}
+
+/// The oldest segment that a server has, as SQL finds its name.
+const OLDEST: &str = "SELECT name FROM pg_catalog.pg_ls_waldir() WHERE name ~ '^[0-9A-F]{24}$' ORDER BY substr(name, 9), name LIMIT 1";
 
 /// SQLSTATE `invalid_catalog_name`.
 fn lacks_database(error: &ConnectError) -> bool {

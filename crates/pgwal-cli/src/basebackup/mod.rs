@@ -189,7 +189,9 @@ fn take(options: Options, log: &Log) -> Result<(), Failure> {
         Slot::Named { name, .. } => name.clone(),
         Slot::Temporary | Slot::None => String::new(),
     };
-    let mut teller = Teller { log, verbose: options.verbose, wal: options.wal, slot, progress, phase: Phase::Prepared, after: Vec::new() };
+    let major = connection.major();
+    let mut teller =
+        Teller { log, verbose: options.verbose, wal: options.wal, slot, major, progress, phase: Phase::Prepared, after: Vec::new() };
     let result = backup::take(&mut connection, &config, &wanted, &stop, &mut |notice| teller.take(notice));
     match result {
         Ok(_) => {
@@ -231,6 +233,8 @@ struct Teller<'a> {
     wal: WalMethod,
     /// Name of the slot that stays; empty: there is none.
     slot: String,
+    /// The server's.
+    major: Option<u32>,
     progress: Option<Progress>,
     phase: Phase,
     /// What is said after the error.
@@ -334,11 +338,13 @@ impl Teller<'_> {
                 Phase::Upload => format!("could not upload manifest: {error}"),
                 Phase::Begin => format!("could not initiate base backup: {error}"),
                 // Only a slot that stays is there already, or not to be had.
-                Phase::Slot => format!("could not send replication command \"{}\": {error}", client::create_slot(&self.slot, true)),
+                Phase::Slot => {
+                    format!("could not send replication command \"{}\": {error}", client::create_slot(&self.slot, true, self.major))
+                }
                 Phase::Receive => format!("could not read COPY data: {error}"),
                 Phase::End => format!("final receive failed: {error}"),
             },
-            BackupError::NotEmpty(dir) => format!("directory \"{}\" exists but is not empty", dir.display()),
+            BackupError::NotEmpty { path, .. } => format!("directory \"{}\" exists but is not empty", path.display()),
             BackupError::Archives(found) => format!("can only write single tablespace to stdout, database has {found}"),
             BackupError::Wal(problem) => {
                 return vec![(Level::Error, problem.clone()), (Level::Error, "background process terminated unexpectedly".to_owned())];

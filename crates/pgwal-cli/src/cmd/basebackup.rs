@@ -297,7 +297,8 @@ impl Opts {
         let mut config = self.client.config()?;
         config.connect_timeout = config.connect_timeout.or(Some(server::TIMEOUT));
         let stop = signals::stop()?;
-        let mut connection = self.client.server.connect_until(&mut config, Mode::Replication, &stop)?;
+        let connected = self.client.server.connect_until(&mut config, Mode::Replication, &stop);
+        let mut connection = connected.map_err(|error| format!("{error}{}", server::replication_hint(&error)))?;
         let options = self.options(&config, destination, packing)?;
         let mut shown = Shown::new(self.progress, self.verbose, self.quiet);
         let summary = backup::take(&mut connection, &config, &options, &stop, &mut |notice| shown.take(notice));

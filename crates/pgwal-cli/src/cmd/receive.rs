@@ -11,15 +11,15 @@ use std::time::{Duration, Instant};
 
 use clap::{ArgGroup, Args, ValueEnum};
 use indicatif::{HumanBytes, ProgressBar, ProgressStyle};
-use pgwal::Lsn;
+use pgwal::{Lsn, SegmentName, TimelineId};
 use pgwal_stream::compress::Compression;
 use pgwal_stream::connection::{self, Connection, Mode};
 use pgwal_stream::conninfo::Config;
 use pgwal_stream::lock::{LockError, refuse_servers_own};
 use pgwal_stream::receive::{self, Memory, Notice, Options, Outcome, ReceiveError};
 use pgwal_stream::receiver::OnDamage;
-use pgwal_stream::segments::{Policy, segment_ends};
-use pgwal_stream::slots::{self, SlotError};
+use pgwal_stream::segments::{Newest, Policy, segment_ends};
+use pgwal_stream::slots::{self, Slot, SlotError};
 
 use crate::args::compression;
 use crate::console;
@@ -212,7 +212,7 @@ impl Opts {
             let may_exist = self.if_not_exists || *slot == SlotState::Asked;
             *slot = SlotState::Asked;
             self.change_slot(&mut connection, may_exist).map_err(|error| match error {
-                SlotError::Server(error) => Failure::new(ReceiveError::Server(error), options),
+                SlotError::Server(error) => Failure::new(ReceiveError::Server(error), options, None),
                 error => Failure { error: error.into(), is_final: true, is_refused: false, is_connection: false },
             })?;
             *slot = SlotState::Settled;
@@ -222,7 +222,50 @@ impl Opts {
             memory.slot = self.client.server.slot(config, slot, options.timeout, stop).and_then(|slot| slot.restart_lsn);
         }
         let received = receive::receive(&mut connection, options, memory, stop, &mut |notice| progress.take(notice));
-        received.map_err(|error| Failure::new(error, options))
+        received.map_err(|error| {
+            let gap = match error.server() {
+                Some(connection::Error::Server(said)) if said.code == UNDEFINED_FILE || said.code == NOT_IN_STATE => {
+                    self.gap(config, options, progress, stop, said.code == UNDEFINED_FILE)
+                }
+                _ => None,
+            };
+            Failure::new(error, options, gap.as_ref())
+        })
+    }
+
+    /// What the server no longer has of the WAL that is wanted, as far as it says so over a connection for SQL. `None`: that is not why
+    /// it refuses; `is_removed`: it says that it is.
+    fn gap(&self, config: &Config, options: &Options, progress: &Progress, stop: &Arc<AtomicBool>, is_removed: bool) -> Option<Gap> {
+        let server = &self.client.server;
+        let lost = self.slot.as_ref().and_then(|name| server.slot(config, name, options.timeout, stop)).filter(Slot::is_lost);
+        if lost.is_none() && !is_removed {
+            return None;
+        }
+        let (from, size) = (progress.written, progress.segment_size);
+        let oldest = server.oldest_segment(config, options.timeout, stop).filter(|_| size > 0);
+        let mut text = String::new();
+        if let Some(slot) = &lost {
+            text = format!("\nslot \"{}\" is lost: the server keeps no WAL for it any more. Drop it and create it again", slot.name);
+        }
+        match oldest.map(|oldest| (oldest, oldest.start(size))) {
+            Some((oldest, to)) if from < to => {
+                let name = |lsn| SegmentName::of(progress.timeline, lsn, size);
+                text.push_str(&format!(
+                    "\nThe server does not have this WAL any more: there would be a gap from {from} to {to}, segments {} to {} \
+                     (the oldest that it has is {oldest}). Take them from an archive, or start in an empty directory",
+                    name(from),
+                    name(Lsn(to.0 - 1))
+                ));
+            }
+            Some(_) if lost.is_some() && Newest::find(&options.dir, size).is_ok_and(|newest| newest.is_some()) => {
+                text.push_str(&format!("\nThe server still has what follows the WAL in the directory, from {from} on"));
+            }
+            _ if lost.is_some() => {}
+            _ => text.push_str(
+                "\nThe server does not have this WAL any more: there would be a gap. Take it from an archive, or start in an empty directory",
+            ),
+        }
+        Some(Gap { is_slot_lost: lost.is_some(), text })
     }
 }
 
@@ -234,6 +277,14 @@ enum SlotState {
     Asked,
     /// It is there, or none is to be created.
     Settled,
+}
+
+/// WAL that the server no longer has.
+struct Gap {
+    /// The slot should have kept it, and does so no longer.
+    is_slot_lost: bool,
+    /// What is said of it.
+    text: String,
 }
 
 /// Why receiving ended.
@@ -248,10 +299,12 @@ struct Failure {
 }
 
 impl Failure {
-    fn new(error: ReceiveError<connection::Error>, options: &Options) -> Failure {
+    fn new(error: ReceiveError<connection::Error>, options: &Options, gap: Option<&Gap>) -> Failure {
         Failure {
             is_final: match &error {
-                ReceiveError::Server(error) | ReceiveError::Refused { error, .. } => is_final(error),
+                ReceiveError::Server(error) | ReceiveError::Refused { error, .. } => {
+                    is_final(error) || gap.is_some_and(|gap| gap.is_slot_lost)
+                }
                 ReceiveError::Silent(_) => false,
                 // The disk may have room again, and the directory be writable.
                 ReceiveError::File(error) => error.is_sync() || error.is_unusable(),
@@ -263,14 +316,7 @@ impl Failure {
             is_connection: error.server().is_some() || matches!(error, ReceiveError::Silent(_)),
             error: match (error, options.timeout) {
                 (ReceiveError::Server(connection::Error::Timeout), Some(limit)) => ReceiveError::<connection::Error>::Silent(limit).into(),
-                (
-                    ReceiveError::Server(connection::Error::Server(removed))
-                    | ReceiveError::Refused { error: connection::Error::Server(removed), .. },
-                    _,
-                ) if removed.code == UNDEFINED_FILE => format!(
-                    "{removed}\nThe server does not have this WAL any more: there would be a gap. Take it from an archive, or start in an empty directory"
-                )
-                .into(),
+                (error, _) if gap.is_some() => format!("{error}{}", gap.map_or("", |gap| &gap.text)).into(),
                 (error @ ReceiveError::DamagedFile(_), _) => {
                     format!("{error}\nIt is received again once this file and those behind it are moved away").into()
                 }
@@ -279,6 +325,9 @@ impl Failure {
         }
     }
 }
+
+/// SQLSTATE of a slot that is lost, among other things.
+const NOT_IN_STATE: &str = "55000";
 
 /// SQLSTATE of WAL that is asked for and not there any more.
 const UNDEFINED_FILE: &str = "58P01";
@@ -307,6 +356,7 @@ struct Progress {
     verbose: bool,
     quiet: bool,
     written: Lsn,
+    timeline: TimelineId,
     /// Bytes of a segment.
     segment_size: u32,
     received: u64,
@@ -327,7 +377,18 @@ impl Progress {
             }
         }
         let now = Instant::now();
-        Progress { bar, verbose, quiet, written: Lsn::INVALID, segment_size: 0, received: 0, shown: now, mark: (now, 0), rate: 0.0 }
+        Progress {
+            bar,
+            verbose,
+            quiet,
+            written: Lsn::INVALID,
+            timeline: TimelineId(0),
+            segment_size: 0,
+            received: 0,
+            shown: now,
+            mark: (now, 0),
+            rate: 0.0,
+        }
     }
 
     /// Prints a line, beside the progress.
@@ -341,7 +402,7 @@ impl Progress {
     fn take(&mut self, notice: Notice<'_>) {
         match notice {
             Notice::Starting { lsn, timeline, segment_size } => {
-                (self.written, self.segment_size) = (lsn, segment_size);
+                (self.written, self.timeline, self.segment_size) = (lsn, timeline, segment_size);
                 if !self.quiet {
                     self.say(&format!("starting at {lsn}, timeline {timeline}"));
                 }

@@ -5,7 +5,7 @@ use std::ffi::OsStr;
 use pgwal::Lsn;
 use pgwal::printable::printable_path;
 use pgwal_stream::command::Command;
-use pgwal_stream::connection::{self, ConnectError, Error};
+use pgwal_stream::connection::{self, AuthError, ConnectError, Error};
 use pgwal_stream::conninfo::{Config, ConnInfoError, Environment, Settings};
 use pgwal_stream::receive::ReceiveError;
 use pgwal_stream::segments::FileError;
@@ -71,9 +71,13 @@ pub fn short(lsn: Lsn) -> String {
     format!("{:X}/{:X}", lsn.0 >> 32, lsn.0 & u64::from(u32::MAX))
 }
 
-/// The command that creates a slot, as programs name it in errors.
-pub fn create_slot(slot: &str, reserve_wal: bool) -> String {
-    Command::CreateReplicationSlot { slot, temporary: false, reserve_wal }.to_string()
+/// The command that creates a slot, as programs name it in errors: from 15 on it has its options in brackets.
+pub fn create_slot(slot: &str, reserve_wal: bool, major: Option<u32>) -> String {
+    let command = Command::CreateReplicationSlot { slot, temporary: false, reserve_wal }.to_string();
+    match command.strip_suffix(" RESERVE_WAL") {
+        Some(rest) if major >= Some(15) => format!("{rest} ( RESERVE_WAL)"),
+        _ => command,
+    }
 }
 
 /// Why there is no connection, in libpq's words. C: `connectFailureMessage`, fe-connect.c.
@@ -108,6 +112,7 @@ pub fn connect_error(error: &ConnectError) -> String {
 fn connection_error(error: &Error) -> String {
     match error {
         Error::Closed { .. } => "server closed the connection unexpectedly\n\tThis probably means the server terminated abnormally\n\tbefore or while processing the request.".to_owned(),
+        Error::Auth(AuthError::NoPassword) => "fe_sendauth: no password supplied".to_owned(),
         error => error.to_string(),
     }
 }
@@ -126,6 +131,7 @@ pub fn receive_error(error: &ReceiveError<connection::Error>) -> String {
 /// An error of a file in the words of C.
 pub fn file_error(error: &FileError) -> String {
     let FileError { path, doing, error } = error;
-    let is_file = ["open", "create", "read", "write", "rename", "sync"].contains(doing);
+    let doing = if *doing == "read directory" { "access directory" } else { doing };
+    let is_file = ["open", "create", "read", "write", "rename", "sync"].contains(&doing);
     format!("could not {doing} {}\"{}\": {}", if is_file { "file " } else { "" }, printable_path(path), Errno(error))
 }

@@ -116,7 +116,7 @@ fn act(options: &Options, log: &Log) -> Result<(), String> {
         Action::CreateSlot(slot) => {
             info(format!("creating replication slot \"{slot}\""));
             let created = slots::create(&mut connection, slot, false, options.if_not_exists);
-            let command = client::create_slot(slot, false);
+            let command = client::create_slot(slot, false, connection.major());
             created.map(drop).map_err(|e| format!("could not send replication command \"{command}\": {}", said(&e)))
         }
         Action::Receive(dir) => {

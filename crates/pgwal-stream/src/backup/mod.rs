@@ -335,7 +335,12 @@ pub enum BackupError {
     /// The backup was to be one archive, and the cluster has so many, with its tablespaces.
     Archives(usize),
     /// A directory that is to be filled is not empty.
-    NotEmpty(PathBuf),
+    NotEmpty {
+        /// The directory.
+        path: PathBuf,
+        /// What of the backup goes there.
+        kind: MadeKind,
+    },
     /// A file or directory.
     File(FileError),
     /// An archive is not what it should be.
@@ -381,7 +386,11 @@ impl fmt::Display for BackupError {
                     "the backup of a cluster with tablespaces cannot be written as one archive: it has {found}, one for each tablespace"
                 )
             }
-            BackupError::NotEmpty(path) => write!(f, "directory \"{}\" is not empty", path.display()),
+            BackupError::NotEmpty { path, kind: MadeKind::Tablespace } => {
+                let path = path.display();
+                write!(f, "directory \"{path}\" is not empty: the server has a tablespace there; put it elsewhere with -T {path}=NEWDIR")
+            }
+            BackupError::NotEmpty { path, .. } => write!(f, "directory \"{}\" is not empty", path.display()),
             BackupError::File(error) => error.fmt(f),
             BackupError::Archive { archive, problem } => write!(f, "archive \"{}\": {}", printable(archive), printable(problem)),
             BackupError::Wal(problem) => write!(f, "the WAL that the backup needs did not come: {problem}"),
@@ -880,7 +889,7 @@ impl Made {
         match fs::read_dir(path) {
             Ok(mut entries) => {
                 if entries.next().is_some() {
-                    return Err(BackupError::NotEmpty(path.to_owned()));
+                    return Err(BackupError::NotEmpty { path: path.to_owned(), kind });
                 }
                 let before = fs::metadata(path).map_err(failed("look at", path))?.permissions();
                 self.paths.push(MadePath { path: path.to_owned(), kind, above: Vec::new(), was_there: Some(before) });
