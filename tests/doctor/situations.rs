@@ -95,7 +95,8 @@ fn after_a_failover() {
     // Another promotion of a standby of a: the same number, another timeline.
     d.control("promote").unwrap();
     let ran = both(&b, &d);
-    ran.has("error", "timeline", "both are on a timeline 2, but not on the same one");
+    let timeline = ran.has("error", "timeline", "both are on a timeline 2, but not on the same one");
+    assert!(fixes(timeline)[0].2.starts_with("pg_basebackup ") && !ran.all.contains("pg_rewind -D"), "{}", ran.all);
 }
 
 /// Replay was paused before the fork, and what was received goes beyond it.
@@ -140,6 +141,28 @@ fn whom_the_standby_asks() {
     wait_for_stream(&primary, &standby);
     caught_up(&primary, &standby);
     assert_eq!(both(&primary, &standby).problems(), [""; 0]);
+
+    // Another one was made from the same files, and wants the same slot.
+    {
+        let twin = primary.standby().unwrap();
+        twin.sql("ALTER SYSTEM SET primary_slot_name = 'standby'").unwrap();
+        reload(&twin);
+        let mut ran = both(&primary, &twin);
+        wait_until("it is refused", || {
+            ran = both(&primary, &twin);
+            ran.of("primary-slot").iter().any(|finding| finding["severity"] == "error")
+        });
+        let fix = fixes(ran.has("error", "primary-slot", "somebody else uses that slot of the primary, by \"walreceiver\""));
+        follow(&primary, &fix[0], "primary");
+        follow(&twin, &fix[1], "standby");
+        reload(&twin);
+        wait_until("both stream", || primary.sql("SELECT count(*) FROM pg_replication_slots WHERE active").unwrap() == "2");
+        wait_for_stream(&primary, &twin);
+        caught_up(&primary, &twin);
+        assert_eq!(both(&primary, &twin).problems(), [""; 0]);
+        drop(twin);
+        wait_until("its slot can go", || primary.sql("SELECT pg_drop_replication_slot('standby_2')").is_ok());
+    }
 
     // The arguments.
     let ran = both(&standby, &primary);

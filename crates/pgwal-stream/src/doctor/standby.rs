@@ -12,6 +12,7 @@ use super::relation::{
 };
 use super::slots::{self, Owner};
 use super::{Fix, RELOAD, RESTART, Report, Severity, Side, Target, archive, ident, literal, size};
+use crate::slots::Slot;
 
 pub(super) fn check(facts: &Facts, report: &mut Report) {
     let standby = match &facts.standby {
@@ -60,6 +61,11 @@ fn unreachable(facts: &Facts, reason: &str, report: &mut Report) {
             // As hot_standby = off wants it, and somebody streams: nothing says that it is not this one.
             return report.skipped("hot-standby", format!("{found}; somebody streams from the primary"), vec![]);
         }
+        // C: `ProcessStartupPacket`'s CAC_NOTHOTSTANDBY and CAC_NOTCONSISTENT, which are one message before 14.
+        if facts.primary.major >= 14 && (reason.contains("not yet accepting") || reason.contains("starting up")) {
+            let why = "it is starting, or has not replayed enough yet to be consistent; if that goes on, its log says what it waits for";
+            return report.warning("standby-connection", found, why, vec![]);
+        }
         let why = "nobody is seen to stream from the primary; with hot_standby = off a standby takes no connections at all, or it is still starting, and has not reached a consistent state: its log says";
         let fix = Fix::line("postgresql.conf", "hot_standby = on", Some("if it is to take queries; needs a restart"));
         return report.warning("hot-standby", found, why, vec![fix]);
@@ -95,15 +101,25 @@ fn recovery(primary: &Server, standby: &Server, lineage: &Lineage, report: &mut 
 /// How a server that has WAL of its own becomes a standby of `source`.
 fn rewind(source: &Server, server: &Server) -> Fix {
     let user = ident(&source.user);
+    let same = timeline(source).is_ok_and(|one| timeline(server).is_ok_and(|other| one == other));
     let hints = [server.is_on("data_checksums"), server.is_on("wal_log_hints")];
-    let target = if hints == [Some(false), Some(false)] {
-        // C: pg_rewind's `sanityChecks`.
-        "pg_basebackup -R -D DATADIR  # a new standby, from that server: pg_rewind takes data checksums or wal_log_hints, which are off here".to_owned()
+    // C: `main` and `sanityChecks` of pg_rewind.c.
+    let why_not = if same {
+        Some("by their timelines pg_rewind takes the two for the same, and does nothing")
+    } else if hints == [Some(false), Some(false)] {
+        Some("pg_rewind takes data checksums or wal_log_hints, which are off here")
     } else {
-        let recovery = if server.major >= 13 { " -R" } else { "" };
-        format!("pg_rewind -D DATADIR --source-server=\"… user={user}\"{recovery}  # with this server stopped; or a new pg_basebackup -R")
+        None
     };
-    Fix::shell(target)
+    let recovery = if server.major >= 13 { " -R" } else { "" };
+    Fix::shell(match why_not {
+        Some(why_not) => format!("pg_basebackup -R -D DATADIR  # a new standby, from that server: {why_not}"),
+        None => {
+            format!(
+                "pg_rewind -D DATADIR --source-server=\"… user={user}\"{recovery}  # with this server stopped; or a new pg_basebackup -R"
+            )
+        }
+    })
 }
 
 /// Without the file the next start is that of a primary.
@@ -611,14 +627,7 @@ fn slot(primary: &Server, standby: &Server, lineage: &Lineage, report: &mut Repo
         if lineage.is_diverged() {
             return report.warning(id, found, format!("{why}; it has diverged, so that comes first: see timeline"), vec![]);
         }
-        let taken = |name: &str| slots.iter().any(|slot| slot.name == name);
-        let new = std::iter::once("standby".to_owned()).chain((2..).map(|number| format!("standby_{number}"))).find(|name| !taken(name));
-        let new = new.unwrap_or_default();
-        let fix = vec![
-            Fix::sql(format!("SELECT pg_create_physical_replication_slot({}, true);", literal(&new))).on(Target::Primary),
-            Fix::setting(standby, "primary_slot_name", &literal(&new), then(standby)),
-        ];
-        return report.warning(id, found, why, fix);
+        return report.warning(id, found, why, new_slot(slots, standby));
     }
     match slots.iter().find(|slot| slot.name == name) {
         None => {
@@ -648,6 +657,9 @@ fn slot(primary: &Server, standby: &Server, lineage: &Lineage, report: &mut Repo
         Some(slot) if slot.is_lost() => {
             report.note(id, format!("primary_slot_name is '{name}', and the primary has it, but it is lost"), "see slot-lost");
         }
+        Some(slot) if slot.active && streams(standby) == Some(false) && leads == Some(Match::Yes) && !lineage.is_diverged() => {
+            taken(primary, standby, &name, slot.active_pid, report);
+        }
         Some(slot) if !slot.active && streams(standby) == Some(true) => {
             let found = format!("primary_slot_name is '{name}', and the walreceiver does not use it");
             report.note(id, found, "the setting was changed and has not been read yet, or the walreceiver has not reconnected");
@@ -656,6 +668,30 @@ fn slot(primary: &Server, standby: &Server, lineage: &Lineage, report: &mut Repo
             report.ok(id, format!("primary_slot_name is '{name}', and the primary has it{}", if slot.active { ", in use" } else { "" }))
         }
     }
+}
+
+/// A slot of its own for a standby.
+fn new_slot(slots: &[Slot], standby: &Server) -> Vec<Fix> {
+    let is_new = |name: &String| slots.iter().all(|slot| slot.name != *name);
+    let name = std::iter::once("standby".to_owned()).chain((2..=slots.len() + 2).map(|number| format!("standby_{number}"))).find(is_new);
+    let name = literal(&name.unwrap_or_default());
+    vec![
+        Fix::sql(format!("SELECT pg_create_physical_replication_slot({name}, true);")).on(Target::Primary),
+        Fix::setting(standby, "primary_slot_name", &name, then(standby)),
+    ]
+}
+
+/// The standby does not stream, and its slot is in use.
+fn taken(primary: &Server, standby: &Server, name: &str, pid: Option<u32>, report: &mut Report) {
+    let sender = primary.senders.as_ref().ok().and_then(|senders| senders.iter().find(|sender| Some(sender.pid) == pid));
+    let who = sender.map_or_else(String::new, |sender| {
+        let from = sender.address.map_or_else(|| "a Unix socket".to_owned(), |address| address.to_string());
+        format!(", by \"{}\" from {from}", sender.application_name.as_deref().unwrap_or("?"))
+    });
+    let found = format!("primary_slot_name is '{name}', and somebody else uses that slot of the primary{who}");
+    let why = "a slot serves one standby, and the primary refuses a second; if that is this standby's own connection of before, it ends with wal_sender_timeout";
+    let slots = primary.slots.as_deref().unwrap_or_default();
+    report.error("primary-slot", found, why, new_slot(slots, standby));
 }
 
 fn paused(primary: &Server, standby: &Server, lineage: &Lineage, report: &mut Report) {

@@ -603,6 +603,41 @@ fn lost_slots() {
     }
 }
 
+/// The slot of the given standby, or what may be it, is not dropped; one that is of no use any more is replaced.
+#[test]
+fn slots_of_the_standby() {
+    let fixes = |primary: &Server, standby: Result<Server, String>| {
+        let mut facts = facts(primary.clone(), None);
+        facts.standby = Some(standby);
+        let findings = diagnose(&facts);
+        let fixes = findings.iter().filter(|finding| finding.id.starts_with("slot-")).flat_map(|finding| &finding.fix);
+        fixes.map(|fix| fix.line.clone()).collect::<Vec<String>>()
+    };
+    let drop_it = "SELECT pg_drop_replication_slot('s');";
+    let mut primary = server();
+    primary.senders = Ok(vec![]);
+    let mut standby = standby();
+    standby.receiver = Ok(None);
+    let idle = Slot { active: false, lag: Some(1 << 30), pinned: Some(1 << 30), ..slot("s") };
+    primary.slots = Ok(vec![idle.clone()]);
+    assert_eq!(fixes(&primary, Ok(standby.clone())), [""; 0]);
+    assert_eq!(fixes(&primary, Err("it is down".to_owned())), [""; 0]);
+    let mut hidden = standby.clone();
+    hidden.settings.as_mut().unwrap().remove("primary_slot_name");
+    assert_eq!(fixes(&primary, Ok(hidden)), [""; 0]);
+    let mut other = standby.clone();
+    set(&mut other, "primary_slot_name", "t");
+    assert_eq!(fixes(&primary, Ok(other)), [drop_it]);
+    primary.slots = Ok(vec![Slot { wal_status: Some("unreserved".to_owned()), ..idle.clone() }]);
+    assert_eq!(fixes(&primary, Ok(standby.clone())), ["max_slot_wal_keep_size = '2048MB'"]);
+    // From 16 on a lost slot does not come back.
+    primary.slots = Ok(vec![Slot { wal_status: Some("lost".to_owned()), ..idle }]);
+    let anew = "SELECT pg_create_physical_replication_slot('s', true);";
+    assert_eq!(fixes(&primary, Ok(standby.clone())), [drop_it, anew]);
+    primary.major = 15;
+    assert!(!fixes(&primary, Ok(standby)).iter().any(|line| line == drop_it));
+}
+
 /// What is to be made is made on the server that the standby asks.
 #[test]
 fn no_slot_on_the_wrong_server() {
