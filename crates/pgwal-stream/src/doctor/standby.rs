@@ -657,7 +657,7 @@ fn slot(primary: &Server, standby: &Server, lineage: &Lineage, report: &mut Repo
         Some(slot) if slot.is_lost() => {
             report.note(id, format!("primary_slot_name is '{name}', and the primary has it, but it is lost"), "see slot-lost");
         }
-        Some(slot) if slot.active && streams(standby) == Some(false) && leads == Some(Match::Yes) && !lineage.is_diverged() => {
+        Some(slot) if slot.active_pid.is_some() && standby.receiver == Ok(None) && leads == Some(Match::Yes) && !lineage.is_diverged() => {
             taken(primary, standby, &name, slot.active_pid, report);
         }
         Some(slot) if !slot.active && streams(standby) == Some(true) => {
