@@ -5,7 +5,7 @@ use std::io::Write;
 use std::path::{Path, PathBuf};
 
 use pgwal::{Lsn, WalFormat};
-use pgwal_testkit::server::{Postgres, Server, wait_until};
+use pgwal_testkit::server::{Postgres, Server, give, wait_until};
 use pgwal_testkit::wal::{MIB, RecordBuilder, Wal};
 use serde_json::Value;
 use tempfile::TempDir;
@@ -60,6 +60,49 @@ fn a_tail_of_zeroes_and_contiguous_damage_are_one_finding() {
         if class != "corrupted" {
             assert_eq!(one["class"], class, "{one:#}");
         }
+    }
+}
+
+/// Each file has to be replaced, so each has its finding; a file that is damaged in its packing has one.
+#[test]
+fn damage_over_several_files_is_one_finding_for_each() {
+    let told = |dir: &Path| {
+        let (status, found) = findings(dir);
+        assert_eq!(status, 1);
+        let input = |finding: &Value| finding["input"].as_str().unwrap().trim_start_matches("./").trim_end_matches(".gz").to_owned();
+        found
+            .iter()
+            .map(|finding| (input(finding), finding["class"].as_str().unwrap().to_owned(), finding["offsets"].clone()))
+            .collect::<Vec<_>>()
+    };
+    let (dir, files) = copy(15, "workload");
+    let name = |at: usize| files[at].file_name().unwrap().to_str().unwrap().to_owned();
+    damage(&files[0], |bytes| bytes[0x7_8000..].fill(0));
+    damage(&files[1], |bytes| bytes.fill(0));
+    let whole = serde_json::json!({"start": 0, "end": 1 << 20});
+    let found = told(dir.path());
+    let short: Vec<(&str, &str)> = found.iter().map(|(input, class, _)| (input.as_str(), class.as_str())).collect();
+    assert_eq!(short, [(&*name(0), "zeroed_tail"), (&*name(1), "zeroed_page")], "{found:?}");
+    assert_eq!(found[1].2, whole);
+    let (_, out, _) = verify(dir.path(), ["."]);
+    assert!(!out.contains("kept for later use"), "{out}");
+
+    let (dir, files) = copy(15, "workload");
+    let packed = PathBuf::from(format!("{}.gz", files[1].display()));
+    let mut to = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::best());
+    to.write_all(&fs::read(&files[1]).unwrap()).unwrap();
+    let bytes = to.finish().unwrap();
+    fs::remove_file(&files[1]).unwrap();
+    for at in [bytes.len() / 3, bytes.len() / 2, bytes.len() - 2000, bytes.len() - 6] {
+        let mut bytes = bytes.clone();
+        bytes[at..at + 4].fill(0x55);
+        fs::write(&packed, bytes).unwrap();
+        assert_eq!(told(dir.path()).len(), 1, "{at}");
+    }
+    for len in [20, 1000, bytes.len() / 2, bytes.len() - 1] {
+        fs::write(&packed, &bytes[..len]).unwrap();
+        let found = told(dir.path());
+        assert_eq!((found.len(), found[0].1.as_str()), (1, "unreadable"), "{len}: {found:?}");
     }
 }
 
@@ -174,7 +217,7 @@ fn wal_begun_anew_by_pg_resetwal() {
     server.control("stop -m fast").unwrap();
     archive(&server, dir.path());
     assert_eq!(findings(dir.path()), (0, vec![]));
-    fs::set_permissions(dir.path(), std::os::unix::fs::PermissionsExt::from_mode(0o755)).unwrap();
+    give(dir.path()).unwrap();
     let restored = postgres.recover(&backup, &format!("restore_command = 'cp {}/%f %p'", dir.path().display())).unwrap();
     wait_until("the end of recovery", || restored.sql("SELECT pg_is_in_recovery()").is_ok_and(|is| is == "f"));
     assert_eq!(restored.sql("SELECT count(*) FROM t WHERE g = 0").unwrap(), "1");

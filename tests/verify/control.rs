@@ -137,7 +137,23 @@ fn what_recovery_needs_must_be_there() {
     cut[0x4000..].fill(0);
     fs::write(cluster.segment(7), &cut).unwrap();
     cluster.one_finding([SEVEN, "ends_early", "starts_at", "find_for_start"]);
+    // It is on another timeline than the WAL.
+    let cluster = Cluster::new(FIRST, IN_PRODUCTION);
+    cluster.control(|bytes| bytes[COPY + 8] = 2);
+    let one = cluster.one_finding(["000000020000000000000006", "missing_segment", "starts_at", "find_for_start"]);
+    assert_eq!(one["problem"]["timeline"], 2);
+    // A backup starts where its label says, and has its WAL from elsewhere, if it is to be recovered.
+    let cluster = Cluster::new(LAST, SHUT_DOWN);
+    fs::remove_file(cluster.segment(6)).unwrap();
+    let label = "START WAL LOCATION: 0/600028 (file 000000010000000000000006)\nCHECKPOINT LOCATION: 0/600080\nBACKUP METHOD: streamed\n\
+        BACKUP FROM: primary\nSTART TIME: 2026-11-23 03:06:15 UTC\nLABEL: x\nSTART TIMELINE: 1\n";
+    fs::write(cluster.path("backup_label"), label).unwrap();
+    let one = cluster.one_finding([SIX, "missing_segment", "starts_at", "find_for_start"]);
+    assert_eq!(one["problem"]["by"], "backup_label");
+    fs::write(cluster.path("standby.signal"), "").unwrap();
+    assert_eq!(cluster.findings(), [] as [Value; 0]);
     // What stands before the redo point is not asked for.
+    let cluster = Cluster::new(LAST, SHUT_DOWN);
     fs::write(cluster.segment(7), &seven).unwrap();
     fs::remove_file(cluster.segment(6)).unwrap();
     assert_eq!(cluster.findings(), [] as [Value; 0]);

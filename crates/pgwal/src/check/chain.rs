@@ -127,7 +127,22 @@ struct Lost {
     tail: Option<Lsn>,
     /// The first page after it that belongs here.
     resumed: Option<Lsn>,
+    /// The files that have pages of it that do not belong here, in their order, up to [`MOST_FILES`].
+    files: Vec<LostFile>,
 }
+
+/// A file in which no page belongs where it is, from its start or from where records stopped.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct LostFile {
+    input: Arc<str>,
+    name: Option<SegmentName>,
+    start: Lsn,
+    /// What the first of these pages looks like, or all of them if they are zero.
+    class: Class,
+}
+
+/// Files that one range of damage is told apart into.
+const MOST_FILES: usize = 10_000;
 
 impl Lost {
     /// Whether a record stands at `link`, which lies in the record that seemed to go on: then that one is not so long as it says.
@@ -150,7 +165,21 @@ impl Lost {
     }
 
     /// Notes whether a page ends with zeroes.
-    fn see(&mut self, page: &Page<'_>, is_last: bool) {
+    fn see(&mut self, place: &Place, page: &Page<'_>, is_last: bool, fmt: WalFormat) {
+        let is_ours = page.header.check(fmt, page.lsn, None).is_ok();
+        let is_full = self.files.len() >= MOST_FILES;
+        match self.files.last_mut() {
+            Some(file) if file.start == place.start => {
+                if file.class == Class::ZeroedPage && page.bytes.iter().any(|&byte| byte != 0) {
+                    file.class = Class::Corrupted;
+                }
+            }
+            _ if is_ours || is_full => {}
+            _ => {
+                let class = damage::of_page(&page.bytes, &page.header, page.lsn, fmt);
+                self.files.push(LostFile { input: Arc::clone(&place.input), name: place.name, start: place.start, class });
+            }
+        }
         self.zeroes = match page.bytes.iter().rposition(|&byte| byte != 0) {
             None => self.zeroes.or(Some(page.lsn)),
             Some(at) if at + 1 < page.bytes.len() => Some(page.lsn + at as u64 + 1),
@@ -414,7 +443,7 @@ impl Chain {
         }
         let is_last = page.end().segment_offset(self.fmt.segment_size) == 0;
         if let Some(lost) = &mut self.lost {
-            lost.see(&page, is_last);
+            lost.see(place, &page, is_last, self.fmt);
         }
     }
 
@@ -1073,6 +1102,7 @@ impl Chain {
             zeroes: None,
             tail: None,
             resumed: None,
+            files: Vec::new(),
         }
     }
 
@@ -1104,7 +1134,13 @@ impl Chain {
         self.framer = None;
         let Some(lost) = &self.lost else { return };
         // What was there before has older links.
-        let oldest = lost.last.unwrap_or(Lsn(page.lsn.0.saturating_sub(self.fmt.segment_size.into())));
+        let is_ours = page.header.check(self.fmt, page.lsn, None).is_ok();
+        let oldest = match lost.last {
+            Some(last) => last,
+            None if is_ours => Lsn(page.lsn.0.saturating_sub(self.fmt.segment_size.into())),
+            // Nothing is known of the records before: those of an earlier use of the file would do as well.
+            None => return,
+        };
         let timeline = page.header.check(self.fmt, page.lsn, None).is_ok().then_some(page.header.timeline);
         let timeline = timeline.or(Some(self.timeline.floor.max(TimelineId(1)))).filter(|&timeline| timeline <= place.ceiling());
         let mut at = from.align();
@@ -1157,8 +1193,13 @@ impl Chain {
         if lost.reported {
             return;
         }
-        let Lost { from, record, problem, mut class, page, unwritten, noticed, tail, resumed, .. } = lost;
+        let Lost { from, record, problem, mut class, page, unwritten, noticed, tail, resumed, files, .. } = lost;
         let mut end = end;
+        let size = u64::from(self.fmt.segment_size);
+        if let (Some(last), true) = (files.last(), place.name.is_some()) {
+            // The rest of a record in a file that is sound is lost, too, but not damaged.
+            end = end.min(last.start + size).max(from);
+        }
         if matches!(class, Class::TornPage { .. }) && unwritten.is_some_and(|unwritten| unwritten >= end) {
             // The records go on before it: the zeroes there are the end of the WAL, or have nothing to do with this.
             class = Class::Corrupted;
@@ -1169,14 +1210,16 @@ impl Chain {
         {
             class = Class::ImpossibleLength { found: *found };
         }
-        let size = u64::from(self.fmt.segment_size);
+        // The next file goes on, or is lost from its start.
+        let second = files.get(1).map(|file| file.start);
         if let Some(tail) = tail
             && matches!(class, Class::TornPage { .. } | Class::ZeroedPage | Class::Corrupted)
         {
             let start = Lsn((tail.0 - 1) / size * size); // a page header is not zero, so a tail is not at zero
             let is_part = tail > start + self.fmt.page_header_size(start);
-            if is_part && tail <= noticed && resumed == Some(start + size) && from < start + size {
-                (class, end) = (Class::ZeroedTail, start + size);
+            if is_part && tail <= noticed && resumed.into_iter().chain(second).any(|next| next == start + size) && from < start + size {
+                class = Class::ZeroedTail;
+                end = if second.is_some() { end } else { start + size };
             }
         }
         if let (Class::RecycledPage { .. } | Class::Corrupted, Some(page)) = (&class, page) {
@@ -1186,7 +1229,41 @@ impl Chain {
                 class = Class::TornPage { sector: if half >= damage::OS_PAGE { damage::OS_PAGE as u32 } else { damage::SECTOR as u32 } };
             }
         }
-        found.findings.push(self.finding(place, from..end.max(from), record, class, problem));
+        let first_end = second.filter(|_| place.name.is_some()).unwrap_or(end).min(end).max(from);
+        let mut first = self.finding(place, from..first_end, record, class, problem);
+        if let (Some(file), true) = (files.first().filter(|file| from >= file.start), place.name.is_some()) {
+            // It may be far back.
+            first.input = file.input.to_string();
+            first.segment = file.name;
+            first.offsets = Some(from - file.start..(first_end - file.start).min(size));
+        }
+        found.findings.push(first);
+        if place.name.is_none() {
+            return;
+        }
+        // Each of the further files has to be replaced, too.
+        for file in files.into_iter().skip(1) {
+            let lsns = file.start..(file.start + size).min(end.max(file.start));
+            let offsets = Some(0..lsns.end - lsns.start);
+            let (input, segment, class) = (file.input.to_string(), file.name, file.class);
+            found.findings.push(Finding {
+                input,
+                segment,
+                offsets,
+                lsns: Some(lsns),
+                record: None,
+                class,
+                problem: None,
+                whole_copy: None,
+            });
+        }
+    }
+
+    /// Takes damage that begins at `start` or later for told of.
+    pub(super) fn forget_lost_from(&mut self, start: Lsn) {
+        if let Some(lost) = self.lost.as_mut().filter(|lost| lost.from >= start) {
+            (lost.reported, lost.goes_on) = (true, true);
+        }
     }
 
     /// Nothing follows: where the WAL ends, if it does, and what is left to report.

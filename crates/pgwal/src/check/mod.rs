@@ -42,7 +42,7 @@ use crate::ordered::{self, Results};
 use crate::page::PageHeader;
 use crate::record::RECORD_HEADER_SIZE;
 use crate::source::{
-    AfterPacked, NoFile, Piece, Pieces, SourceError, SourceProblem, Span, Wal, file_of_input, is_partial, piece_size, wrapping,
+    AfterPacked, NoFile, Piece, Pieces, SourceError, SourceProblem, Span, Wal, file_of_input, is_packed, is_partial, piece_size, wrapping,
 };
 use chain::{Chain, Found, Place, begins_anew};
 use links::Links;
@@ -131,6 +131,9 @@ fn as_string<S: serde::Serializer>(value: &Option<u64>, serializer: S) -> Result
         None => serializer.serialize_none(),
     }
 }
+
+/// So many of the last files without WAL may turn out to have lost it.
+const MOST_LEFTOVER: usize = 100;
 
 /// More files of one segment are not taken together.
 const MOST_COPIES: usize = 16;
@@ -915,6 +918,10 @@ impl<'w> Walk<'w> {
                 false => (Class::TooLong { len, expected: size }, expected..len),
             };
             let lsns = (len < expected).then(|| Lsn(end.0 - (expected - len))..end);
+            if let Some(chain) = self.chain.as_mut().filter(|_| is_packed(&place.input)) {
+                // A damaged compressed file unpacks to anything, of any length: that is the same damage.
+                chain.forget_lost_from(place.start);
+            }
             if let (true, Some(chain)) = (len < expected, &mut self.chain) {
                 chain.skip_to(end, class.clone());
             }
@@ -968,6 +975,8 @@ impl<'w> Walk<'w> {
                     self.summary.leftover.push(finding.input);
                     return Flow::Continue(());
                 }
+                // What came of it before is part of the same damage.
+                chain.forget_lost_from(name.start(place.fmt.segment_size));
                 if chain.position() < end {
                     chain.skip_to(end, finding.class.clone());
                 }
@@ -1064,6 +1073,13 @@ impl<'w> Walk<'w> {
             if is_end {
                 return Flow::Continue(());
             }
+        }
+        // A file without WAL has turned out to have lost it.
+        let mut leftover = self.summary.leftover.iter().rev().take(MOST_LEFTOVER);
+        if let Some(from_end) = leftover.position(|input| *input == finding.input) {
+            let at = self.summary.leftover.len() - 1 - from_end; // a position in the list
+            self.summary.leftover.remove(at);
+            self.summary.segments += 1;
         }
         self.summary.findings += 1;
         sink(Event::Finding(finding))

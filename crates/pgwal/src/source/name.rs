@@ -121,6 +121,11 @@ pub fn file_of_input(input: &str) -> &str {
     input.rsplit(['/', ':']).next().unwrap_or_default()
 }
 
+/// Whether an input has the name of a segment that is compressed.
+pub(crate) fn is_packed(input: &str) -> bool {
+    SegmentFileName::parse(file_of_input(input)).is_some_and(|name| matches!(name.form, NamedForm::Packed(_)))
+}
+
 /// Whether an input is a `.partial` segment, which may end anywhere.
 pub(crate) fn is_partial(input: &str) -> bool {
     SegmentFileName::parse(file_of_input(input)).is_some_and(|name| name.is_partial)
