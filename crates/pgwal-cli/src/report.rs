@@ -9,6 +9,7 @@ use std::io::{self, Write};
 
 use pgwal::check::Finding;
 use pgwal::printable::printable_lines;
+use pgwal::reach::{Outcome, Reach};
 use quick_xml::Writer;
 use quick_xml::events::{BytesDecl, BytesText, Event};
 use serde::ser::{Error as _, Serialize, SerializeSeq, Serializer};
@@ -19,16 +20,20 @@ pub type Input<'a> = (&'a str, Vec<&'a Finding>);
 
 /// Writes one test case for each input; it fails where the input has findings.
 ///
-/// Inputs with findings only (a segment that is missing) may come behind the others.
-pub fn junit(inputs: &[Input<'_>], out: &mut impl Write) -> io::Result<()> {
-    let tests = inputs.len().to_string();
-    let failures = inputs.iter().filter(|(_, findings)| !findings.is_empty()).count().to_string();
+/// Inputs with findings only (a segment that is missing) may come behind the others. Whether a restore comes to its target is the last test case.
+pub fn junit(inputs: &[Input<'_>], restore: Option<&Reach>, out: &mut impl Write) -> io::Result<()> {
+    let tests = (inputs.len() + restore.iter().count()).to_string();
+    let failures = inputs.iter().filter(|(_, findings)| !findings.is_empty()).count();
+    let failures = (failures + restore.iter().filter(|answer| !answer.is_yes()).count()).to_string();
     let counts = [("name", "pgwal verify"), ("tests", &*tests), ("failures", &*failures), ("errors", "0")];
     let mut xml = Writer::new_with_indent(&mut *out, b' ', 4);
     xml.write_event(Event::Decl(BytesDecl::new("1.0", Some("UTF-8"), None)))?;
     xml.create_element("testsuites").with_attributes(counts).write_inner_content(|xml| {
         let suite = xml.create_element("testsuite").with_attributes(counts).with_attribute(("disabled", "0"));
-        suite.write_inner_content(|xml| inputs.iter().try_for_each(|(input, findings)| test_case(input, findings, xml)))?;
+        suite.write_inner_content(|xml| {
+            inputs.iter().try_for_each(|(input, findings)| test_case(input, findings, xml))?;
+            restore.map_or(Ok(()), |answer| restore_case(answer, xml))
+        })?;
         Ok(())
     })?;
     writeln!(out)
@@ -53,23 +58,45 @@ fn test_case(input: &str, findings: &[&Finding], xml: &mut Writer<impl Write>) -
     Ok(())
 }
 
+fn restore_case(answer: &Reach, xml: &mut Writer<impl Write>) -> io::Result<()> {
+    let name = for_xml(&format!("restore to {}", answer.target));
+    let case = xml.create_element("testcase").with_attributes([("name", &*name), ("classname", "pgwal.verify.restore")]);
+    let said = for_xml(&answer.to_string());
+    let notes: String = answer.caveats.iter().map(|caveat| format!("\nnote: {caveat}")).collect();
+    let all = format!("{said}{}", for_xml(&notes));
+    case.write_inner_content(|xml| {
+        if !answer.is_yes() {
+            let kind = format!("restore_{}", answer.verdict());
+            let failure = xml.create_element("failure").with_attributes([("type", &*kind), ("message", &*said)]);
+            failure.write_text_content(BytesText::new(&said))?;
+        }
+        xml.create_element("system-out").write_text_content(BytesText::new(&all))?;
+        Ok(())
+    })?;
+    Ok(())
+}
+
 /// Text without the characters that no XML may have, not even escaped.
 fn for_xml(text: &str) -> String {
     printable_lines(text).to_string().replace(['\u{fffe}', '\u{ffff}'], "\u{fffd}")
 }
 
-/// Writes one result for each finding; each class of findings is a rule.
-pub fn sarif(inputs: &[Input<'_>], out: &mut impl Write) -> Result<(), Box<dyn Error>> {
+/// Writes one result for each finding; each class of findings is a rule. Whether a restore comes to its target is the last result: it passes,
+/// fails, or is open.
+pub fn sarif(inputs: &[Input<'_>], restore: Option<&Reach>, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
     let mut rules = BTreeMap::new();
     for finding in inputs.iter().flat_map(|(_, findings)| findings) {
         rules.entry(finding.class.name()).or_insert_with(|| rule(finding));
+    }
+    if restore.is_some() {
+        rules.insert(RESTORE, restore_rule());
     }
     let driver = sarif::ToolComponent::builder()
         .name("pgwal")
         .version(env!("CARGO_PKG_VERSION"))
         .rules(rules.into_values().collect::<Vec<_>>())
         .build();
-    let run = Run { tool: sarif::Tool::builder().driver(driver).build(), artifacts: Artifacts(inputs), results: Results(inputs) };
+    let run = Run { tool: sarif::Tool::builder().driver(driver).build(), artifacts: Artifacts(inputs), results: Results(inputs, restore) };
     pgwal::json::to_writer_pretty(&mut *out, &Log { schema: SCHEMA, version: "2.1.0", runs: [run] })?;
     Ok(writeln!(out)?)
 }
@@ -100,7 +127,7 @@ impl Serialize for Artifacts<'_> {
     }
 }
 
-struct Results<'a>(&'a [Input<'a>]);
+struct Results<'a>(&'a [Input<'a>], Option<&'a Reach>);
 
 impl Serialize for Results<'_> {
     fn serialize<S: Serializer>(&self, serializer: S) -> Result<S::Ok, S::Error> {
@@ -110,6 +137,9 @@ impl Serialize for Results<'_> {
             for finding in findings {
                 results.serialize_element(&result(finding, location.clone()).map_err(S::Error::custom)?)?;
             }
+        }
+        if let Some(answer) = self.1 {
+            results.serialize_element(&restore_result(answer).map_err(S::Error::custom)?)?;
         }
         results.end()
     }
@@ -123,6 +153,39 @@ fn rule(finding: &Finding) -> sarif::ReportingDescriptor {
     let name = finding.class.name();
     let short = sarif::MultiformatMessageString::builder().text(name.replace('_', " ")).build();
     sarif::ReportingDescriptor::builder().id(name).short_description(short).help(help).build()
+}
+
+/// The rule of the answer to `--reach`.
+const RESTORE: &str = "restore";
+
+fn restore_rule() -> sarif::ReportingDescriptor {
+    let text = "Take the files that are named from another copy of the WAL, or another base backup, or another target.";
+    let help = sarif::MultiformatMessageString::builder().text(text).build();
+    let short = sarif::MultiformatMessageString::builder().text("a restore reaches its target").build();
+    sarif::ReportingDescriptor::builder().id(RESTORE).short_description(short).help(help).build()
+}
+
+fn restore_result(answer: &Reach) -> Result<sarif::Result, Box<dyn Error>> {
+    // Other kinds than a failure have no level.
+    let (kind, level) = match answer.outcome {
+        Outcome::Yes { .. } => (sarif::ResultKind::Pass, sarif::ResultLevel::None),
+        Outcome::No { .. } => (sarif::ResultKind::Fail, sarif::ResultLevel::Error),
+        Outcome::Unknown { .. } => (sarif::ResultKind::Open, sarif::ResultLevel::None),
+    };
+    let location = |input: &str| {
+        let place = sarif::PhysicalLocation::builder().artifact_location(sarif::ArtifactLocation::builder().uri(uri(input)).build());
+        sarif::Location::builder().physical_location(place.build()).build()
+    };
+    let properties = BTreeMap::from([(RESTORE.to_owned(), serde_json::to_value(answer)?)]);
+    Ok(sarif::Result::builder()
+        .rule_id(RESTORE)
+        .kind(kind)
+        .level(level)
+        .message(sarif::Message::builder().text(answer.to_string()).build())
+        .locations(answer.input().map(location).into_iter().collect::<Vec<_>>())
+        .partial_fingerprints(BTreeMap::from([("place/v1".to_owned(), format!("{RESTORE}:{}", answer.target))]))
+        .properties(sarif::PropertyBag::builder().additional_properties(properties).build())
+        .build())
 }
 
 fn result(finding: &Finding, artifact: sarif::ArtifactLocation) -> Result<sarif::Result, Box<dyn Error>> {
@@ -163,6 +226,7 @@ fn uri(input: &str) -> String {
 #[cfg(test)]
 mod tests {
     use pgwal::check::Class;
+    use pgwal::reach::{Caveat, HowFar, Obstacle, Target};
     use pgwal::{Lsn, SegmentName};
     use serde_json::json;
 
@@ -189,6 +253,24 @@ mod tests {
         ]
     }
 
+    /// A restore that does not come to its target.
+    fn no() -> Reach {
+        let segment: SegmentName = "000000010000000000000003".parse().unwrap();
+        let how_far = HowFar { end: Lsn(9), last_transaction: None, file: Some("a & b".to_owned()), opens: false, copies: Vec::new() };
+        Reach {
+            target: Target::Name("<before>".to_owned()),
+            inclusive: true,
+            backup: None,
+            timeline: None,
+            start: None,
+            backup_end: None,
+            consistent: None,
+            files: Vec::new(),
+            caveats: vec![Caveat::NoBackup { start: Lsn(8) }],
+            outcome: Outcome::No { obstacle: Obstacle::Missing { segment, end: None, gap: true, partial: None }, how_far: Some(how_far) },
+        }
+    }
+
     fn written(write: impl FnOnce(&[Input<'_>], &mut Vec<u8>)) -> String {
         let inputs = inputs();
         let mut out = Vec::new();
@@ -199,15 +281,15 @@ mod tests {
 
     #[test]
     fn junit_is_what_jenkins_reads() {
-        let xml = written(|inputs, out| junit(inputs, out).unwrap());
+        let xml = written(|inputs, out| junit(inputs, Some(&no()), out).unwrap());
         assert_eq!(junit_errors(&xml), [""; 0], "{xml}");
-        assert!(xml.contains("tests=\"4\"") && xml.contains("failures=\"3\""), "{xml}");
+        assert!(xml.contains("tests=\"5\"") && xml.contains("failures=\"4\""), "{xml}");
         let failure = "type=\"torn_page\"";
         assert!(xml.contains(failure) && xml.contains("512-byte pieces were written; 1 more"), "{xml}");
         // The check can fail.
         assert!(!junit_errors(&xml.replace("name=\"000000010000000000000001\"", "")).is_empty());
         assert!(!junit_errors(&xml.replace("testcase", "testcases")).is_empty());
-        let none = written(|_, out| junit(&[], out).unwrap());
+        let none = written(|_, out| junit(&[], None, out).unwrap());
         assert_eq!(junit_errors(&none), [""; 0]);
     }
 
@@ -219,11 +301,15 @@ mod tests {
 
     #[test]
     fn sarif_is_what_its_schema_says() {
-        let text = written(|inputs, out| sarif(inputs, out).unwrap());
+        let text = written(|inputs, out| sarif(inputs, Some(&no()), out).unwrap());
         let log: serde_json::Value = serde_json::from_str(&text).unwrap();
         assert_eq!(sarif_errors(&log), [""; 0], "{text}");
         let results = log["runs"][0]["results"].as_array().unwrap();
-        assert_eq!(results.len(), 4);
+        assert_eq!(results.len(), 5);
+        assert_eq!(
+            (&results[4]["kind"], &results[4]["level"], &results[4]["ruleId"]),
+            (&"fail".into(), &"error".into(), &"restore".into())
+        );
         let place = &results[0]["locations"][0]["physicalLocation"];
         assert_eq!(
             place["artifactLocation"],
@@ -235,12 +321,12 @@ mod tests {
         assert_eq!(log["runs"][0]["artifacts"][2]["location"]["uri"], "archive.tar%3Awal/000000010000000000000004");
         let rules: Vec<&str> =
             log["runs"][0]["tool"]["driver"]["rules"].as_array().unwrap().iter().map(|rule| rule["id"].as_str().unwrap()).collect();
-        assert_eq!(rules, ["missing_segment", "not_zero", "torn_page", "unreadable"]);
+        assert_eq!(rules, ["missing_segment", "not_zero", "restore", "torn_page", "unreadable"]);
         // The check can fail.
         let mut bad = log.clone();
         bad["runs"][0]["results"][0]["level"] = json!("bad");
         assert!(!sarif_errors(&bad).is_empty());
-        let none = written(|_, out| sarif(&[], out).unwrap());
+        let none = written(|_, out| sarif(&[], None, out).unwrap());
         assert_eq!(sarif_errors(&serde_json::from_str(&none).unwrap()), [""; 0]);
     }
 

@@ -134,6 +134,38 @@ impl Postgres {
         self.start_copy(backup, None, settings)
     }
 
+    /// Has a server recover from a copy of the base backup in `backup`, and stops it: 12 and later. The settings must not let it open before
+    /// recovery is over (`hot_standby = off`).
+    ///
+    /// # Errors
+    /// The copy cannot be made.
+    ///
+    /// # Panics
+    /// Recovery does not end within [`PATIENCE`].
+    pub fn recovery(&self, backup: &Path, settings: &str) -> io::Result<Recovery> {
+        let dir = tempfile::Builder::new().prefix("pgwal-server-").tempdir()?;
+        let data = dir.path().join("data");
+        run(Command::new("cp").arg("-a").arg(backup).arg(&data))?;
+        // A backup of a standby would make another standby, which waits for more WAL.
+        let _ = fs::remove_file(data.join("standby.signal"));
+        fs::write(data.join("recovery.signal"), "")?;
+        let conf = data.join("postgresql.conf");
+        let socket = dir.path().display();
+        fs::write(&conf, fs::read_to_string(&conf)? + &format!("unix_socket_directories = '{socket}'\nfsync = off\n{settings}\n"))?;
+        give(dir.path())?;
+        let server = Server { postgres: self.clone(), dir, data, port: DEFAULT_PORT, _held: None };
+        // pg_ctl counts a server that recovers and takes no connections as started.
+        let mut opened = server.control("start").is_ok();
+        if opened {
+            wait_until("the end of recovery", || {
+                let log = server.log().unwrap_or_default();
+                opened = log.contains("database system is ready to accept connections");
+                opened || log.contains("database system is shut down")
+            });
+        }
+        Ok(Recovery { opened, log: server.log()? })
+    }
+
     fn start_copy(&self, backup: &Path, signal: Option<&str>, settings: &str) -> io::Result<Server> {
         let dir = tempfile::Builder::new().prefix("pgwal-server-").tempdir()?;
         let data = dir.path().join("data");
@@ -147,6 +179,15 @@ impl Postgres {
         server.control("start")?;
         Ok(server)
     }
+}
+
+/// How a recovery ended.
+#[derive(Clone, Debug)]
+pub struct Recovery {
+    /// The server opened for writing.
+    pub opened: bool,
+    /// What it logged.
+    pub log: String,
 }
 
 /// How long tests wait for something that should happen: far longer than it takes, also on a machine that is busy with other things.

@@ -281,7 +281,8 @@ pub(crate) struct Set<'a> {
     archive: &'a Archive,
     /// Format of most segments; `None`: there are none.
     pub(crate) fmt: Option<WalFormat>,
-    system_identifier: Option<u64>,
+    /// The cluster: the one that was asked for, or that of most segments.
+    pub(crate) system_identifier: Option<u64>,
     /// Segments of this cluster in their places, the best file of each.
     present: BTreeMap<SegmentName, &'a ArchiveFile>,
 }
@@ -303,6 +304,11 @@ impl<'a> Set<'a> {
             }
         }
         set
+    }
+
+    /// The archive that it is the set of.
+    pub(crate) fn archive(&self) -> &'a Archive {
+        self.archive
     }
 
     /// The segment of this name, where it is a good one by its first page.

@@ -88,6 +88,47 @@ impl Zone {
         }
     }
 
+    /// The zone that PostgreSQL knows by `name`, in any case: one of the zone database, or rules as POSIX writes them.
+    pub fn named(name: &str) -> Option<Zone> {
+        TimeZone::get(name).or_else(|_| TimeZone::posix(name)).ok().map(Zone::from)
+    }
+
+    /// When clocks of the zone show `civil`. As in PostgreSQL, clocks that are turned forward have not been, where a time is skipped, and those
+    /// that are turned back have been, where one comes twice.
+    pub(crate) fn instant(&self, civil: civil::DateTime) -> Option<TimestampTz> {
+        use jiff::tz::AmbiguousOffset::{Fold, Gap, Unambiguous};
+        let (Unambiguous { offset } | Gap { before: offset, .. } | Fold { after: offset, .. }) =
+            self.rules.to_ambiguous_timestamp(civil).offset();
+        Zone::at_offset(civil, offset.seconds())
+    }
+
+    /// When clocks that are `east` seconds ahead of UTC show `civil`.
+    pub(crate) fn at_offset(civil: civil::DateTime, east: i32) -> Option<TimestampTz> {
+        let utc = TimeZone::UTC.to_timestamp(civil).ok()?;
+        let micros = utc.as_microsecond() - i64::from(east) * 1_000_000; // both are far from the ends
+        Some(TimestampTz(micros - TimestampTz::UNIX_EPOCH_OFFSET))
+    }
+
+    /// What clocks of the zone show: the date, the second of the day and its microseconds.
+    pub(crate) fn civil_at(&self, time: TimestampTz) -> Option<(civil::Date, i32, i32)> {
+        let at = Timestamp::from_microsecond(time.0.checked_add(TimestampTz::UNIX_EPOCH_OFFSET)?).ok()?;
+        let shown = self.rules.to_datetime(at);
+        let second = i32::from(shown.hour()) * 3600 + i32::from(shown.minute()) * 60 + i32::from(shown.second());
+        Some((shown.date(), second, shown.subsec_nanosecond() / 1000))
+    }
+
+    /// Seconds east of UTC that `abbreviation` meant in the zone when it was last used before `time`, or else is first used afterwards.
+    pub(crate) fn offset_of(&self, abbreviation: &str, time: TimestampTz) -> Option<i32> {
+        let at = Timestamp::from_microsecond(time.0.checked_add(TimestampTz::UNIX_EPOCH_OFFSET)?).ok()?;
+        let now = self.rules.to_offset_info(at);
+        if now.abbreviation() == abbreviation {
+            return Some(now.offset().seconds());
+        }
+        let mut before = self.rules.preceding(at).map(|change| (change.abbreviation().to_owned(), change.offset().seconds()));
+        let mut after = self.rules.following(at).take(FEW).map(|change| (change.abbreviation().to_owned(), change.offset().seconds()));
+        before.find(|(name, _)| name == abbreviation).or_else(|| after.find(|(name, _)| name == abbreviation)).map(|(_, offset)| offset)
+    }
+
     /// Seconds east of UTC and the abbreviation in force at `unix` (seconds since 1970-01-01 00:00:00 UTC).
     pub(crate) fn at(&self, unix: i64) -> (i64, Vec<u8>) {
         // The calendar library ends at the year 9999, PostgreSQL's timestamps do not. The Gregorian calendar repeats after
@@ -110,6 +151,15 @@ impl Zone {
 /// Text that is not a time.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct ParseTimeError(String);
+
+impl ParseTimeError {
+    pub(crate) fn new(text: &str) -> ParseTimeError {
+        ParseTimeError(text.to_owned())
+    }
+}
+
+/// Changes of a zone that are looked at in the future, where rules have no end.
+const FEW: usize = 100;
 
 impl fmt::Display for ParseTimeError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {

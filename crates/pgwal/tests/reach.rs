@@ -6,11 +6,12 @@ use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
 use pgwal::backup_label::BackupLabel;
+use pgwal::base_backup::{BaseBackup, ManifestEnd};
 use pgwal::check::{Class, Finding};
 use pgwal::history::History;
-use pgwal::reach::{Obstacle, Outcome, Reach, Request, Target, TargetTimeline, reach};
+use pgwal::reach::{Caveat, Doubt, Obstacle, Outcome, Reach, Request, Target, TargetTimeline, reach};
 use pgwal::source::Archive;
-use pgwal::types::TimestampTz;
+use pgwal::types::{TimestampTz, Xid};
 use pgwal::{Lsn, RmgrId, TimelineId, WalFormat};
 use pgwal_testkit::fixtures::{self, Fixture};
 use pgwal_testkit::server::{PATIENCE, Postgres, Server, wait_until};
@@ -20,14 +21,21 @@ const SIZE: u64 = 1 << 20;
 
 fn ask(dir: &Path, target: Target, request: Request<'_>) -> Reach {
     let archive = Archive::open(&[dir]).unwrap();
-    let many = reach(&archive, Request { target, threads: 4, ..request });
-    let one = reach(&archive, Request { target, threads: 1, ..request });
+    let many = reach(&archive, Request { target: &target, threads: 4, ..request });
+    let one = reach(&archive, Request { target: &target, threads: 1, ..request });
     assert_eq!(many, one);
     one
 }
 
-const PLAIN: Request<'static> =
-    Request { target: Target::Latest, backup: None, timeline: TargetTimeline::Latest, system_identifier: None, findings: &[], threads: 1 };
+const PLAIN: Request<'static> = Request {
+    target: &Target::Latest,
+    inclusive: true,
+    backup: None,
+    timeline: TargetTimeline::Latest,
+    system_identifier: None,
+    findings: &[],
+    threads: 1,
+};
 
 /// Names of the files of an answer.
 fn files(answer: &Reach) -> Vec<String> {
@@ -51,6 +59,11 @@ struct Built {
 }
 
 fn built() -> Built {
+    built_with(|_| {})
+}
+
+/// The same, with what `more` adds in the third segment, behind the end of the backup.
+fn built_with(more: impl FnOnce(&mut Wal)) -> Built {
     let fmt = WalFormat { segment_size: MIB, ..WalFormat::new(16) };
     let mut wal = Wal::new(fmt);
     let mut commits: Vec<(Lsn, TimestampTz)> = Vec::new();
@@ -71,6 +84,8 @@ fn built() -> Built {
     let checkpoint = wal.record(&RecordBuilder::new(RmgrId::XLOG, 0x10).main(&checkpoint));
     go_on(&mut wal, 3 * SIZE + 200_000);
     let backup_end = wal.record(&RecordBuilder::new(RmgrId::XLOG, 0x50).main(&redo.0.to_le_bytes()));
+    go_on(&mut wal, 3 * SIZE + 500_000);
+    more(&mut wal);
     go_on(&mut wal, 4 * SIZE + 500_000);
     let dir = tempfile::tempdir().unwrap();
     for (name, bytes) in wal.segments() {
@@ -86,7 +101,8 @@ fn built() -> Built {
 #[test]
 fn yes_with_the_files_it_takes() {
     let Built { dir, label, commits, end, .. } = built();
-    let from_backup = Request { backup: Some(&label), ..PLAIN };
+    let backup = BaseBackup::from(label.clone());
+    let from_backup = Request { backup: Some(&backup), ..PLAIN };
     let answer = ask(dir.path(), Target::Latest, PLAIN);
     let last = commits.last().unwrap();
     assert_eq!(answer.outcome, Outcome::Yes { end, last_transaction: Some(last.1), partial: None });
@@ -119,9 +135,10 @@ fn yes_with_the_files_it_takes() {
 #[test]
 fn no_with_what_is_in_the_way() {
     let Built { dir, label, backup_end, commits, end } = built();
-    let from_backup = Request { backup: Some(&label), ..PLAIN };
+    let backup = BaseBackup::from(label.clone());
+    let from_backup = Request { backup: Some(&backup), ..PLAIN };
     let obstacle = |dir: &Path, target, request| match ask(dir, target, request).outcome {
-        Outcome::No { obstacle } => obstacle,
+        Outcome::No { obstacle, .. } => obstacle,
         yes => panic!("{yes:?}"),
     };
     // Nothing starts there: like the server, which wants a record to stop at.
@@ -138,13 +155,14 @@ fn no_with_what_is_in_the_way() {
     assert_eq!(obstacle(dir.path(), Target::Lsn(Lsn(SIZE)), PLAIN), Obstacle::BeforeConsistency { consistent: Some(Lsn(SIZE + 40)) });
     assert_eq!(obstacle(dir.path(), Target::Time(TimestampTz(1)), PLAIN), Obstacle::BeforeConsistency { consistent: Some(Lsn(SIZE + 40)) });
     // A label that does not belong to this WAL.
-    let moved = BackupLabel { checkpoint: commits[90].0, ..label.clone() };
+    let moved = BaseBackup::from(BackupLabel { checkpoint: commits[90].0, ..label.clone() });
     let request = Request { backup: Some(&moved), ..PLAIN };
     assert_eq!(obstacle(dir.path(), Target::Latest, request), Obstacle::NoCheckpoint { expected: commits[90].0 });
-    let moved = BackupLabel { start: Lsn(label.start.0 + 8), ..label.clone() };
+    let moved = BaseBackup::from(BackupLabel { start: Lsn(label.start.0 + 8), ..label.clone() });
     let request = Request { backup: Some(&moved), ..PLAIN };
-    assert!(matches!(obstacle(dir.path(), Target::Latest, request), Obstacle::Damaged { lsn: Some(lsn), .. } if lsn == moved.start));
-    let incremental = BackupLabel { incremental_from: Some(Lsn(8)), ..label.clone() };
+    let place = moved.start();
+    assert!(matches!(obstacle(dir.path(), Target::Latest, request), Obstacle::Damaged { lsn, .. } if lsn == place));
+    let incremental = BaseBackup::from(BackupLabel { incremental_from: Some(Lsn(8)), ..label.clone() });
     assert_eq!(obstacle(dir.path(), Target::Latest, Request { backup: Some(&incremental), ..PLAIN }), Obstacle::Incremental);
     // A timeline without a history file.
     let request = Request { timeline: TargetTimeline::Id(TimelineId(2)), ..PLAIN };
@@ -212,6 +230,230 @@ fn no_with_what_is_in_the_way() {
     assert_eq!(obstacle(dir.path(), Target::Latest, from_backup), missing(2, true, None)); // the next one is there as .partial
 }
 
+/// PARAMETER_CHANGE of 16: max_connections, max_worker_processes, max_wal_senders, max_prepared_transactions, max_locks_per_transaction,
+/// and wal_level.
+fn parameters(values: [i32; 6]) -> RecordBuilder {
+    let mut main: Vec<u8> = values.iter().flat_map(|value| value.to_le_bytes()).collect();
+    main.extend([0; 4]);
+    RecordBuilder::new(RmgrId::XLOG, 0x60).main(&main)
+}
+
+#[test]
+fn what_stops_a_server_in_between() {
+    let Built { dir, label, commits, backup_end, .. } = built_with(|wal| {
+        wal.record(&parameters([100, 8, 10, 0, 64, 0]));
+    });
+    let backup = BaseBackup::from(label);
+    let from_backup = Request { backup: Some(&backup), ..PLAIN };
+    let Outcome::No { obstacle: Obstacle::MinimalWal { lsn: Some(lsn) }, how_far } = ask(dir.path(), Target::Latest, from_backup).outcome
+    else {
+        panic!()
+    };
+    let last = commits.iter().rfind(|(start, _)| *start < lsn).unwrap();
+    let how_far = how_far.unwrap();
+    assert_eq!((how_far.end, how_far.last_transaction, how_far.opens), (lsn, Some(last.1), false));
+    // Up to there, all is well: the record itself is not replayed.
+    assert!(ask(dir.path(), Target::Time(TimestampTz(last.1.0 - 1)), from_backup).is_yes());
+    assert!(ask(dir.path(), Target::Lsn(backup_end), from_backup).is_yes());
+    let exclusive = Request { inclusive: false, ..from_backup };
+    assert!(ask(dir.path(), Target::Lsn(lsn), exclusive).is_yes());
+    assert!(!ask(dir.path(), Target::Lsn(lsn), from_backup).is_yes());
+    assert!(!ask(dir.path(), Target::Time(last.1), from_backup).is_yes());
+}
+
+#[test]
+fn what_a_server_needs_besides() {
+    let mut place = Lsn(0);
+    let create = [&16_400_u32.to_le_bytes()[..], b"/srv/fast\0"].concat();
+    let Built { dir, label, backup_end, .. } = built_with(|wal| {
+        wal.record(&parameters([100, 8, 10, 0, 64, 1]));
+        place = wal.record(&parameters([200, 8, 10, 3, 64, 1]));
+        wal.record(&parameters([150, 8, 10, 0, 64, 1]));
+        wal.record(&RecordBuilder::new(RmgrId(5), 0x00).main(&create));
+    });
+    let backup = BaseBackup::from(label);
+    let from_backup = Request { backup: Some(&backup), ..PLAIN };
+    let answer = ask(dir.path(), Target::Latest, from_backup);
+    assert!(answer.is_yes(), "{answer}");
+    let setting = |setting, needed| Caveat::Setting { setting, needed, had: None, lsn: place, pauses: true };
+    assert_eq!(answer.caveats[..2], [setting("max_connections", 200), setting("max_prepared_transactions", 3)]);
+    assert!(matches!(&answer.caveats[2..], [Caveat::Tablespace { oid: 16_400, directory, lsn: Some(_) }] if directory == "/srv/fast"));
+    assert_eq!(ask(dir.path(), Target::Lsn(backup_end), from_backup).caveats, []);
+}
+
+#[test]
+fn transactions_names_and_the_consistent_point() {
+    let mut point = [0; 72];
+    point[8..14].copy_from_slice(b"before");
+    let point = RecordBuilder::new(RmgrId::XLOG, 0x70).main(&point);
+    let end = RecordBuilder::new(RmgrId::XACT, 0x00).xid(777).main(&900_000_000_i64.to_le_bytes());
+    let mut places = Vec::new();
+    let Built { dir, label, backup_end, .. } = built_with(|wal| {
+        places.push(wal.record(&point));
+        places.push(wal.record(&end));
+        places.push(wal.record(&point));
+    });
+    let backup = BaseBackup::from(label);
+    let from_backup = Request { backup: Some(&backup), ..PLAIN };
+    let exclusive = Request { inclusive: false, ..from_backup };
+    let end_of = |target: Target, request| match ask(dir.path(), target, request).outcome {
+        Outcome::Yes { end, last_transaction, .. } => (end, last_transaction),
+        no => panic!("{no:?}"),
+    };
+    let time = Some(TimestampTz(900_000_000));
+    // At the first of two points with that name, whether inclusive or not.
+    let name = Target::Name("before".to_owned());
+    assert_eq!(end_of(name.clone(), from_backup).0, places[1]);
+    assert_eq!(end_of(name, exclusive).0, places[1]);
+    assert_eq!(end_of(Target::Xid(Xid(777)), from_backup), (places[2], time));
+    assert!(end_of(Target::Xid(Xid(777)), exclusive).0 == places[1] && end_of(Target::Xid(Xid(777)), exclusive).1 != time);
+    assert_eq!(end_of(Target::Lsn(places[1]), exclusive).0, places[1]);
+    let (consistent, _) = end_of(Target::Immediate, from_backup);
+    assert_eq!(consistent, Lsn(backup_end.0 + 40));
+    for target in [Target::Xid(Xid(778)), Target::Name("befor".to_owned())] {
+        let answer = ask(dir.path(), target, from_backup);
+        assert!(matches!(answer.outcome, Outcome::No { obstacle: Obstacle::End { .. }, how_far: Some(_) }), "{answer}");
+    }
+    // The record that ends the backup must be followed by another one, before which a server asks whether it is consistent.
+    let third = dir.path().join(segment(3));
+    let mut bytes = fs::read(&third).unwrap();
+    bytes[usize::try_from(consistent.0 - 3 * SIZE).unwrap()..].fill(0);
+    fs::write(&third, bytes).unwrap();
+    fs::remove_file(dir.path().join(segment(4))).unwrap();
+    assert!(!ask(dir.path(), Target::Immediate, from_backup).is_yes());
+    assert!(ask(dir.path(), Target::Latest, from_backup).is_yes());
+}
+
+#[test]
+fn a_backup_of_a_standby_needs_its_control_file() {
+    let Built { dir, label, commits, .. } = built();
+    let mut backup = BaseBackup::from(BackupLabel { from_standby: Some(true), ..label });
+    let (early, late) = (commits[commits.len() - 100], commits[commits.len() - 10]);
+    for target in [Target::Latest, Target::Immediate, Target::Lsn(late.0), Target::Time(late.1)] {
+        let answer = ask(dir.path(), target, Request { backup: Some(&backup), ..PLAIN });
+        assert!(matches!(answer.outcome, Outcome::Unknown { doubt: Doubt::Consistency { at_latest: None }, .. }), "{answer}");
+        assert!(answer.to_string().contains("cannot be told: only the pg_control of this backup"), "{answer}");
+    }
+    // Its manifest tells where it is consistent at the latest.
+    backup.manifest = Some(ManifestEnd { end: Some(late.0), ..ManifestEnd::default() });
+    let from_backup = Request { backup: Some(&backup), ..PLAIN };
+    assert!(ask(dir.path(), Target::Lsn(late.0), from_backup).is_yes());
+    assert!(ask(dir.path(), Target::Latest, from_backup).is_yes());
+    let answer = ask(dir.path(), Target::Lsn(early.0), from_backup);
+    assert!(matches!(answer.outcome, Outcome::Unknown { doubt: Doubt::Consistency { at_latest: Some(_) }, .. }), "{answer}");
+    // What does not come so far is a no, whatever is known.
+    fs::remove_file(dir.path().join(segment(3))).unwrap();
+    assert!(matches!(ask(dir.path(), Target::Lsn(late.0), from_backup).outcome, Outcome::No { .. }));
+}
+
+#[test]
+fn files_that_a_server_refuses_or_does_not_have() {
+    let Built { dir, label, commits, backup_end, .. } = built();
+    let backup = BaseBackup::from(label);
+    let from_backup = Request { backup: Some(&backup), ..PLAIN };
+    let fourth = dir.path().join(segment(4));
+    let good = fs::read(&fourth).unwrap();
+    let in_fourth = commits.iter().find(|(lsn, _)| lsn.0 > 4 * SIZE + 100_000).unwrap();
+    // A file of another size is not read at all, also where the target is in what is there.
+    for len in [700_000, good.len() + 1, 0] {
+        let mut bytes = good.clone();
+        bytes.resize(len, 0);
+        fs::write(&fourth, bytes).unwrap();
+        let answer = ask(dir.path(), Target::Lsn(in_fourth.0), from_backup);
+        let Outcome::No { obstacle: Obstacle::WrongSize { input, expected: 1_048_576, found }, how_far } = &answer.outcome else {
+            panic!("{answer}")
+        };
+        assert!(*input == fourth.display().to_string() && *found == len as u64 && !how_far.as_ref().unwrap().opens, "{answer}");
+        let answer = ask(dir.path(), Target::Lsn(backup_end), from_backup);
+        assert!(answer.is_yes() && matches!(&answer.caveats[..], [Caveat::ReadAhead { .. }]), "{answer}");
+        assert!(!ask(dir.path(), Target::Latest, from_backup).is_yes());
+    }
+    // A compressed file that does not unpack to its end is as good as none.
+    fs::remove_file(&fourth).unwrap();
+    let packed = zstd_of(&good);
+    let path = dir.path().join(segment(4) + ".zst");
+    fs::write(&path, &packed).unwrap();
+    assert!(ask(dir.path(), Target::Lsn(in_fourth.0), from_backup).is_yes());
+    fs::write(&path, &packed[..packed.len() - 2]).unwrap();
+    let answer = ask(dir.path(), Target::Lsn(in_fourth.0), from_backup);
+    assert!(
+        matches!(&answer.outcome, Outcome::No { obstacle: Obstacle::Damaged { .. }, how_far: Some(far) } if far.end.0 <= 4 * SIZE),
+        "{answer}"
+    );
+    fs::remove_file(&path).unwrap();
+    // A file that was made ready for later is where the WAL ends for a server; but a record goes on in it. One of another cluster is told.
+    fs::write(&fourth, fs::read(dir.path().join(segment(1))).unwrap()).unwrap();
+    let answer = ask(dir.path(), Target::Latest, from_backup);
+    assert!(matches!(&answer.outcome, Outcome::No { obstacle: Obstacle::Damaged { .. }, how_far: Some(far) } if far.opens), "{answer}");
+    let mut foreign = good.clone();
+    foreign[24..32].copy_from_slice(&77_u64.to_le_bytes());
+    fs::write(&fourth, foreign).unwrap();
+    let answer = ask(dir.path(), Target::Lsn(in_fourth.0), from_backup);
+    assert!(matches!(answer.outcome, Outcome::No { obstacle: Obstacle::ForeignSegment { found: 77, .. }, .. }), "{answer}");
+    // The backup's cluster is the one that is meant, whatever the majority.
+    let of =
+        |id| BaseBackup { manifest: Some(ManifestEnd { system_identifier: Some(id), ..ManifestEnd::default() }), ..BaseBackup::default() };
+    let backup = BaseBackup { label: backup.label.clone(), ..of(78) };
+    let answer = ask(dir.path(), Target::Latest, Request { backup: Some(&backup), ..PLAIN });
+    assert!(matches!(answer.outcome, Outcome::No { obstacle: Obstacle::ForeignBackup { found: 78, .. }, .. }), "{answer}");
+    let backup = BaseBackup { label: backup.label.clone(), ..of(77) };
+    let answer = ask(dir.path(), Target::Latest, Request { backup: Some(&backup), ..PLAIN });
+    assert!(matches!(answer.outcome, Outcome::No { obstacle: Obstacle::ForeignSegment { expected: 77, .. }, .. }), "{answer}");
+    // Where a damaged file has a twin, that is named.
+    fs::write(&fourth, &good).unwrap();
+    let mut bad = good.clone();
+    bad[500_000] ^= 1;
+    fs::write(&fourth, bad).unwrap();
+    let twin = dir.path().join(segment(4) + ".partial");
+    fs::write(&twin, &good).unwrap();
+    let last = commits.last().unwrap();
+    let backup = BaseBackup { label: backup.label.clone(), ..BaseBackup::default() };
+    let answer = ask(dir.path(), Target::Lsn(last.0), Request { backup: Some(&backup), ..PLAIN });
+    let Outcome::No { obstacle: Obstacle::Damaged { .. }, how_far: Some(how_far) } = answer.outcome else { panic!("{answer}") };
+    assert_eq!(how_far.copies, [twin.display().to_string()]);
+}
+
+fn zstd_of(bytes: &[u8]) -> Vec<u8> {
+    zstd::encode_all(bytes, 3).unwrap()
+}
+
+#[test]
+fn the_backup_is_found_in_the_archive() {
+    let Built { dir, label, commits, backup_end, .. } = built();
+    let stop = Lsn(backup_end.0 + 40);
+    let history = format!(
+        "START WAL LOCATION: {} (file {})\nSTOP WAL LOCATION: {stop} (file {})\nCHECKPOINT LOCATION: {}\nBACKUP METHOD: streamed\n\
+         BACKUP FROM: primary\nSTART TIME: 2026-11-23 05:10:00 UTC\nLABEL: nightly\nSTART TIMELINE: 1\n\
+         STOP TIME: 2026-11-23 05:10:02 UTC\nSTOP TIMELINE: 1\n",
+        label.start,
+        segment(2),
+        segment(3),
+        label.checkpoint
+    );
+    let name = format!("{}.{:08X}.backup", segment(2), label.start.0 & 0xFFFFF);
+    fs::write(dir.path().join(&name), &history).unwrap();
+    let late = commits[commits.len() - 10];
+    let answer = ask(dir.path(), Target::Time(late.1), PLAIN);
+    let backup = answer.backup.clone().unwrap();
+    assert!(answer.is_yes() && backup.found && backup.input.ends_with(&name) && answer.start == Some(label.start), "{answer}");
+    // One that is newer than the target does not do, and says so if there is no other.
+    let early = commits.iter().rfind(|(lsn, _)| *lsn < backup_end).unwrap();
+    let answer = ask(dir.path(), Target::Lsn(early.0), PLAIN);
+    let text = format!("this backup ended at {stop}");
+    assert!(answer.to_string().contains(&text) && answer.to_string().contains("take an older one"), "{answer}");
+    assert!(answer.to_string().contains("(stop time 2026-11-23 05:10:02 UTC)"), "{answer}");
+    // A label without the WAL that it starts in does not hide an older one.
+    let newer = history.replace(&format!("{}", label.start), &Lsn(5 * SIZE + 40).to_string()).replace(&segment(2), &segment(5));
+    fs::write(dir.path().join(format!("{}.00000028.backup", segment(5))), newer).unwrap();
+    let answer = ask(dir.path(), Target::Time(late.1), PLAIN);
+    assert!(answer.is_yes() && answer.backup.as_ref().unwrap().input.ends_with(&name), "{answer}");
+    // None at all is said.
+    fs::remove_file(dir.path().join(&name)).unwrap();
+    fs::remove_file(dir.path().join(format!("{}.00000028.backup", segment(5)))).unwrap();
+    let answer = ask(dir.path(), Target::Time(late.1), PLAIN);
+    assert!(answer.is_yes() && answer.caveats == [Caveat::NoBackup { start: Lsn(SIZE) }], "{answer}");
+}
+
 fn timeline2() -> Vec<Fixture> {
     let found: Vec<Fixture> = fixtures::all().into_iter().filter(|fixture| fixture.scenario == "timeline2").collect();
     assert_eq!(found.len(), 10);
@@ -251,7 +493,7 @@ fn over_timelines() {
         );
         assert!(ask(dir.path(), Target::Lsn(switch), PLAIN).is_yes(), "{what}");
         let answer = ask(dir.path(), Target::Lsn(switch), first);
-        assert!(matches!(answer.outcome, Outcome::No { obstacle: Obstacle::Missing { partial: Some(_), .. } }), "{what}: {answer}");
+        assert!(matches!(answer.outcome, Outcome::No { obstacle: Obstacle::Missing { partial: Some(_), .. }, .. }), "{what}: {answer}");
         // The old timeline's own segment serves up to the switch point, and no further.
         fs::rename(&partial, partial.with_extension("")).unwrap();
         fs::remove_file(&two).unwrap();
@@ -259,7 +501,7 @@ fn over_timelines() {
         assert!(answer.is_yes(), "{what}: {answer}");
         assert_eq!(files(&answer), names(&[&history, &one, &partial.with_extension("")]), "{what}");
         let answer = ask(dir.path(), Target::Lsn(switch), PLAIN);
-        let Outcome::No { obstacle: Obstacle::Missing { segment, end, .. } } = answer.outcome else { panic!("{what}: {answer}") };
+        let Outcome::No { obstacle: Obstacle::Missing { segment, end, .. }, .. } = answer.outcome else { panic!("{what}: {answer}") };
         assert_eq!((segment.to_string(), end), (names(&[&two])[0].clone(), Some(switch)), "{what}");
     }
 }
@@ -317,7 +559,7 @@ impl Live {
 
     /// Expects of our answer what a server does, whose setting is `setting`.
     fn same(&self, target: Target, setting: &str) -> Reach {
-        let answer = ask(&self.archive, target, Request { backup: Some(&self.label), ..PLAIN });
+        let answer = ask(&self.archive, target, Request { backup: Some(&self.label.clone().into()), ..PLAIN });
         let ours = answer.is_yes().then(|| files(&answer).into_iter().filter(|name| name.len() == 24).collect::<Vec<_>>());
         assert_eq!(ours, self.recover(setting), "{setting}: {answer}");
         answer
@@ -372,7 +614,7 @@ fn a_server_recovers_as_told() {
     let (target, setting) = time_target("2100-01-01 00:00:00+00");
     assert!(!live.same(target, &setting).is_yes());
     // One segment less, on the way to the last round.
-    let answer = ask(&live.archive, Target::Latest, Request { backup: Some(&live.label), ..PLAIN });
+    let answer = ask(&live.archive, Target::Latest, Request { backup: Some(&live.label.clone().into()), ..PLAIN });
     let lost = answer.files[answer.files.len() - 3].clone();
     fs::rename(&lost, live.server.dir().join("kept")).unwrap();
     let (target, setting) = lsn_target(&rounds[3].0);
@@ -400,7 +642,8 @@ fn a_server_recovers_as_told() {
     }
     // The old timeline is still there for who asks for it.
     let (target, setting) = lsn_target(&rounds[2].0);
-    let first = Request { backup: Some(&live.label), timeline: TargetTimeline::Current, ..PLAIN };
+    let backup = BaseBackup::from(live.label.clone());
+    let first = Request { backup: Some(&backup), timeline: TargetTimeline::Current, ..PLAIN };
     let answer = ask(&live.archive, target, first);
     let ours = answer.is_yes().then(|| files(&answer));
     assert_eq!(ours, live.recover(&format!("{setting}\nrecovery_target_timeline = 'current'")), "{answer}");

@@ -37,7 +37,8 @@ Example: pgwal verify fixtures/v17/timeline2
 
 It does not stop at damage: it goes on where records start again, and reports each damaged range once.
 
-Exit status: 0 nothing found, 1 findings, or recovery cannot reach the target, 2 could not run, or standard output cannot be written."
+Exit status: 0 nothing found, 1 findings, 2 could not run, or standard output cannot be written. With --reach, what counts is the answer:
+0 yes, whatever was found that is not in the way, 1 no or unknown."
 )]
 pub struct Opts {
     /// Segments, directories of segments, data directories, tar archives, `-` for standard input; two segments of one directory mean
@@ -141,7 +142,8 @@ impl Opts {
         }
         match self.verify(out) {
             Ok(Outcome { summary, restore }) => {
-                let is_good = summary.findings == 0 && restore.is_none_or(|answer| answer.is_yes());
+                // A finding that is not in the way of a restore does not make its yes a no.
+                let is_good = restore.map_or(summary.findings == 0, |answer| answer.is_yes());
                 Ok(ExitCode::from(u8::from(!is_good)))
             }
             Err(error) => Err(CouldNotRun(error).into()),
@@ -251,7 +253,10 @@ impl Opts {
             after.store(path).map_err(|e| format!("{}: {e}", printable_path(path)))?;
         }
         let restore = match &archive {
-            Some(archive) => self.restore.answer(archive, &kept.findings, self.timeline, system_identifier, options.threads)?,
+            Some(archive) => {
+                let inputs = self.inputs();
+                self.restore.answer(archive, &inputs, &kept.findings, self.timeline, system_identifier, options.threads)?
+            }
             None => None,
         };
         let clusters = if archive.is_some() { &clusters[..] } else { &[] };
@@ -286,7 +291,7 @@ impl Opts {
                     writeln!(out, "A server is running on {path}: do not change its files under it.")?;
                 }
                 if let Some(answer) = restore {
-                    restore::write_text(answer, out)?;
+                    restore::write_text(answer, summary.findings, out)?;
                 }
             }
             Form::Json => {
@@ -301,11 +306,8 @@ impl Opts {
                     json_line(&Line::Restore(answer), out)?;
                 }
             }
-            Form::Junit => report::junit(&kept.by_input(), out)?,
-            Form::Sarif => report::sarif(&kept.by_input(), out)?,
-        }
-        if let (Form::Junit | Form::Sarif, Some(answer)) = (self.format, restore) {
-            note!("{answer}");
+            Form::Junit => report::junit(&kept.by_input(), restore, out)?,
+            Form::Sarif => report::sarif(&kept.by_input(), restore, out)?,
         }
         Ok(())
     }

@@ -305,6 +305,20 @@ impl ArchiveFile {
         now.is_some() && now == self.stamp
     }
 
+    /// Bytes of its content, where that is stored as it is: neither packed nor the member of a packed archive.
+    pub(crate) fn plain_len(&self) -> Option<u64> {
+        let (path, offset) = match &self.entry.place {
+            Place::File(path) => (&**path, 0),
+            Place::Range { file, offset, .. } => (&**file, *offset),
+            _ => return None,
+        };
+        let mut look = Vec::new();
+        let mut file = input_file::open(path).ok()?;
+        file.seek(SeekFrom::Start(offset)).ok()?;
+        file.take(self.len.min(Kind::LOOK as u64)).read_to_end(&mut look).ok()?;
+        (!matches!(Kind::of(&look), Kind::Packed(_))).then_some(self.len)
+    }
+
     /// The segment, where this is one.
     pub fn segment(&self) -> Option<&SegmentFile> {
         match &self.kind {
