@@ -1,5 +1,6 @@
 //! `pgwal diff`.
 
+mod files;
 mod live;
 mod memory;
 

@@ -93,3 +93,54 @@ fn could_not_run() {
         assert!(!err.is_empty(), "{args:?}");
     }
 }
+
+/// Nobody is told that nobody listens.
+#[test]
+fn a_closed_pipe_is_quiet_in_every_form() {
+    use std::io::Read;
+    use std::process::{Command, Stdio};
+    let dir = tempfile::TempDir::new().unwrap();
+    for n in 0..3000 {
+        fs::write(dir.path().join(format!("0000000100000000{n:08X}")), "damaged").unwrap();
+    }
+    for format in ["text", "json", "junit", "sarif"] {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pgwal"));
+        command.args(["verify", "--format", format, "."]).current_dir(dir.path()).stdin(Stdio::null());
+        let mut child = command.stdout(Stdio::piped()).stderr(Stdio::piped()).spawn().unwrap();
+        child.stdout.take().unwrap().read_exact(&mut [0; 100]).unwrap();
+        let output = child.wait_with_output().unwrap();
+        assert_eq!((output.status.code(), String::from_utf8_lossy(&output.stderr).as_ref()), (Some(0), ""), "{format}");
+    }
+}
+
+#[test]
+fn metrics_in_a_file() {
+    let (dir, files) = copy(15, "workload");
+    damage(&files[1], |bytes| bytes[0x2_4000..0x2_6000].fill(0));
+    let home = tempfile::TempDir::new().unwrap();
+    let path = home.path().join("pgwal.prom");
+    let output = path.to_str().unwrap();
+    let run = |more: &[&str]| verify(dir.path(), [&["--format", "prometheus", "-o", output], more, &["."]].concat());
+    assert_eq!(run(&[]), (1, String::new(), String::new()));
+    let text = fs::read_to_string(&path).unwrap();
+    let labels = format!("path=\"{}\"", fs::canonicalize(dir.path()).unwrap().display());
+    for line in [
+        format!("pgwal_verify_findings{{{labels}}} 1"),
+        format!("pgwal_verify_class_findings{{{labels},class=\"zeroed_page\"}} 1"),
+        format!("pgwal_verify_segments{{{labels}}} 3"),
+    ] {
+        assert!(text.lines().any(|found| found == line), "{line}\n{text}");
+    }
+    assert!(!text.contains("target_reachable") && text.contains("pgwal_verify_last_run_timestamp_seconds{"), "{text}");
+    run(&["--reach", "latest"]);
+    assert!(fs::read_to_string(&path).unwrap().contains(&format!("pgwal_verify_target_reachable{{{labels}}} 0\n")));
+    // What could not run leaves the file as it was; nothing else is left there.
+    fs::write(&path, "old").unwrap();
+    assert_eq!(verify(dir.path(), ["--format", "prometheus", "-o", output, "nowhere"]).0, 2);
+    assert_eq!((fs::read_to_string(&path).unwrap().as_str(), fs::read_dir(home.path()).unwrap().count()), ("old", 1));
+    // Any form; but never over WAL.
+    assert_eq!(verify(dir.path(), ["-o", output, "."]), (1, String::new(), String::new()));
+    assert!(fs::read_to_string(&path).unwrap().ends_with(": 1 finding.\n"));
+    let (status, _, err) = verify(dir.path(), ["-o", "000000010000000000000099", "."]);
+    assert!(status == 2 && err.contains("an output file cannot have the name of a WAL file"), "{err}");
+}

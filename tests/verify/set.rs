@@ -145,3 +145,48 @@ fn reports_for_ci_systems() {
     assert_eq!((results.len(), &results[0]["ruleId"]), (1, &"bit_flip".into()));
     assert_eq!(results[0]["locations"][0]["physicalLocation"]["artifactLocation"]["uri"], format!("./{name}"));
 }
+
+/// Barman and pgBackRest sort segments into folders of their first 16 digits.
+#[test]
+fn segments_in_folders() {
+    let flat = promotion();
+    let top = TempDir::new().unwrap();
+    let sum = "-0123456789abcdef0123456789abcdef01234567";
+    let in_folders = |name: &str, suffix: &str| {
+        for file in fs::read_dir(flat.path()).unwrap().flatten() {
+            let old = file.file_name().into_string().unwrap();
+            let (folder, new) = match old.len() {
+                24 => (format!("{name}/{}", &old[..16]), format!("{old}{suffix}")),
+                _ if old.ends_with(".partial") => (format!("{name}/{}", &old[..16]), format!("{old}{suffix}")),
+                _ => (name.to_owned(), old.clone()),
+            };
+            fs::create_dir_all(top.path().join(&folder)).unwrap();
+            fs::copy(file.path(), top.path().join(folder).join(new)).unwrap();
+        }
+        fs::write(top.path().join(name).join("xlog.db"), "a list").unwrap();
+    };
+    in_folders("wals", "");
+    in_folders("15-1", sum);
+    let flat = flat.path().to_str().unwrap();
+    let (status, whole, err) = verify(top.path(), [flat]);
+    assert_eq!((status, err.as_str()), (0, ""), "{whole}");
+    let (_, reach, _) = verify(top.path(), ["--reach", "latest", flat]);
+    assert!(reach.contains("\nyes: "), "{reach}");
+    for folder in ["wals", "15-1"] {
+        assert_eq!(verify(top.path(), [folder]), (0, whole.clone(), String::new()), "{folder}");
+        let (status, out, _) = verify(top.path(), ["--reach", "latest", folder]);
+        assert!(
+            status == 0 && out.contains("\nyes: ") && out.contains(&format!("  {folder}/0000000200000000/000000020000000000000008")),
+            "{out}"
+        );
+        let mut command = std::process::Command::new(env!("CARGO_BIN_EXE_pgwal"));
+        let output = command.args(["diff", folder, flat]).current_dir(top.path()).output().unwrap();
+        let out = String::from_utf8(output.stdout).unwrap();
+        assert!(output.status.success() && out.starts_with("identical: "), "{out}");
+    }
+    // Damage there is found there.
+    let path = top.path().join("wals/0000000200000000/000000020000000000000008");
+    damage(&path, |bytes| bytes[0x2100] ^= 1);
+    let (status, out, _) = verify(top.path(), ["wals"]);
+    assert!(status == 1 && out.contains("wals/0000000200000000/000000020000000000000008:0x2"), "{out}");
+}

@@ -240,3 +240,54 @@ fn a_full_disk_leaves_the_old_state() {
     assert!(ran.status.code() == Some(2) && said.contains("File too large"), "{}: {said}", ran.status);
     assert!(fs::read(&state).unwrap() == before && names(home.path()) == ["state"]);
 }
+
+/// One file has one key, however the way to it is spelt.
+#[test]
+fn other_ways_to_the_same_folder() {
+    let (dir, _, home) = setup();
+    let state = home.path().join("state");
+    symlink(dir.path(), home.path().join("link")).unwrap();
+    fs::create_dir(dir.path().join("sub")).unwrap();
+    assert_eq!(run(dir.path(), &state, &[]).0, 0);
+    let link = home.path().join("link");
+    let name = dir.path().file_name().unwrap().to_str().unwrap();
+    let up = format!("../{name}");
+    for way in [".", "./", "sub/..", &up, dir.path().to_str().unwrap(), link.to_str().unwrap()] {
+        let (status, out, err) = run(dir.path(), &state, &[way]);
+        assert!(status == 0 && err.is_empty() && out.contains("3 segments unchanged and not read again."), "{way}: {out}{err}");
+    }
+}
+
+#[test]
+fn all_is_read_again_within_some_days() {
+    let (dir, _, home) = setup();
+    let path = home.path().join("state");
+    let state = path.to_str().unwrap();
+    let reread = |days: &str| {
+        let (status, out, err) = verify(dir.path(), ["--state", state, "--reread", days, "."]);
+        assert!(status == 0 && err.is_empty(), "{out}{err}");
+        out
+    };
+    assert!(!reread("7").contains("unchanged"));
+    // Nothing twice on one day.
+    assert!(reread("1").contains("3 segments unchanged and not read again."));
+    // As if that had been some days ago.
+    let make_older = |days: i64| {
+        let archive = pgwal::source::Archive::open(&[dir.path()]).unwrap();
+        let (mut known, _) = pgwal::state::State::load(&path).unwrap();
+        for (file, _) in archive.segments() {
+            let mut verified = known.get(file).unwrap().clone();
+            verified.read -= days * 86_400;
+            known.insert(file, verified);
+        }
+        known.store(&path).unwrap();
+    };
+    make_older(7);
+    assert!(!reread("7").contains("unchanged"));
+    assert!(reread("7").contains("3 segments unchanged and not read again."));
+    make_older(1);
+    assert!(!reread("1").contains("unchanged"));
+    let (status, _, err) = verify(dir.path(), ["--reread", "7", "."]);
+    assert!(status == 2 && err.contains("--state"), "{err}");
+    assert_eq!(verify(dir.path(), ["--state", state, "--reread", "0", "."]).0, 2);
+}

@@ -15,6 +15,7 @@ mod cmd;
 mod dropin;
 mod fullpage;
 mod live;
+mod metrics;
 mod receivewal;
 mod report;
 mod restore;

@@ -10,7 +10,9 @@ use std::collections::BTreeMap;
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, BufRead, BufReader, Read, Seek, Write};
-use std::path::Path;
+use std::num::NonZero;
+use std::path::{Path, PathBuf};
+use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, SystemTime};
 
 use serde::{Deserialize, Serialize};
@@ -27,6 +29,8 @@ pub const VERSION: u32 = 2;
 pub struct State {
     scope: Scope,
     segments: BTreeMap<String, Verified>,
+    #[serde(skip)]
+    folders: Folders,
 }
 
 /// What was verified, and how: a state says nothing about another place, or another question.
@@ -57,19 +61,99 @@ pub struct Verified {
     /// System identifier of its long page header. JSON: a string.
     #[serde(with = "as_text")]
     pub system_identifier: u64,
+    /// When it was read: seconds since 1970-01-01 00:00:00 UTC. JSON: a string; 0 where that is not known.
+    #[serde(with = "as_text", default)]
+    pub read: i64,
 }
 
 impl Verified {
-    /// What is known of `file` before it is read; `None`: not which file it is, so that nobody can tell whether it was changed since.
+    /// What is known of `file` before it is read, which is to be now; `None`: not which file it is, so that nobody can tell whether it was changed since.
     pub fn new(file: &ArchiveFile) -> Option<Verified> {
         let header = file.segment().and_then(|segment| segment.in_place()).map(|(_, header)| header)?;
         let system_identifier = header.long?.system_identifier;
-        Some(Verified { stamp: file.stamp?, system_identifier })
+        let read = source::nanoseconds(SystemTime::now()) / 1_000_000_000;
+        Some(Verified { stamp: file.stamp?, system_identifier, read })
     }
 
     /// Whether `file` is still the one that was verified.
     fn is(&self, file: &ArchiveFile) -> bool {
-        Verified::new(file).as_ref() == Some(self)
+        Verified::new(file).is_some_and(|now| (now.stamp, now.system_identifier) == (self.stamp, self.system_identifier))
+    }
+}
+
+/// A part of the archive is read again each day although nothing shows that it was changed, so that all of it is within so many days.
+///
+/// Which part is a matter of the day alone: segments are numbered, and 64 that follow each other have their turn on the same day, as the
+/// neighbours of a segment are read with it. A day without a run is made up for by the next run.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Reread {
+    days: i64,
+    /// Days since 1970-01-01 UTC.
+    today: i64,
+}
+
+/// Segments that have their turn on the same day.
+const TURN: u64 = 64;
+
+impl Reread {
+    /// All of the archive within `days` days; it is `now`.
+    pub fn new(days: NonZero<u16>, now: SystemTime) -> Reread {
+        Reread { days: days.get().into(), today: (source::nanoseconds(now) / 1_000_000_000).div_euclid(86_400) }
+    }
+
+    /// Whether it is the turn of the segment with this number, which was last read at `read`: seconds since 1970-01-01 00:00:00 UTC.
+    pub fn is_due(self, number: u64, read: i64) -> bool {
+        let read = read.div_euclid(86_400);
+        let turn = (number / TURN) % self.days as u64; // not negative
+        // A time to come is not believed.
+        read > self.today
+            || self.today.saturating_sub(read) >= self.days
+            || (read.saturating_add(1)..=self.today).any(|day| day.rem_euclid(self.days) as u64 == turn)
+    }
+}
+
+/// Folders by the way to them, without links, so that a file has one key however the way to it is spelt.
+#[derive(Debug, Default)]
+struct Folders(Mutex<BTreeMap<PathBuf, PathBuf>>);
+
+impl Clone for Folders {
+    fn clone(&self) -> Folders {
+        Folders::default()
+    }
+}
+
+/// What was looked up makes no difference.
+impl PartialEq for Folders {
+    fn eq(&self, _: &Folders) -> bool {
+        true
+    }
+}
+
+impl Eq for Folders {}
+
+impl Folders {
+    /// What a file is remembered by.
+    fn key(&self, file: &ArchiveFile) -> String {
+        // Of a member of an archive, its path there follows.
+        let in_file = file.path().and_then(|path| Some((path, file.input.strip_prefix(&*path.to_string_lossy())?)));
+        match in_file {
+            Some((path, member)) => {
+                let folder = self.canonical(path.parent().unwrap_or(Path::new("")));
+                format!("{}{member}", folder.join(path.file_name().unwrap_or_default()).to_string_lossy())
+            }
+            None => file.input.to_string(),
+        }
+    }
+
+    fn canonical(&self, folder: &Path) -> PathBuf {
+        let mut known = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(canonical) = known.get(folder) {
+            return canonical.clone();
+        }
+        let named = if folder == Path::new("") { Path::new(".") } else { folder };
+        let canonical = fs::canonicalize(named).or_else(|_| std::path::absolute(named)).unwrap_or_else(|_| named.to_owned());
+        known.insert(folder.to_owned(), canonical.clone());
+        canonical
     }
 }
 
@@ -132,7 +216,7 @@ const LARGEST: u64 = 64 << 20;
 impl State {
     /// An empty state for runs of `scope`.
     pub fn new(scope: Scope) -> State {
-        State { scope, segments: BTreeMap::new() }
+        State { scope, segments: BTreeMap::new(), folders: Folders::default() }
     }
 
     /// What it was made for.
@@ -191,7 +275,7 @@ impl State {
         if body.len() as u64 > LARGEST {
             let part = self.segments.len() as u64 * (LARGEST / 2) / body.len() as u64;
             let segments = self.segments.iter().take(part as usize).map(|(input, verified)| (input.clone(), verified.clone())).collect();
-            body = serde_json::to_vec(&State { scope: self.scope.clone(), segments })?;
+            body = serde_json::to_vec(&State { scope: self.scope.clone(), segments, folders: Folders::default() })?;
         }
         let mut file = OutputFile::create(path)?;
         writeln!(file, "{MAGIC}{VERSION} {:08X}", crc32c::crc32c(&body))?;
@@ -201,12 +285,12 @@ impl State {
 
     /// What is known of `file`; `None`: it is new, or was changed.
     pub fn get(&self, file: &ArchiveFile) -> Option<&Verified> {
-        self.segments.get(&key(file)).filter(|verified| verified.is(file))
+        self.segments.get(&self.folders.key(file)).filter(|verified| verified.is(file))
     }
 
     /// Remembers that `file` has no findings.
     pub fn insert(&mut self, file: &ArchiveFile, verified: Verified) {
-        self.segments.insert(key(file), verified);
+        self.segments.insert(self.folders.key(file), verified);
     }
 
     /// Number of segments that are remembered.
@@ -224,24 +308,25 @@ impl State {
     /// A record may go on in the next segment, and its link comes from the one before. So the neighbours of a segment that is new
     /// or changed are read again with it, and with them its seams.
     pub fn unchanged<'a>(&self, archive: &'a Archive) -> Vec<&'a ArchiveFile> {
+        self.unchanged_or_due(archive, None)
+    }
+
+    /// The same, without those whose turn it is to be read again, and their neighbours.
+    pub fn unchanged_or_due<'a>(&self, archive: &'a Archive, reread: Option<Reread>) -> Vec<&'a ArchiveFile> {
         let size = archive.segments().find_map(|(_, segment)| segment.in_place()).map(|(fmt, _)| fmt.segment_size);
         let Some(size) = size else { return Vec::new() };
         // By number: a neighbour may be of another timeline, and there may be several.
         let mut quiet: BTreeMap<u64, bool> = BTreeMap::new();
         for (file, segment) in archive.segments() {
-            *quiet.entry(segment.name.number(size)).or_insert(true) &= self.get(file).is_some();
+            let number = segment.name.number(size);
+            let is_due = |verified: &Verified| reread.is_some_and(|reread| reread.is_due(number, verified.read));
+            *quiet.entry(number).or_insert(true) &= self.get(file).is_some_and(|verified| !is_due(verified));
         }
         // A neighbour that is not there has no say: it was removed, or has yet to come.
         let is_quiet = |number: u64| quiet.get(&number).copied().unwrap_or(true);
         let stays = |number: u64| is_quiet(number) && is_quiet(number.saturating_add(1)) && number.checked_sub(1).is_none_or(is_quiet);
         archive.segments().filter(|(_, segment)| stays(segment.name.number(size))).map(|(file, _)| file).collect()
     }
-}
-
-/// What a file is remembered by: its name, whatever directory it is named from.
-fn key(file: &ArchiveFile) -> String {
-    let path = std::path::absolute(&*file.input);
-    path.map_or_else(|_| file.input.to_string(), |path| path.to_string_lossy().into_owned())
 }
 
 /// Opens a state file behind its first line, whose checksum of the rest it gives.

@@ -424,7 +424,7 @@ fn one_flipped_bit() {
         assert!(!comparison.is_same(&[], true), "{what}: {comparison:?}");
         match &comparison.verdict {
             Verdict::IdenticalBut => {}
-            Verdict::Damaged { parting } => {
+            Verdict::Damaged { parting, ends: None } => {
                 damaged += 1;
                 assert!(comparison.sides.a.damage.is_empty() && comparison.sides.b.damage.len() == 1, "{what}: {comparison:?}");
                 // A timeline that is too high shows where the next page has a lower one.
@@ -450,7 +450,7 @@ fn damage_to_a_record_and_to_a_page() {
     let mut b = wal();
     b.patch_record(lsn, 500, &[0]);
     let (comparison, events) = between(&a, &b);
-    let Verdict::Damaged { parting } = &comparison.verdict else { panic!("{comparison:?}") };
+    let Verdict::Damaged { parting, ends: None } = &comparison.verdict else { panic!("{comparison:?}") };
     let next = a.records()[901].lsn;
     assert_eq!((parting.at, parting.meets_at), (lsn, Some(next)));
     let damage = &comparison.sides.b.damage[0];
@@ -464,7 +464,7 @@ fn damage_to_a_record_and_to_a_page() {
     let page = Lsn(0x15_4000);
     b.patch(page, &[0; 8192]);
     let (comparison, _) = between(&a, &b);
-    let Verdict::Damaged { parting } = &comparison.verdict else { panic!("{comparison:?}") };
+    let Verdict::Damaged { parting, ends: None } = &comparison.verdict else { panic!("{comparison:?}") };
     let touch: Vec<_> = a.records().iter().filter(|record| record.end > page && record.lsn < page + 8192).collect();
     assert_eq!((parting.at, parting.meets_at), (touch[0].lsn, Some(touch.last().unwrap().end)));
     assert_eq!(comparison.sides.a.only.records, touch.len() as u64);
@@ -501,7 +501,7 @@ fn missing_and_cut_segments() {
     fs::write(&second, &whole[..300_000]).unwrap();
     let check = |what: &str| {
         let (comparison, _) = two.compare(Options::default());
-        let Verdict::Damaged { parting } = &comparison.verdict else { panic!("{comparison:?}") };
+        let Verdict::Damaged { parting, ends: None } = &comparison.verdict else { panic!("{comparison:?}") };
         let damage = comparison.sides.b.damage[0].to_string();
         assert!(damage.contains(what) && damage.contains("records start again at 0/00300"), "{damage}");
         assert_eq!(comparison.sides.b.damage.len(), 1);

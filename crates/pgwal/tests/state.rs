@@ -6,7 +6,7 @@ use std::time::{Duration, SystemTime};
 
 use pgwal::WalFormat;
 use pgwal::source::Archive;
-use pgwal::state::{State, Unusable, VERSION, Verified};
+use pgwal::state::{Reread, State, Unusable, VERSION, Verified};
 use pgwal_testkit::wal::{MIB, RecordBuilder, Wal};
 
 fn archive_of(segments: u64) -> tempfile::TempDir {
@@ -116,4 +116,31 @@ fn a_bad_file_is_as_good_as_none() {
     assert_eq!(load(format!("pgwal state {}\n", VERSION + 1).as_bytes()), Some(Unusable::Version(VERSION + 1)));
     let right_sum = format!("pgwal state {VERSION} {:08X}\n[]", crc32c::crc32c(b"[]"));
     assert_eq!(load(right_sum.as_bytes()), Some(Unusable::Damaged));
+}
+
+/// Each night a part, and within so many days all.
+#[test]
+fn turns_of_segments() {
+    const DAY: i64 = 86_400;
+    for days in [1u16, 2, 7, 30] {
+        let mut read = vec![20_000 * DAY + 5; 5000];
+        let mut age = 0;
+        let mut most = 0;
+        for night in 1..=3 * i64::from(days) + 5 {
+            let now = (20_000 + night) * DAY + 3 * 3600;
+            let reread = Reread::new(days.try_into().unwrap(), SystemTime::UNIX_EPOCH + Duration::from_secs(now as u64));
+            let due: Vec<usize> = (0..read.len()).filter(|&number| reread.is_due(number as u64, read[number])).collect();
+            due.iter().for_each(|&number| read[number] = now);
+            most = most.max(due.len());
+            age = read.iter().map(|read| (now - read) / DAY).max().unwrap().max(age);
+            assert!(!(0..read.len()).any(|number| reread.is_due(number as u64, read[number])), "twice a day");
+        }
+        assert!(age < i64::from(days), "{days}: {age}");
+        assert!(most <= 5000 / usize::from(days) + 2 * 64, "{days}: {most}");
+        // Nights without a run are made up for, and so is a clock that was wrong.
+        let reread = Reread::new(days.try_into().unwrap(), SystemTime::UNIX_EPOCH + Duration::from_secs(30_000 * DAY as u64));
+        assert!((0..1000).all(|number| reread.is_due(number, (30_000 - i64::from(days)) * DAY) && reread.is_due(number, 30_001 * DAY)));
+        let after_half = (0..5000).filter(|&number| reread.is_due(number, (30_000 - (i64::from(days) + 1) / 2) * DAY)).count();
+        assert!(after_half + 2 * 64 >= 2500, "{days}: {after_half}");
+    }
 }

@@ -18,6 +18,9 @@ use crate::console::{COULD_NOT_RUN, CouldNotRun};
 #[command(after_help = "\
 Example: pgwal diff --timelines 1,2 fixtures/v15/timeline2
 
+Compared are the WAL and what stands around it: history files and backup history files, and bytes that follow a segment in its file, unless \
+--start or --end asks for a part of the WAL.
+
 What is the same byte for byte is not looked into: damage that both sides have is found with --check, or by pgwal verify.
 
 Exit status: 0 the same; 1 different; 2 trouble: nothing could be compared, --check found damage that both have, or standard output cannot \
@@ -83,6 +86,8 @@ enum Ignore {
     HintOnly,
     /// Bytes behind the end of the WAL
     BehindEnd,
+    /// History files, backup history files, and bytes that follow a segment in its file
+    Files,
     /// All of these
     All,
 }
@@ -154,6 +159,7 @@ impl Opts {
             Ignore::Layout => &[Kind::Layout],
             Ignore::HintOnly => &[Kind::HintOnly],
             Ignore::BehindEnd => &[Kind::BehindEnd],
+            Ignore::Files => &[Kind::Files],
             Ignore::All => &Kind::ALL,
         });
         kinds.copied().collect()

@@ -3,12 +3,13 @@
 use std::collections::{BTreeMap, BTreeSet, HashSet};
 use std::error::Error;
 use std::fs;
-use std::io::{self, Write};
+use std::io::{self, BufWriter, Write};
+use std::num::NonZero;
 use std::ops::ControlFlow;
 use std::path::{Path, PathBuf};
 use std::process::ExitCode;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant, SystemTime};
 
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
@@ -19,14 +20,14 @@ use pgwal::printable::{printable, printable_path};
 use pgwal::reach::Reach;
 use pgwal::set::survey_each;
 use pgwal::source::{Archive, SourceError, SourceProblem, Wal, file_of_input, is_wal_file_name};
-use pgwal::state::{self, Scope, State, Unusable, Verified};
+use pgwal::state::{self, Reread, Scope, State, Unusable, Verified};
 use pgwal::{Lsn, TimelineId};
 use serde::Serialize;
 
 use crate::args::{self, ThreadsArg};
 use crate::console::CouldNotRun;
-use crate::report;
 use crate::restore::{self, RestoreArgs};
+use crate::{metrics, report};
 
 /// Check WAL: page headers, records, payloads, and whether the segments belong together
 #[derive(clap::Args, Debug)]
@@ -69,13 +70,20 @@ pub struct Opts {
     /// only in a run without --state
     #[arg(long, value_name = "FILE", conflicts_with_all = ["from", "to", "timeline", "fail_fast"])]
     state: Option<PathBuf>,
+    /// With --state: read a part of what is unchanged again on each day, so that all of it is read within this many days of nightly runs
+    #[arg(long, value_name = "DAYS", requires = "state")]
+    reread: Option<NonZero<u16>>,
     #[command(flatten)]
     blocks: args::BlockSizeArg,
     #[command(flatten)]
     restore: RestoreArgs,
-    /// Form of the output; json: one object for each finding, then one for the summary; junit and sarif: a report for CI systems
+    /// Form of the output; json: one object for each finding, then one for the summary; junit and sarif: a report for CI systems;
+    /// prometheus: metrics for the node exporter's textfile collector, or what else reads that format
     #[arg(long, value_name = "FORM", default_value = "text")]
     format: Form,
+    /// Write to this file, which is replaced once all of it is written; a run that fails leaves the old one [default: standard output]
+    #[arg(short, long, value_name = "FILE")]
+    output: Option<PathBuf>,
     #[command(flatten)]
     threads: ThreadsArg,
 }
@@ -86,6 +94,7 @@ enum Form {
     Json,
     Junit,
     Sarif,
+    Prometheus,
 }
 
 /// A line of `--format json`.
@@ -122,6 +131,8 @@ struct Kept {
     findings: Vec<Finding>,
     /// Number of findings, kept or not.
     count: u64,
+    /// The same, by the names of their classes.
+    classes: BTreeMap<&'static str, u64>,
     /// Files that have findings, for the state.
     bad: HashSet<String>,
     inputs: Vec<String>,
@@ -131,6 +142,8 @@ struct Kept {
     unchanged: usize,
     /// Where findings are, for who looks at the whole afterwards.
     told: Told,
+    /// When the run began.
+    started: Option<Instant>,
 }
 
 impl Opts {
@@ -140,7 +153,11 @@ impl Opts {
         if let Some(folder) = args::folder_of_all(&self.paths) {
             self.paths = vec![folder];
         }
-        match self.verify(out) {
+        let result = match &self.output {
+            Some(path) => self.verify_into(path),
+            None => self.verify(out),
+        };
+        match result {
             Ok(Outcome { summary, restore }) => {
                 // A finding that is not in the way of a restore does not make its yes a no.
                 let is_good = restore.map_or(summary.findings == 0, |answer| answer.is_yes());
@@ -150,7 +167,20 @@ impl Opts {
         }
     }
 
+    fn verify_into(&self, path: &Path) -> Result<Outcome, Box<dyn Error>> {
+        let failed = |e: io::Error| format!("{}: {e}", printable_path(path));
+        let name = path.file_name().map(|name| name.to_string_lossy()).unwrap_or_default();
+        if is_wal_file_name(&name) {
+            return Err(format!("{}: an output file cannot have the name of a WAL file", printable_path(path)).into());
+        }
+        let mut file = BufWriter::new(OutputFile::create(path).map_err(failed)?);
+        let outcome = self.verify(&mut file)?;
+        file.into_inner().map_err(|e| failed(e.into_error()))?.commit().map_err(failed)?;
+        Ok(outcome)
+    }
+
     fn verify(&self, out: &mut impl Write) -> Result<Outcome, Box<dyn Error>> {
+        let started = Instant::now();
         // Before the WAL is listed: a server removes segments only when pg_control says that it can.
         let clusters = self.clusters();
         let system_identifier = self.system_identifier.or_else(|| one_cluster(&clusters));
@@ -162,7 +192,9 @@ impl Opts {
             }
             _ => State::default(),
         };
-        let unchanged = archive.as_ref().map_or_else(Vec::new, |archive| before.unchanged(archive));
+        let unchanged = archive.as_ref().map_or_else(Vec::new, |archive| {
+            before.unchanged_or_due(archive, self.reread.map(|days| Reread::new(days, SystemTime::now())))
+        });
         let is_unchanged: BTreeSet<&str> = unchanged.iter().map(|file| &*file.input).collect();
         let part;
         let wal = match &archive {
@@ -181,8 +213,12 @@ impl Opts {
         let mut written = Ok(());
         let mut is_live = is_being_written(wal);
         let (mut held, mut copied) = (Vec::new(), 0);
-        let mut kept =
-            Kept { only: archive.as_ref().and_then(|archive| self.asked_for(archive)), unchanged: unchanged.len(), ..Kept::default() };
+        let mut kept = Kept {
+            only: archive.as_ref().and_then(|archive| self.asked_for(archive)),
+            unchanged: unchanged.len(),
+            started: Some(started),
+            ..Kept::default()
+        };
         let mut being_copied: Vec<String> = Vec::new();
         let mut summary = check::check(wal, options, |event| {
             written = match event {
@@ -308,6 +344,17 @@ impl Opts {
             }
             Form::Junit => report::junit(&kept.by_input(), restore, out)?,
             Form::Sarif => report::sarif(&kept.by_input(), restore, out)?,
+            Form::Prometheus => {
+                let run = metrics::Run {
+                    path: &Scope::new(&self.inputs()).inputs.join(" "),
+                    summary,
+                    classes: &kept.classes,
+                    unchanged: kept.unchanged,
+                    reaches: restore.map(Reach::is_yes),
+                    took: kept.started.map_or(Duration::ZERO, |started| started.elapsed()),
+                };
+                metrics::write(&run, SystemTime::now(), out)?;
+            }
         }
         Ok(())
     }
@@ -327,10 +374,11 @@ impl Opts {
         match self.format {
             Form::Text => writeln!(out, "{finding}\n")?,
             Form::Json => json_line(&Line::Finding(&finding), out)?,
-            Form::Junit | Form::Sarif => {}
+            Form::Junit | Form::Sarif | Form::Prometheus => {}
         }
         kept.told.add(&finding);
         kept.count += 1;
+        *kept.classes.entry(finding.class.name()).or_default() += 1;
         if self.state.is_some() && !kept.bad.contains(&finding.input) {
             kept.bad.insert(finding.input.clone());
         }

@@ -9,6 +9,7 @@
 //! Bytes can differ where the meaning is the same, and that is told apart from records that differ: see [`ButFor`].
 
 mod fields;
+mod files;
 mod front;
 mod same;
 mod show;
@@ -21,10 +22,12 @@ use std::fmt;
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::mpsc::{Receiver, sync_channel};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 
 pub use fields::{Field, page_header_fields, record_fields};
+pub use files::{FileDifference, FileDifferenceKind};
 pub use show::{Json, Unified, write_json, write_text};
 pub use switch::Switch;
 
@@ -33,8 +36,9 @@ use crate::format::WalFormat;
 use crate::frame::End;
 use crate::lsn::{Lsn, TimelineId};
 use crate::page::PageHeader;
+use crate::printable::printable;
 use crate::record::RawRecord;
-use crate::source::{SourceError, SourceProblem, Wal};
+use crate::source::{FileRest, SourceError, SourceProblem, Wal, file_of_input};
 use same::{ButFor as ButForRecord, Effect, effect, same};
 use stream::{Batch, Feed, Item, Message, Tail, What};
 
@@ -104,6 +108,10 @@ pub struct Side {
     input: String,
     /// Where its timeline history files may be.
     directory: PathBuf,
+    /// No newer timeline is read.
+    newest: Option<TimelineId>,
+    /// It is a folder or an archive, not a single segment.
+    is_set: bool,
 }
 
 impl Side {
@@ -119,7 +127,9 @@ impl Side {
         {
             return Err(SourceError::new(input.display(), SourceProblem::NoTimeline { wanted, or_older: false, first, last }));
         }
-        Ok(Side { wal, input: input.display().to_string(), directory: switch::directory_of(input) })
+        let is_single = |file: &str| input == Path::new(file) || file == "standard input";
+        let is_set = wal.files().any(|(file, _)| !is_single(file));
+        Ok(Side { wal, input: input.display().to_string(), directory: switch::directory_of(input), newest: timeline, is_set })
     }
 
     /// See [`Wal::set_block_size`].
@@ -180,6 +190,9 @@ pub struct Comparison {
     pub records_compared: u64,
     /// The sides themselves.
     pub sides: Sides<SideReport>,
+    /// Differences of files beside the WAL: what follows segments in their files, history files and backup history files; the first of them.
+    /// Empty where only a part of the WAL is compared.
+    pub files: Vec<FileDifference>,
     /// Damaged places that both have, with the same bytes, and segments that both miss. They are no difference, and damage is only seen
     /// where both are decoded.
     pub damage_in_common: u64,
@@ -220,7 +233,18 @@ pub enum Verdict {
     Damaged {
         /// Where that is first.
         parting: Parting,
+        /// One of them ends, too, where the other goes on: the side and the place.
+        ends: Option<Ending>,
     },
+}
+
+/// Where one side ends and the other goes on.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
+pub struct Ending {
+    /// The side that ends.
+    pub side: Which,
+    /// Where.
+    pub at: Lsn,
 }
 
 /// A place where the two part.
@@ -314,6 +338,8 @@ pub struct ButFor {
     pub hint_only: u64,
     /// Bytes behind the end of the WAL differ: zeroes here, leftovers there, or segments for later use.
     pub behind_end: bool,
+    /// Files differ in what is not WAL; see [`Comparison::files`].
+    pub files: u64,
 }
 
 impl ButFor {
@@ -326,6 +352,7 @@ impl ButFor {
             Kind::Layout => self.layout > 0,
             Kind::HintOnly => self.hint_only > 0,
             Kind::BehindEnd => self.behind_end,
+            Kind::Files => self.files > 0,
         })
     }
 }
@@ -346,11 +373,14 @@ pub enum Kind {
     HintOnly,
     /// [`ButFor::behind_end`].
     BehindEnd,
+    /// [`ButFor::files`].
+    Files,
 }
 
 impl Kind {
     /// All of them.
-    pub const ALL: [Kind; 6] = [Kind::PageHeaders, Kind::Padding, Kind::Compression, Kind::Layout, Kind::HintOnly, Kind::BehindEnd];
+    pub const ALL: [Kind; 7] =
+        [Kind::PageHeaders, Kind::Padding, Kind::Compression, Kind::Layout, Kind::HintOnly, Kind::BehindEnd, Kind::Files];
 }
 
 /// Where one side stops.
@@ -377,6 +407,8 @@ pub struct Damage {
     pub to: Option<Lsn>,
     /// What is wrong.
     pub trouble: Trouble,
+    /// The file that the damage is in, as the user knows it; `None`: [`Damage::trouble`] names it.
+    pub input: Option<Arc<str>>,
     /// Format of the WAL.
     pub fmt: WalFormat,
     /// The bytes of the damaged record, as far as they are known.
@@ -392,18 +424,25 @@ pub enum Trouble {
     Source(SourceError),
 }
 
-impl fmt::Display for Trouble {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        match self {
-            Trouble::Damage(error) => error.fmt(f),
-            Trouble::Source(error) => error.fmt(f),
+impl Damage {
+    /// What is wrong and where, by the name of the file: a page header may say that it is of another timeline, and a compressed file has
+    /// a suffix.
+    fn what(&self) -> String {
+        match (&self.trouble, self.input.as_deref().map(file_of_input).filter(|file| !file.is_empty())) {
+            (Trouble::Source(error), _) => error.to_string(),
+            (Trouble::Damage(error), None) => error.to_string(),
+            (Trouble::Damage(error), Some(file)) => {
+                let text = error.to_string();
+                let segment = error.location().segment.to_string();
+                text.strip_prefix(&segment).map_or_else(|| text.clone(), |rest| format!("{}{rest}", printable(file)))
+            }
         }
     }
 }
 
 impl fmt::Display for Damage {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}", self.trouble)?;
+        write!(f, "{}", self.what())?;
         match self.to {
             Some(to) => write!(f, "; records start again at {to}"),
             None => write!(f, "; no records follow"),
@@ -425,7 +464,7 @@ impl Serialize for Damage {
             Trouble::Damage(error) => Some(error.kind()),
             Trouble::Source(_) => None,
         };
-        Form { lsn: self.lsn, to: self.to, damage: self.trouble.to_string(), kind }.serialize(serializer)
+        Form { lsn: self.lsn, to: self.to, damage: self.what(), kind }.serialize(serializer)
     }
 }
 
@@ -542,10 +581,11 @@ impl Sink for () {
 pub fn diff(a: &Side, b: &Side, options: Options, sink: &mut dyn Sink) -> Result<Comparison, Error> {
     let known = Sides { a: a.begin(), b: b.begin() };
     let start = known.a.max(known.b).unwrap_or_default().max(options.start.unwrap_or_default());
+    let rests = Sides::<Mutex<Vec<FileRest>>>::default();
     std::thread::scope(|scope| {
-        let [first, second] = [&a.wal, &b.wal].map(|wal| {
+        let [first, second] = [(&a.wal, &rests.a), (&b.wal, &rests.b)].map(|(wal, rests)| {
             let (sender, receiver) = sync_channel(stream::AHEAD);
-            scope.spawn(move || stream::read(wal, start, &sender));
+            scope.spawn(move || stream::read(wal, start, rests, &sender));
             Feed::new(receiver, options.end)
         });
         let mut feeds = Sides { a: first, b: second };
@@ -565,9 +605,11 @@ pub fn diff(a: &Side, b: &Side, options: Options, sink: &mut dyn Sink) -> Result
             but_for: ButFor::default(),
             sides: Sides { a: SideReport::new(a), b: SideReport::new(b) },
             records_compared: 0,
+            files: Vec::new(),
             damage_in_common: 0,
         };
         if equal.all {
+            comparison.compare_files(a, b, options, &rests);
             return Ok(comparison);
         }
         let decode = |feed: Feed| {
@@ -592,11 +634,27 @@ pub fn diff(a: &Side, b: &Side, options: Options, sink: &mut dyn Sink) -> Result
         };
         merge.run().map_err(Error::Sink)?;
         merge.conclude(a, b, begin.fmt);
+        comparison.compare_files(a, b, options, &rests);
         Ok(comparison)
     })
 }
 
 impl Comparison {
+    /// Compares what is not WAL, once all of that has been read. Who asks for a part of the WAL is not told of the rest.
+    fn compare_files(&mut self, a: &Side, b: &Side, options: Options, rests: &Sides<Mutex<Vec<FileRest>>>) {
+        if options.start.is_some() || options.end.is_some() {
+            return;
+        }
+        let take = |rests: &Mutex<Vec<FileRest>>| std::mem::take(&mut *rests.lock().unwrap_or_else(PoisonError::into_inner));
+        let mut found = files::Found::default();
+        found.compare_rests(take(&rests.a), take(&rests.b));
+        found.compare_texts(a, b);
+        (self.files, self.but_for.files) = (found.files, found.count);
+        if self.but_for.files > 0 && matches!(self.verdict, Verdict::Identical) {
+            self.verdict = Verdict::IdenticalBut;
+        }
+    }
+
     /// Whether there is no difference but those of `kinds`; with `overlap`, where both have WAL.
     pub fn is_same(&self, kinds: &[Kind], overlap: bool) -> bool {
         let ignored = |kind: Kind| kinds.contains(&kind);
@@ -605,7 +663,11 @@ impl Comparison {
             Verdict::Prefix { side, .. } => overlap || (ignored(Kind::HintOnly) && self.sides.get(side.other()).only.changes == 0),
             Verdict::Diverging { .. } | Verdict::Damaged { .. } => false,
         };
-        records && self.but_for.kinds().all(ignored) && (overlap || self.only_before.is_none())
+        // What only one side has does not count where only one side has WAL either.
+        let only_one_has = |file: &FileDifference| matches!(file.kind, FileDifferenceKind::Only { .. });
+        let are_extra = overlap && self.files.len() as u64 == self.but_for.files && self.files.iter().all(only_one_has);
+        let is_told = |kind: Kind| ignored(kind) || (kind == Kind::Files && are_extra);
+        records && self.but_for.kinds().all(is_told) && (overlap || self.only_before.is_none())
     }
 
     /// Whether there was anything to compare: bytes that are the same, or records that could be read on both sides.
@@ -1019,12 +1081,17 @@ impl Merge<'_> {
             Sides { b: 0, .. } => Some(Which::B),
             _ => None,
         };
+        let shorter = self.closed.different.as_ref().and_then(|stretch| shorter(stretch).filter(|_| ends_there(stretch)));
         out.verdict = match (self.closed.different, self.closed.damaged) {
-            (Some(stretch), damaged) => match shorter(&stretch).filter(|_| damaged.is_none() && ends_there(&stretch)) {
-                Some(side) => Verdict::Prefix { side, parting: locate(stretch) },
-                None => Verdict::Diverging { parting: locate(stretch) },
+            (Some(stretch), damaged) => match (shorter, damaged) {
+                (Some(side), None) => Verdict::Prefix { side, parting: locate(stretch) },
+                // It ends there, and the damage is another matter.
+                (Some(side), Some(damaged)) => {
+                    Verdict::Damaged { ends: Some(Ending { side, at: stretch.parting.at }), parting: locate(damaged) }
+                }
+                (None, _) => Verdict::Diverging { parting: locate(stretch) },
             },
-            (None, Some(stretch)) => Verdict::Damaged { parting: locate(stretch) },
+            (None, Some(stretch)) => Verdict::Damaged { parting: locate(stretch), ends: None },
             (None, None) if out.first_byte.is_none() && out.but_for.kinds().next().is_none() => Verdict::Identical,
             (None, None) => Verdict::IdenticalBut,
         };

@@ -7,7 +7,8 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::{
-    ButFor, Comparison, Event, Field, First, Found, Kind, Parting, Sink, Switch, Tally, Verdict, Which, page_header_fields, record_fields,
+    ButFor, Comparison, Ending, Event, Field, First, Found, Kind, Parting, Sink, Switch, Tally, Verdict, Which, page_header_fields,
+    record_fields,
 };
 use crate::lsn::Lsn;
 use crate::page::PageHeader;
@@ -518,10 +519,14 @@ pub fn write_text(comparison: &Comparison, zone: &Zone, out: &mut impl Write) ->
             writeln!(out, "diverging at {}{}", parting.at, switch_text(parting))?;
             write_parting(comparison, parting, zone, out)?;
         }
-        Verdict::Damaged { parting } => {
+        Verdict::Damaged { parting, ends } => {
             let damaged = Which::BOTH.into_iter().filter(|which| !sides.get(*which).damage.is_empty());
             let damaged = damaged.map(|which| which.to_string()).collect::<Vec<_>>().join(" and ");
-            writeln!(out, "the same but for damage of {damaged}, first at {}", parting.at)?;
+            write!(out, "the same but for damage of {damaged}, first at {}", parting.at)?;
+            match ends {
+                Some(Ending { side, at }) => writeln!(out, "; {side} ends at {at}, and {} goes on", side.other())?,
+                None => writeln!(out)?,
+            }
             write_parting(comparison, parting, zone, out)?;
         }
     }
@@ -537,6 +542,12 @@ pub fn write_text(comparison: &Comparison, zone: &Zone, out: &mut impl Write) ->
     if !matches!(verdict, Verdict::IdenticalBut) && but_for.kinds().next().is_some() {
         writeln!(out, "  besides: {}", but_for_text(but_for))?;
     }
+    for file in comparison.files.iter().take(FILE_LINES) {
+        writeln!(out, "  {file}")?;
+    }
+    if but_for.files > FILE_LINES as u64 {
+        writeln!(out, "  {} more files differ", but_for.files - FILE_LINES as u64)?;
+    }
     if let Some(only) = &comparison.only_before {
         writeln!(out, "  only {} has WAL before {}: from {}", only.side, only.to, only.from)?;
     }
@@ -549,6 +560,9 @@ pub fn write_text(comparison: &Comparison, zone: &Zone, out: &mut impl Write) ->
 
 /// Damaged places that the verdict in words tells.
 const DAMAGE_LINES: usize = 5;
+
+/// Files that it tells.
+const FILE_LINES: usize = 20;
 
 /// Lines on the records around the place where the two part.
 fn write_parting(comparison: &Comparison, parting: &Parting, zone: &Zone, out: &mut impl Write) -> io::Result<()> {
@@ -607,6 +621,7 @@ fn but_for_text(but_for: &ButFor) -> String {
         Kind::Layout => format!("the layout of {} {}", but_for.layout, plural(but_for.layout, "record")),
         Kind::HintOnly => format!("{} hint-only {}", but_for.hint_only, plural(but_for.hint_only, "record")),
         Kind::BehindEnd => "bytes behind the end of the WAL".to_owned(),
+        Kind::Files => format!("{} {} outside the WAL", but_for.files, plural(but_for.files, "difference")),
     });
     texts.collect::<Vec<_>>().join(", ")
 }

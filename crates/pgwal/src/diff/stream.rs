@@ -7,8 +7,8 @@ use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::hash::{DefaultHasher, Hasher};
 use std::ops::Range;
-use std::sync::Arc;
 use std::sync::mpsc::{Receiver, SyncSender};
+use std::sync::{Arc, Mutex};
 
 use super::{Damage, Finish, Trouble};
 use crate::format::WalFormat;
@@ -16,7 +16,7 @@ use crate::frame::{Blocks, End, Framer, Step};
 use crate::lsn::{Lsn, TimelineId};
 use crate::page::PageHeader;
 use crate::record::{RECORD_HEADER_SIZE, RawRecord, RecordHeader, is_rmgr};
-use crate::source::{Extent, SourceError, SourceProblem, Wal, judge};
+use crate::source::{Extent, FileRest, SourceError, SourceProblem, Wal, judge};
 use crate::wire::Wire;
 
 /// Bytes that are read at a time.
@@ -86,9 +86,9 @@ impl Chunk {
     }
 }
 
-/// Reads `wal` from `start` on, or a little before it, until nobody wants more.
-pub(super) fn read(wal: &Wal, start: Lsn, sender: &SyncSender<Result<Extent, SourceError>>) {
-    for extent in wal.extents_from(start, EXTENT) {
+/// Reads `wal` from `start` on, or a little before it, until nobody wants more; what follows the segments in their files goes to `rests`.
+pub(super) fn read(wal: &Wal, start: Lsn, rests: &Mutex<Vec<FileRest>>, sender: &SyncSender<Result<Extent, SourceError>>) {
+    for extent in wal.extents_from(start, EXTENT).with_rests(rests) {
         if sender.send(extent).is_err() {
             return;
         }
@@ -355,6 +355,8 @@ impl Decoder {
                         let (position, previous, fmt) = (framer.position(), framer.previous(), chunk.fmt());
                         let location = error.location();
                         let lsn = location.record.unwrap_or(location.lsn);
+                        let before = self.before.as_ref().filter(|before| location.lsn < chunk.start() && location.lsn >= before.start());
+                        let input = Some(Arc::clone(&before.unwrap_or(&chunk).extent.input));
                         let bytes = location.record.map_or(Vec::new(), |start| self.damaged_bytes(&chunk, start));
                         let mut tail = Tail::default();
                         if end.is_some() {
@@ -364,7 +366,7 @@ impl Decoder {
                         let next_page = Lsn(position.0 - fmt.page_offset(position)) + u64::from(fmt.wal_page_size);
                         search_from = if end.is_some() { next_page } else { lsn + 8 };
                         let mut lost = self.found.take().unwrap_or_else(|| {
-                            let damage = Damage { lsn, to: None, trouble: Trouble::Damage(error), fmt, bytes };
+                            let damage = Damage { lsn, to: None, trouble: Trouble::Damage(error), input, fmt, bytes };
                             Box::new(Lost { damage, previous, bad_page: None, end, tail })
                         });
                         lost.bad_page = Some(location.lsn);
@@ -407,7 +409,7 @@ impl Decoder {
             State::Reading(framer) => (framer.finish(&self.rest).lsn, framer.previous()),
             State::Lost(_) => return, // told already
         };
-        let damage = Damage { lsn, to: None, trouble, fmt: self.fmt, bytes: Vec::new() };
+        let damage = Damage { lsn, to: None, trouble, input: None, fmt: self.fmt, bytes: Vec::new() };
         self.state = State::Lost(Box::new(Lost { damage, previous, bad_page: None, end: None, tail: Tail::default() }));
     }
 

@@ -12,7 +12,7 @@ use super::data::{Buffers, Input};
 use super::kind::{FIRST_PAGE, Kind, NotWal, Packing, first_page, wrapping};
 use super::name::{file_of_input, is_begun, is_partial};
 use super::plan::{BlockSizes, Entry, Place};
-use super::unpack::after_packed;
+use super::unpack::{Rest, after_packed};
 use super::{Data, SourceError, SourceProblem, unpack};
 use crate::format::WalFormat;
 use crate::input_file;
@@ -157,6 +157,18 @@ pub struct Extents<'w> {
     archive: Option<PackedTar>,
     buffers: Buffers,
     block_sizes: BlockSizes,
+    /// What follows the segments in their files, if somebody wants to know.
+    rests: Option<&'w Mutex<Vec<FileRest>>>,
+}
+
+/// What follows a segment in its file.
+#[derive(Clone, Debug)]
+pub(crate) struct FileRest {
+    /// What the user knows the file by.
+    pub(crate) input: Arc<str>,
+    /// The segment.
+    pub(crate) name: SegmentName,
+    pub(crate) rest: Rest,
 }
 
 /// The segment that is being read.
@@ -168,6 +180,15 @@ struct Current {
     bytes: Bytes,
     /// Whether the input is one that may end anywhere: a `.partial` segment.
     partial: bool,
+    rest: Option<(SegmentName, Behind)>,
+}
+
+/// Where it can be learned what follows a segment in its file.
+enum Behind {
+    /// Here.
+    File { file: Arc<Input>, offset: u64, len: u64 },
+    /// From who has read the stream to its end.
+    Stream(Arc<Mutex<Rest>>),
 }
 
 pub(super) enum Bytes {
@@ -200,7 +221,13 @@ impl<'w> Extents<'w> {
             archive: None,
             buffers: Buffers::default(),
             block_sizes,
+            rests: None,
         }
+    }
+
+    /// The same, which also tells what follows the segments in their files, where anything does.
+    pub(crate) fn with_rests(self, rests: &'w Mutex<Vec<FileRest>>) -> Extents<'w> {
+        Extents { rests: Some(rests), ..self }
     }
 
     /// Opens single files.
@@ -228,13 +255,16 @@ impl<'w> Extents<'w> {
             (Err(_), Some((_, fmt)), Some(name)) if !front.is_empty() => (fmt, name.start(fmt.segment_size)),
             (Err(what), ..) => return Err(fail(SourceProblem::NotWal(what))),
         };
-        if entry.name.is_some() {
-            bytes = bytes.up_to(fmt.segment_size);
+        let mut rest = None;
+        if let Some(name) = entry.name {
+            let (front, behind) = bytes.up_to(fmt.segment_size, self.rests.is_some());
+            bytes = front;
+            rest = behind.map(|behind| (name, behind));
         }
         self.before = Some((entry.name, fmt));
         let next = start + bytes.skip((self.from - start) / LARGEST_PAGE as u64 * LARGEST_PAGE as u64);
         let partial = is_partial(&entry.input);
-        Ok(Current { input: Arc::clone(&entry.input), fmt, start, next, bytes, partial })
+        Ok(Current { input: Arc::clone(&entry.input), fmt, start, next, bytes, partial, rest })
     }
 
     pub(super) fn open_place(&mut self, entry: &Entry) -> Result<Bytes, SourceError> {
@@ -285,6 +315,7 @@ impl Extents<'_> {
                 match current.bytes.next(self.size, &self.buffers) {
                     Ok(bytes) if bytes.len() == 0 => {
                         let cut_short = current.cut_short();
+                        current.tell_rest(self.rests);
                         self.current = None;
                         if let Some(error) = cut_short {
                             return Some(Err(error));
@@ -300,6 +331,7 @@ impl Extents<'_> {
                     // What stands behind a segment is no part of it, compressed or not.
                     Err(e) if after_packed(&e).is_some() => {
                         let cut_short = current.cut_short();
+                        current.tell_rest(self.rests);
                         self.current = None;
                         if let Some(error) = cut_short {
                             return Some(Err(error));
@@ -351,6 +383,25 @@ impl Current {
         let problem = SourceProblem::CutShort { len: (self.next - self.start) % u64::from(expected), expected };
         (!is_whole && !self.partial).then(|| SourceError::new(&self.input, problem))
     }
+
+    /// Writes down what follows the segment, which has been read to its end.
+    fn tell_rest(&mut self, rests: Option<&Mutex<Vec<FileRest>>>) {
+        let (Some(rests), Some((name, behind))) = (rests, self.rest.take()) else { return };
+        let rest = match behind {
+            Behind::Stream(rest) => rest.lock().unwrap_or_else(PoisonError::into_inner).clone(),
+            // What cannot be read of it is not there.
+            Behind::File { file, offset, len } => {
+                use std::io::Seek;
+                let mut file = file.file(); // whoever else reads it says where
+                let sought = file.seek(io::SeekFrom::Start(offset));
+                sought.map_or_else(|_| Rest::default(), |_| Rest::read(&mut file.take(len)).0)
+            }
+        };
+        if rest != Rest::default() {
+            let rest = FileRest { input: Arc::clone(&self.input), name, rest };
+            rests.lock().unwrap_or_else(PoisonError::into_inner).push(rest);
+        }
+    }
 }
 
 impl Bytes {
@@ -370,17 +421,25 @@ impl Bytes {
         }
     }
 
-    /// The first `len` bytes: what stands behind them is no part of the segment.
-    fn up_to(self, len: u32) -> Bytes {
+    /// The first `len` bytes: what follows is no part of the segment, and may be asked for.
+    fn up_to(self, len: u32, is_rest_wanted: bool) -> (Bytes, Option<Behind>) {
         let len = u64::from(len);
         match self {
-            Bytes::File { file, offset, left } => Bytes::File { file, offset, left: left.min(len) },
+            Bytes::File { file, offset, left } => {
+                let rest = left.checked_sub(len).filter(|&rest| is_rest_wanted && rest > 0);
+                let rest = rest.map(|rest| Behind::File { file: Arc::clone(&file), offset: offset + len, len: rest });
+                (Bytes::File { file, offset, left: left.min(len) }, rest)
+            }
             // The front is not longer than the smallest segment.
             Bytes::Stream { front, stream, failed, is_unpacked } => {
                 let left = len.saturating_sub(front.len() as u64);
-                let stream: Box<dyn Read + Send> =
-                    if is_unpacked { Box::new(unpack::UpTo::new(stream, left)) } else { Box::new(stream.take(left)) };
-                Bytes::Stream { front, stream, failed, is_unpacked }
+                let rest = is_rest_wanted.then(Arc::<Mutex<Rest>>::default);
+                let stream: Box<dyn Read + Send> = match &rest {
+                    Some(rest) => Box::new(unpack::UpTo::new(stream, left).with_rest(rest)),
+                    None if is_unpacked => Box::new(unpack::UpTo::new(stream, left)),
+                    None => Box::new(stream.take(left)),
+                };
+                (Bytes::Stream { front, stream, failed, is_unpacked }, rest.map(Behind::Stream))
             }
         }
     }

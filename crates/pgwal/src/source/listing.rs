@@ -299,6 +299,11 @@ impl ArchiveFile {
         self.entry.file()
     }
 
+    /// The file that it is, or is in; `None`: none that has a name.
+    pub(crate) fn path(&self) -> Option<&Path> {
+        self.entry.place.path()
+    }
+
     /// Whether it is still the file that was listed, and nobody has written to it since.
     pub fn is_as_listed(&self) -> bool {
         let now = self.entry.place.path().and_then(|path| Stamp::of(path).ok());
@@ -383,6 +388,25 @@ impl Place {
         let metadata = self.path().and_then(|path| fs::metadata(path).ok());
         let whole = metadata.as_ref().map_or(0, fs::Metadata::len);
         (if let Place::Range { len, .. } = self { *len } else { whole }, metadata)
+    }
+}
+
+/// Reads the small files beside the segments of `wal`.
+pub(crate) fn text_of(wal: &Wal) -> Texts<'_> {
+    Texts { wal, packed: Packed::default() }
+}
+
+/// See [`text_of`].
+pub(crate) struct Texts<'w> {
+    wal: &'w Wal,
+    packed: Packed,
+}
+
+impl Texts<'_> {
+    /// The file with this number in [`Wal::others`], unpacked, or the first megabyte of it.
+    pub(crate) fn read(&mut self, at: usize) -> io::Result<Vec<u8>> {
+        let entry = self.wal.others.get(at).ok_or(io::ErrorKind::NotFound)?;
+        self.packed.front(&entry.place, TEXT_LEN)
     }
 }
 

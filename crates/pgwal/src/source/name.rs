@@ -6,7 +6,7 @@
 use std::path::Path;
 
 use super::kind::{Packing, Wrapping};
-use crate::lsn::SegmentName;
+use crate::lsn::{SegmentName, is_upper_hex};
 
 /// The name of a segment's file, taken apart.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -108,6 +108,11 @@ pub fn segment_of_file_name(name: &str) -> Option<SegmentName> {
 pub(crate) fn is_beside_segments(name: &str) -> bool {
     let begins = name.split_at_checked(SegmentName::LEN).is_some_and(|(digits, _)| digits.parse::<SegmentName>().is_ok());
     begins && segment_of_file_name(name).is_none() && !super::is_text_file_name(name)
+}
+
+/// Whether a folder of this name has the segments of one timeline and log file: their first 16 digits, as Barman and pgBackRest have it.
+pub(super) fn is_folder_of_segments(name: &str) -> bool {
+    name.len() == 16 && is_upper_hex(name)
 }
 
 /// Whether a file of this name belongs to an archive: a segment, a history file, a backup history file or a backup_label, or what stands

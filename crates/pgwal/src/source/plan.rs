@@ -13,7 +13,7 @@ use tempfile::TempDir;
 use super::archive::{Member, Tar};
 use super::extent::Extents;
 use super::kind::{FIRST_PAGE, Kind, Packing};
-use super::name::{file_name, is_beside_segments, rank, segment_of_file_name};
+use super::name::{file_name, is_beside_segments, is_folder_of_segments, rank, segment_of_file_name};
 use super::pieces::{Piece, Pieces};
 use super::{SourceError, SourceProblem, unpack};
 use crate::datadir::DataDir;
@@ -254,6 +254,11 @@ impl Wal {
         self.entries.iter().map(|entry| (&*entry.input, entry.name))
     }
 
+    /// The other files of folders, and what archives have of files that tell about segments, each with its number.
+    pub(crate) fn others(&self) -> impl Iterator<Item = (usize, &str)> {
+        self.others.iter().enumerate().map(|(at, entry)| (at, &*entry.input))
+    }
+
     /// System identifier of the cluster, as the first file says that can be looked at without reading others.
     pub fn system_identifier(&self) -> Option<u64> {
         let front = self.fronts(1).into_iter().next()?;
@@ -434,9 +439,23 @@ impl Wal {
         let pg_wal = dir.join("pg_wal");
         let dir = if pg_wal.is_dir() { pg_wal.as_path() } else { dir };
         let mut entries = Vec::new();
+        self.list(dir, true, &mut entries)?;
+        if entries.is_empty() && self.no_files.is_empty() {
+            Err(SourceError::new(dir.display(), SourceProblem::NoSegments))
+        } else {
+            Ok(entries)
+        }
+    }
+
+    /// Lists a directory, and with `has_folders` the folders that Barman and pgBackRest sort segments into.
+    fn list(&mut self, dir: &Path, has_folders: bool, entries: &mut Vec<Entry>) -> Result<(), SourceError> {
         for file in fs::read_dir(dir).map_err(SourceError::io(dir.display()))? {
             let path = file.map_err(SourceError::io(dir.display()))?.path();
             let file = file_name(&path);
+            if has_folders && is_folder_of_segments(&file) && path.is_dir() {
+                self.list(&path, false, entries)?;
+                continue;
+            }
             let (name, is_text) = (segment_of_file_name(&file), super::is_text_file_name(&file));
             let input = path.display().to_string().into();
             if path.is_file() {
@@ -452,11 +471,7 @@ impl Wal {
                 if name.is_some() { &mut self.no_files } else { &mut self.others }.push(entry);
             }
         }
-        if entries.is_empty() && self.no_files.is_empty() {
-            Err(SourceError::new(dir.display(), SourceProblem::NoSegments))
-        } else {
-            Ok(entries)
-        }
+        Ok(())
     }
 
     /// Members of a plain tar are parts of the file, in whatever order they stand.

@@ -4,7 +4,9 @@
 //! (which can be told how much memory it may take: a header may ask for 4 GB), bzip2.
 
 use std::fmt;
+use std::hash::{DefaultHasher, Hasher};
 use std::io::{self, BufRead, Read};
+use std::sync::{Arc, Mutex, PoisonError};
 
 use super::kind::{FIRST_PAGE, Kind, Packing, first_page, skippable_frame};
 use crate::aligned;
@@ -285,12 +287,54 @@ pub(super) struct UpTo<S> {
     stream: S,
     left: u64,
     is_over: bool,
+    /// Where it is written down what follows, if somebody wants to know.
+    rest: Option<Arc<Mutex<Rest>>>,
+}
+
+/// What follows a segment in its file, and is no part of it.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub(crate) struct Rest {
+    /// Bytes.
+    pub(crate) len: u64,
+    /// There may be more: they were not read to the end.
+    pub(crate) is_part: bool,
+    /// A hash of them.
+    pub(crate) hash: u64,
+    /// Where other bytes begin after the compressed data.
+    pub(crate) after_packed: Option<u64>,
+}
+
+impl Rest {
+    /// Bytes that are read of a rest, at most.
+    const LIMIT: u64 = 256 << 20;
+
+    /// Reads the rest of `stream`, and says how that ended.
+    pub(super) fn read(stream: &mut dyn Read) -> (Rest, Option<io::Error>) {
+        let (mut rest, mut hasher, mut buffer) = (Rest::default(), DefaultHasher::new(), vec![0; 64 << 10]);
+        loop {
+            let (len, error) = fill_to_error(stream, &mut buffer);
+            hasher.write(buffer.get(..len).unwrap_or_default());
+            rest.len += len as u64; // not much more than the limit
+            let is_over = error.is_some() || len < buffer.len();
+            rest.is_part = !is_over && rest.len >= Rest::LIMIT;
+            if is_over || rest.is_part {
+                rest.hash = if rest.len > 0 { hasher.finish() } else { 0 };
+                rest.after_packed = error.as_ref().and_then(after_packed).map(|after| after.offset);
+                return (rest, error);
+            }
+        }
+    }
 }
 
 impl<S: Read> UpTo<S> {
     /// The first `len` bytes of `stream`.
     pub(super) fn new(stream: S, len: u64) -> UpTo<S> {
-        UpTo { stream, left: len, is_over: false }
+        UpTo { stream, left: len, is_over: false, rest: None }
+    }
+
+    /// The same, and writes down what follows.
+    pub(super) fn with_rest(self, rest: &Arc<Mutex<Rest>>) -> UpTo<S> {
+        UpTo { rest: Some(Arc::clone(rest)), ..self }
     }
 }
 
@@ -298,6 +342,11 @@ impl<S: Read> Read for UpTo<S> {
     fn read(&mut self, buffer: &mut [u8]) -> io::Result<usize> {
         if self.left == 0 && !self.is_over && !buffer.is_empty() {
             self.is_over = true;
+            if let Some(wanted) = &self.rest {
+                let (rest, error) = Rest::read(&mut self.stream);
+                *wanted.lock().unwrap_or_else(PoisonError::into_inner) = rest;
+                return error.map_or(Ok(0), Err);
+            }
             // What is more than that is passed over, but for one byte.
             fill(&mut self.stream, &mut [0])?;
         }
