@@ -265,3 +265,80 @@ fn what_is_found_keeps_a_server_from_starting() {
     server.control("stop -m fast").unwrap();
     assert_eq!(found(), [] as [Value; 0]);
 }
+
+/// What stops a server that is started on a base backup is found before.
+#[test]
+fn a_base_backup_that_does_not_start() {
+    let Some(postgres) = Postgres::find_or_skip(Some(15), "control::a_base_backup_that_does_not_start") else { return };
+    let server = postgres.start(&["--wal-segsize=1"], "wal_level = replica\nmax_wal_senders = 4\nautovacuum = off").unwrap();
+    let dir = TempDir::new().unwrap();
+    let data = dir.path().join("data");
+    server.sql("CREATE TABLE t AS SELECT 1 AS g").unwrap();
+    let rows = "INSERT INTO t SELECT generate_series(1, 20000)";
+    server.client("pg_basebackup", ["-X", "none", "-c", "fast", "-D", data.to_str().unwrap()]).unwrap();
+    server.sql(rows).unwrap();
+    let label = fs::read(data.join("backup_label")).unwrap();
+    let start = pgwal::backup_label::BackupLabel::parse(&label).unwrap().start_segment;
+    // The manifest names the end of the backup, which lies in the same segment: here, the WAL without its end is only the first page of it.
+    let first = fs::read(server.wal().join(start.to_string())).unwrap();
+    let found = || {
+        let (status, out, err) = verify(&data, ["--format", "json", "."]);
+        assert_eq!(err, "", "{out}");
+        let lines: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
+        let found: Vec<Value> = lines.into_iter().filter(|line| line["type"] == "finding").collect();
+        assert_eq!(status, i32::from(!found.is_empty()), "{out}");
+        found.iter().map(|finding| finding["problem"]["kind"].as_str().unwrap_or_default().to_owned()).collect::<Vec<_>>()
+    };
+    let plain = data.join("pg_wal").join(start.to_string());
+    // Nothing is there; then it is to be fetched, by the primary or an archive.
+    assert_eq!(found(), ["starts_at"]);
+    for signal in ["standby.signal", "recovery.signal"] {
+        fs::write(data.join(signal), "").unwrap();
+        assert_eq!(found(), [] as [&str; 0]);
+        let (_, text, _) = verify(&data, ["."]);
+        assert!(text.contains(&format!("{start} is not in pg_wal: the server fetches WAL from the ")) && text.contains(signal), "{text}");
+        fs::remove_file(data.join(signal)).unwrap();
+    }
+    fs::write(&plain, &first).unwrap();
+    assert_eq!(found(), [] as [&str; 0]);
+    // What is compressed is not read there.
+    let packed = plain.with_extension("gz");
+    let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut gzip, &first).unwrap();
+    fs::write(&packed, gzip.finish().unwrap()).unwrap();
+    fs::remove_file(&plain).unwrap();
+    assert_eq!(found(), ["not_plain"]);
+    postgres.start_on(&data, "").expect_err("the segment is compressed");
+    fs::remove_file(&packed).unwrap();
+    // The WAL ends before the record of the backup's end, with a manifest and without.
+    let end = first.windows(8).rposition(|bytes| bytes == (start.start(1 << 20).0 + 0x28).to_le_bytes()).unwrap();
+    let mut cut = first.clone();
+    cut[end - 26..].fill(0);
+    fs::write(&plain, &cut).unwrap();
+    assert_eq!(found(), ["backup_end"]);
+    fs::rename(data.join("backup_manifest"), dir.path().join("aside")).unwrap();
+    assert_eq!(found(), ["backup_end"]);
+    postgres.start_on(&data, "").expect_err("WAL ends before end of online backup");
+    fs::write(&plain, &first).unwrap();
+    // A label that is none, or cannot be read; nothing is waited for.
+    let path = data.join("backup_label");
+    fs::write(&path, "garbage\n").unwrap();
+    assert_eq!(found(), ["label_invalid"]);
+    postgres.start_on(&data, "").expect_err("invalid data in file \"backup_label\"");
+    fs::remove_file(&path).unwrap();
+    fs::create_dir(&path).unwrap();
+    assert_eq!(found(), ["label_unreadable"]);
+    fs::remove_dir(&path).unwrap();
+    for target in ["/dev/zero", "nowhere"] {
+        std::os::unix::fs::symlink(target, &path).unwrap();
+        assert_eq!(found(), ["label_unreadable"], "{target}");
+        fs::remove_file(&path).unwrap();
+    }
+    assert!(std::process::Command::new("mkfifo").arg(&path).arg(data.join("postmaster.pid")).status().unwrap().success());
+    assert_eq!(found(), ["label_unreadable"]);
+    fs::remove_file(data.join("postmaster.pid")).unwrap();
+    fs::remove_file(&path).unwrap();
+    fs::write(&path, &label).unwrap();
+    assert_eq!(found(), [] as [&str; 0]);
+    postgres.start_on(&data, "").unwrap();
+}

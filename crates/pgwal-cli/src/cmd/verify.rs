@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
-use pgwal::check::{self, Checked, Class, Cluster, Event, Finding, Summary, Told};
+use pgwal::check::{self, Checked, Class, Cluster, Event, Finding, Signal, Summary, Told};
 use pgwal::history::timeline_of_file_name;
 use pgwal::output_file::OutputFile;
 use pgwal::printable::{printable, printable_path};
@@ -319,7 +319,7 @@ impl Opts {
                     if kept.unchanged > 0 {
                         writeln!(out, "{} unchanged and not read again.", count(kept.unchanged, "segment"))?;
                     }
-                    clusters.iter().try_for_each(|cluster| write_cluster(cluster, out))?;
+                    clusters.iter().try_for_each(|cluster| write_cluster(cluster, archive, out))?;
                     self.conclude(summary, out)?;
                 }
                 for cluster in clusters.iter().filter(|cluster| cluster.is_running() && summary.findings > 0) {
@@ -437,10 +437,8 @@ impl Opts {
         let is_set = is_asked_for || (!paths.iter().any(is_segment) && self.from.is_none() && self.to.is_none());
         let mut archive = match is_set.then(|| Archive::open(&paths)) {
             Some(Ok(archive)) => Some(archive),
-            // That all WAL of a data directory is gone is a finding.
-            Some(Err(SourceError { problem: SourceProblem::NoSegments, .. })) if clusters.iter().any(Cluster::needs_own_wal) => {
-                Some(Archive::empty())
-            }
+            // That all WAL of a data directory is gone is a finding, or it is to be fetched.
+            Some(Err(SourceError { problem: SourceProblem::NoSegments, .. })) if !clusters.is_empty() => Some(Archive::empty()),
             Some(Err(e)) => return Err(e.into()),
             None => None,
         };
@@ -582,11 +580,21 @@ fn one_cluster(clusters: &[Cluster]) -> Option<u64> {
 }
 
 /// Where recovery would start, in a sentence.
-fn write_cluster(cluster: &Cluster, out: &mut impl Write) -> io::Result<()> {
+fn write_cluster(cluster: &Cluster, archive: Option<&Archive>, out: &mut impl Write) -> io::Result<()> {
     let Some(control) = cluster.control() else { return Ok(()) };
     let copy = &control.checkpoint_copy;
     let (state, checkpoint) = (control.state, control.checkpoint);
-    writeln!(out, "pg_control: {state}; last checkpoint at {checkpoint} on timeline {}, recovery starts at {}.", copy.timeline, copy.redo)
+    writeln!(out, "pg_control: {state}; last checkpoint at {checkpoint} on timeline {}, recovery starts at {}.", copy.timeline, copy.redo)?;
+    let (Some(archive), Some(signal)) = (archive, cluster.fetches_wal()) else { return Ok(()) };
+    let from = match signal {
+        Signal::Recovery => "the archive",
+        Signal::Standby | Signal::RecoveryConf => "the primary or the archive",
+    };
+    for (first, last) in cluster.fetched(archive) {
+        let (what, verb) = if first == last { (first.to_string(), "is") } else { (format!("{first} to {last}"), "are") };
+        writeln!(out, "{what} {verb} not in pg_wal: the server fetches WAL from {from}, as {} says.", signal.file_name())?;
+    }
+    Ok(())
 }
 
 fn control_line(cluster: &Cluster) -> Option<Line<'static>> {

@@ -2,18 +2,18 @@
 //!
 //! C: `StartupXLOG` in access/transam/xlog.c, `InitWalRecovery` in xlogrecovery.c (xlog.c up to 14).
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::fmt;
 use std::fs;
-use std::io::{self, Read};
+use std::io::{self, Read, Seek, SeekFrom};
 use std::ops::{ControlFlow, Range};
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
-use serde::Serialize;
+use serde::{Deserialize, Serialize};
 
 use super::finding::{Class, Finding, Problem};
-use crate::backup_label::BackupLabel;
+use crate::backup_label::{BackupLabel, BackupLabelError, BackupLabelErrorKind, BackupMethod};
 use crate::datadir::{self, ControlFile, DbState};
 use crate::error::Error;
 use crate::format::WalFormat;
@@ -26,7 +26,7 @@ use crate::rmgr::xlog::{self, Checkpoint};
 use crate::rmgr::{Payload, RmgrId};
 use crate::scan::{self, Work, scan};
 use crate::set::owners;
-use crate::source::{Archive, ArchiveFile, NotWal, Start};
+use crate::source::{Archive, ArchiveFile, NoFile, NotWal, Start};
 
 /// A data directory: what its `pg_control` says, and what a server would do with it.
 #[derive(Clone, Debug)]
@@ -34,9 +34,9 @@ pub struct Cluster {
     /// As the user knows it.
     path: PathBuf,
     control: Result<(ControlFile, u8), ControlProblem>,
-    /// A backup_label that the server would start from instead of `pg_control`'s checkpoint.
-    label: Option<BackupLabel>,
-    has_signal: bool,
+    /// A backup_label that the server would start from instead of `pg_control`'s checkpoint, or what is wrong with it.
+    label: Result<Option<BackupLabel>, ControlProblem>,
+    signal: Option<Signal>,
     is_running: bool,
 }
 
@@ -126,6 +126,37 @@ pub enum ControlProblem {
         /// The first record after it.
         found: Lsn,
     },
+    /// The segment where recovery starts, or one that it comes to, is in pg_wal only in a form that the server does not read there.
+    NotPlain {
+        /// The file that is there.
+        file: String,
+    },
+    /// Recovery must come to the end of the base backup.
+    BackupEnd {
+        /// Redo point of the backup, which the record of its end names.
+        start: Lsn,
+        /// Where it ends, by backup_manifest; `None`: not known.
+        end: Option<Lsn>,
+        /// Where the WAL ends.
+        found: Lsn,
+        /// What says that there is such a record.
+        by: StartedBy,
+    },
+    /// backup_label cannot be read.
+    LabelUnreadable {
+        /// Why.
+        reason: String,
+    },
+    /// backup_label has something that the server does not start from.
+    LabelInvalid {
+        /// What, and in which line.
+        error: BackupLabelError,
+    },
+    /// backup_label is that of an incremental backup.
+    LabelIncremental {
+        /// Where the backup starts that it builds upon.
+        from: Lsn,
+    },
     /// The backup was taken from a standby, but `pg_control` is not one's.
     NotOfStandby {
         /// What it says the server was doing, in pg_controldata's words.
@@ -141,6 +172,35 @@ pub enum StartedBy {
     PgControl,
     /// `backup_label`, which comes first.
     BackupLabel,
+}
+
+/// The file that makes a server fetch WAL from elsewhere when it starts.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Signal {
+    /// `recovery.signal`: it comes from an archive.
+    Recovery,
+    /// `standby.signal`: it comes from a primary or an archive.
+    Standby,
+    /// `recovery.conf`, up to 11: either.
+    RecoveryConf,
+}
+
+impl Signal {
+    /// As the server of this major looks for them; `None`: of a major that is not known.
+    fn find(data: &Path, major: Option<u8>) -> Option<Signal> {
+        let is_there = |signal: &Signal| data.join(signal.file_name()).exists();
+        let all = [Signal::Standby, Signal::Recovery, Signal::RecoveryConf];
+        all.into_iter().filter(|signal| major.is_none_or(|major| (*signal == Signal::RecoveryConf) == (major < 12))).find(is_there)
+    }
+
+    /// Its name.
+    pub const fn file_name(self) -> &'static str {
+        match self {
+            Signal::Recovery => "recovery.signal",
+            Signal::Standby => "standby.signal",
+            Signal::RecoveryConf => "recovery.conf",
+        }
+    }
 }
 
 /// Places that findings have told of, so that nothing is told twice.
@@ -173,6 +233,9 @@ const MOST_SEGMENTS: u64 = 100_000;
 /// Looks at a directory whose server takes one checkpoint after the other.
 const CHECKPOINTS: usize = 20;
 
+/// Bytes of a small text file in a data directory, at most.
+const TEXT_LEN: u64 = 1 << 20;
+
 /// What recovery needs.
 #[derive(Clone, Copy, Debug)]
 struct Needs {
@@ -191,12 +254,12 @@ impl Cluster {
     pub fn of_input(input: &Path) -> Option<Cluster> {
         let path = data_directory(input)?;
         let file = path.join("global/pg_control");
-        let major = fs::read_to_string(path.join("PG_VERSION")).ok().and_then(|text| text.trim().parse().ok());
+        let major = read_text(&path.join("PG_VERSION")).and_then(|text| text.trim().parse().ok());
         let control = read_control(&file, major);
-        let label = fs::read(path.join("backup_label")).ok().and_then(|text| BackupLabel::parse(&text).ok());
-        let has_signal = ["recovery.signal", "standby.signal", "recovery.conf"].iter().any(|name| path.join(name).exists());
+        let label = read_label(&path.join("backup_label"));
+        let signal = Signal::find(&path, major.or(control.as_ref().ok().map(|(_, major)| *major)));
         let is_running = is_running(&path);
-        Some(Cluster { path, control, label, has_signal, is_running })
+        Some(Cluster { path, control, label, signal, is_running })
     }
 
     /// Where it is.
@@ -214,9 +277,32 @@ impl Cluster {
         self.is_running
     }
 
-    /// Whether it needs the WAL in its own pg_wal to start: no backup_label that names WAL of an archive.
-    pub fn needs_own_wal(&self) -> bool {
-        self.label.is_none()
+    /// The file that makes the server fetch the WAL that it starts from, where its pg_wal does not have it; `None`: it needs the WAL there.
+    ///
+    /// Without a backup_label, and with a `pg_control` that does not say how far recovery must come, a server replays the WAL in pg_wal
+    /// first, whatever file is there. C: `ArchiveRecoveryRequested` and `InArchiveRecovery`.
+    pub fn fetches_wal(&self) -> Option<Signal> {
+        let is_direct = |control: &ControlFile| {
+            control.min_recovery_point.is_valid()
+                || control.backup_end_required
+                || control.backup_end.is_valid()
+                || control.state == DbState::SHUT_DOWN
+        };
+        let has_label = matches!(self.label, Ok(Some(_)));
+        self.signal.filter(|_| has_label || self.control().is_none_or(is_direct))
+    }
+
+    /// Segments that recovery needs, that are not in pg_wal, and that the server fetches from elsewhere: see [`Cluster::fetches_wal`].
+    pub fn fetched(&self, archive: &Archive) -> Vec<(SegmentName, SegmentName)> {
+        let (Some(_), Ok((control, major))) = (self.fetches_wal(), &self.control) else { return Vec::new() };
+        let fmt = format_of(control, *major);
+        let (files, needs) = (Files::of(archive, fmt, control.system_identifier, self), self.needs(control));
+        let missing = self.segments(archive, &files, &needs, fmt, &Told::default());
+        let names = missing.into_iter().filter_map(|finding| match finding.class {
+            Class::MissingSegment { first, last } => Some((first, last)),
+            _ => finding.segment.map(|segment| (segment, segment)),
+        });
+        names.collect()
     }
 
     /// What is wrong with `pg_control`, or with the WAL in `archive` as `pg_control` has it, and has not been `told` yet.
@@ -249,14 +335,21 @@ impl Cluster {
             Ok((control, major)) => (control, *major),
             Err(problem) => return vec![self.of_control(problem.clone())],
         };
-        let (wal_page_size, segment_size) = (control.wal_page_size, control.segment_size);
-        let fmt = WalFormat { major, wal_page_size, segment_size, block_size: control.block_size };
+        let fmt = format_of(control, major);
         if control.state.0 > DbState::IN_PRODUCTION.0 {
             let (field, expected, found) = ("ControlFileData.state", "a state from 0 to 6", control.state.0.into());
             return vec![self.of_control(ControlProblem::ControlValue { field, expected, found })];
         }
+        let label = match &self.label {
+            Ok(label) => label.as_ref(),
+            // The server ends here: what it would read behind it nobody knows.
+            Err(problem) => return vec![self.of_label(problem.clone())],
+        };
         let mut found = Vec::new();
-        let from_standby = self.label.as_ref().is_some_and(|label| label.from_standby == Some(true));
+        if let Some(from) = label.and_then(|label| label.incremental_from).filter(|_| major >= 17) {
+            return vec![self.of_label(ControlProblem::LabelIncremental { from })];
+        }
+        let from_standby = label.is_some_and(|label| label.from_standby == Some(true));
         if from_standby && !control.state.is_in_archive_recovery() {
             found.push(self.of_control(ControlProblem::NotOfStandby { found: control.state.to_string() }));
         }
@@ -266,7 +359,7 @@ impl Cluster {
             is_ours(file).then_some(other)
         });
         let needs = self.needs(control);
-        let files = Files::of(archive, fmt, control.system_identifier);
+        let files = Files::of(archive, fmt, control.system_identifier, self);
         if let Some(other) = other_major.filter(|_| files.good.is_empty()) {
             found.push(self.of_control(ControlProblem::WalMajor { expected: major, found: other }));
             return found;
@@ -277,17 +370,24 @@ impl Cluster {
         }
         let mut missing = self.segments(archive, &files, &needs, fmt, told);
         let is_there = missing.is_empty();
-        found.append(&mut missing);
+        let is_fetched = self.fetches_wal().is_some();
+        if !is_fetched {
+            found.append(&mut missing);
+        }
         if is_there {
-            found.extend(self.start(archive, &files, &needs, fmt, told));
+            let start = self.start(archive, &files, &needs, fmt, told);
+            found.extend(start.filter(|finding| !is_fetched || finding.class == Class::ControlFile));
+        }
+        if is_there && !is_fetched {
             found.extend(self.minimum(archive, &files, &needs, fmt, told));
+            found.extend(self.backup_end(archive, &files, &needs, fmt, told));
         }
         found
     }
 
     fn needs(&self, control: &ControlFile) -> Needs {
         let minimum = Some((control.min_recovery_point, control.min_recovery_timeline)).filter(|(lsn, _)| lsn.is_valid());
-        match &self.label {
+        match self.label() {
             Some(label) => Needs {
                 checkpoint: label.checkpoint,
                 redo: label.start,
@@ -304,6 +404,10 @@ impl Cluster {
                 minimum: minimum.filter(|_| control.state.is_in_archive_recovery()),
             },
         }
+    }
+
+    fn label(&self) -> Option<&BackupLabel> {
+        self.label.as_ref().ok()?.as_ref()
     }
 
     /// Segments that recovery needs and that are not there.
@@ -327,16 +431,7 @@ impl Cluster {
             };
             let (first, last) = (owner(from), owner(to));
             let lsns = first.start(size)..last.start(size) + u64::from(size);
-            found.push(Finding {
-                input: first.to_string(),
-                segment: Some(first),
-                offsets: None,
-                lsns: Some(lsns),
-                record: None,
-                class: Class::MissingSegment { first, last },
-                problem: Some(Problem::Control(problem)),
-                whole_copy: None,
-            });
+            found.push(missing_segments(first, last, lsns, problem));
         };
         for number in first..=last.min(first.saturating_add(MOST_SEGMENTS)) {
             let start = SegmentName::new(needs.timeline, number, size).start(size);
@@ -348,6 +443,10 @@ impl Cluster {
             match files.named(number, size, &history) {
                 // What is wrong with it is told of where it is.
                 Some((_, Hollow::Other)) => flush(&mut missing, &mut found),
+                Some((file, Hollow::NotPlain)) => {
+                    flush(&mut missing, &mut found);
+                    found.extend(not_plain(file, size));
+                }
                 Some((file, hollow)) => {
                     flush(&mut missing, &mut found);
                     let problem = if number > start_last { minimum_problem(needs) } else { start_problem(needs) };
@@ -375,6 +474,15 @@ impl Cluster {
             }
         }
         flush(&mut missing, &mut found);
+        // Recovery would end before a segment that it cannot read, as if the WAL ended there.
+        let is_over = self.label().is_none() && self.control().is_some_and(|control| control.state == DbState::SHUT_DOWN);
+        if found.is_empty() && !is_over && !self.is_running {
+            let mut numbers = last.saturating_add(1)..last.saturating_add(MOST_SEGMENTS);
+            let next = numbers.find(|number| files.at_or_after(*number, needs.timeline, archive).is_none());
+            if let Some((file, Hollow::NotPlain)) = next.and_then(|number| files.named_after(number, size, needs.timeline, archive)) {
+                found.extend(not_plain(file, size));
+            }
+        }
         found
     }
 
@@ -407,7 +515,7 @@ impl Cluster {
             return early(needs.redo);
         }
         // A server that was shut down has written nothing since, whatever else was put into its pg_wal.
-        let is_over = control.state == DbState::SHUT_DOWN && !self.is_running && !self.has_signal && self.label.is_none();
+        let is_over = control.state == DbState::SHUT_DOWN && !self.is_running && self.signal.is_none() && self.label().is_none();
         let (next, _) = records.get(1).filter(|_| is_over)?;
         Some(self.of_control(ControlProblem::GoesOnAfterShutdown { checkpoint: needs.checkpoint, found: *next }))
     }
@@ -433,12 +541,92 @@ impl Cluster {
         Some(of_file(file, last, Class::EndsEarly { needed: lsn }, minimum_problem(needs), fmt))
     }
 
+    /// Whether the WAL goes on to the end of the base backup that recovery starts from. C: "WAL ends before end of online backup".
+    fn backup_end(&self, archive: &Archive, files: &Files<'_>, needs: &Needs, fmt: WalFormat, told: &Told) -> Option<Finding> {
+        let control = self.control()?;
+        let (start, by) = match self.label() {
+            // One that was taken from a standby ends at the minimum recovery point; of others the server does not ask for the end.
+            Some(label) => {
+                let is_asked_for = label.method == Some(BackupMethod::Streamed) && label.from_standby != Some(true);
+                (Some(label.start).filter(|_| is_asked_for)?, StartedBy::BackupLabel)
+            }
+            // A start that failed, or was stopped, after it had read the label.
+            None => {
+                let is_asked_for = control.backup_end_required && !control.backup_end.is_valid() && control.backup_start.is_valid();
+                (Some(control.backup_start).filter(|_| is_asked_for)?, StartedBy::PgControl)
+            }
+        };
+        let size = fmt.segment_size;
+        let first = needs.redo.segment_number(size);
+        let numbers = first..first.saturating_add(MOST_SEGMENTS);
+        let chain: Vec<&ArchiveFile> = numbers.map_while(|number| files.at_or_after(number, needs.timeline, archive)).collect();
+        let mut is_there = false;
+        let options = scan::Options { start: Some(needs.redo), end: None, threads: 1 };
+        let summary = scan(&archive.wal(chain.iter().copied()), options, &BackupEnds { start }, |part| {
+            is_there |= part;
+            if is_there { ControlFlow::Break(()) } else { ControlFlow::Continue(()) }
+        });
+        let found = summary.position.unwrap_or(needs.redo);
+        let number = found.segment_number(size);
+        let rest = found..SegmentName::new(needs.timeline, number, size).start(size) + u64::from(size);
+        if is_there || told.has(&rest) {
+            return None;
+        }
+        let end = manifest_end(&self.path.join("backup_manifest"), start);
+        let problem = ControlProblem::BackupEnd { start, end: end.map(|(_, end)| end), found, by };
+        // Segments that are missing can be named where it is known how far they must go.
+        let next = first.saturating_add(chain.len() as u64);
+        let last = end.map(|(timeline, end)| (timeline, Lsn(end.0.saturating_sub(1)).segment_number(size)));
+        if let Some((timeline, last)) = last.filter(|(_, last)| *last >= next) {
+            let (first, last) = (SegmentName::new(timeline, next, size), SegmentName::new(timeline, last, size));
+            let lsns = first.start(size)..last.start(size) + u64::from(size);
+            return Some(missing_segments(first, last, lsns, problem));
+        }
+        let last = *chain.last()?;
+        let at = Lsn(found.0.saturating_sub(1)).max(needs.redo);
+        let file = at.segment_number(size).checked_sub(first).and_then(|at| chain.get(usize::try_from(at).ok()?)).copied();
+        Some(of_file(file.unwrap_or(last), at, Class::EndsEarly { needed: end.map_or(found, |(_, end)| end) }, problem, fmt))
+    }
+
+    /// A finding about `backup_label`.
+    fn of_label(&self, problem: ControlProblem) -> Finding {
+        let input = self.path.join("backup_label").display().to_string();
+        let (class, problem) = (Class::TextFile, Some(Problem::Control(problem)));
+        Finding { input, segment: None, offsets: None, lsns: None, record: None, class, problem, whole_copy: None }
+    }
+
     /// A finding about `pg_control` itself.
     fn of_control(&self, problem: ControlProblem) -> Finding {
         let input = self.path.join("global/pg_control").display().to_string();
         let (class, problem) = (Class::ControlFile, Some(Problem::Control(problem)));
         Finding { input, segment: None, offsets: None, lsns: None, record: None, class, problem, whole_copy: None }
     }
+}
+
+fn format_of(control: &ControlFile, major: u8) -> WalFormat {
+    let (wal_page_size, segment_size) = (control.wal_page_size, control.segment_size);
+    WalFormat { major, wal_page_size, segment_size, block_size: control.block_size }
+}
+
+fn missing_segments(first: SegmentName, last: SegmentName, lsns: Range<Lsn>, problem: ControlProblem) -> Finding {
+    Finding {
+        input: first.to_string(),
+        segment: Some(first),
+        offsets: None,
+        lsns: Some(lsns),
+        record: None,
+        class: Class::MissingSegment { first, last },
+        problem: Some(Problem::Control(problem)),
+        whole_copy: None,
+    }
+}
+
+/// A segment that is not there but in a form that the server does not read.
+fn not_plain(file: &ArchiveFile, size: u32) -> Option<Finding> {
+    let name = file.segment()?.name;
+    let start = name.start(size);
+    let problem = ControlProblem::NotPlain { file: file.file().to_owned() };
+    Some(missing_segments(name, name, start..start + u64::from(size), problem))
 }
 
 fn start_problem(needs: &Needs) -> ControlProblem {
@@ -475,14 +663,31 @@ struct Files<'a> {
     good: BTreeMap<(u64, TimelineId), &'a ArchiveFile>,
     /// All files with names of segments, likewise.
     named: BTreeMap<(u64, TimelineId), &'a ArchiveFile>,
+    /// Those that the server does not read where they are, likewise.
+    not_plain: BTreeMap<(u64, TimelineId), &'a ArchiveFile>,
 }
 
 impl<'a> Files<'a> {
-    fn of(archive: &'a Archive, fmt: WalFormat, system_identifier: u64) -> Files<'a> {
-        let mut files = Files { good: BTreeMap::new(), named: BTreeMap::new() };
+    /// Inside the pg_wal of `cluster`, only those count that its server reads there: whole ones under the plain name.
+    fn of(archive: &'a Archive, fmt: WalFormat, system_identifier: u64, cluster: &Cluster) -> Files<'a> {
+        let mut files = Files { good: BTreeMap::new(), named: BTreeMap::new(), not_plain: BTreeMap::new() };
+        let pg_wal = fs::canonicalize(cluster.path.join("pg_wal")).ok();
+        let mut folders: HashMap<&Path, bool> = HashMap::new();
+        let mut is_in_pg_wal = |file: &'a ArchiveFile| {
+            let Some(folder) = Path::new(&*file.input).parent() else { return false };
+            *folders.entry(folder).or_insert_with(|| {
+                let folder = if folder == Path::new("") { Path::new(".") } else { folder };
+                pg_wal.is_some() && fs::canonicalize(folder).ok() == pg_wal
+            })
+        };
         for (file, segment) in archive.segments().filter(|(_, segment)| !segment.partial) {
             let place = (segment.name.number(fmt.segment_size), segment.name.timeline);
             files.named.entry(place).or_insert(file);
+            let is_plain = file.file().len() == SegmentName::LEN && file.len == u64::from(fmt.segment_size);
+            if !is_plain && segment.in_place().is_some() && is_in_pg_wal(file) {
+                files.not_plain.entry(place).or_insert(file);
+                continue;
+            }
             if segment.in_place().is_some_and(|(own, _)| own.is_same_wal(fmt)) && of_cluster(file, system_identifier) {
                 let best = files.good.entry(place).or_insert(file);
                 if best.rank() < file.rank() {
@@ -496,8 +701,11 @@ impl<'a> Files<'a> {
     /// The file with the name of this segment on a timeline of `history`, and what it has.
     fn named(&self, number: u64, size: u32, history: &History) -> Option<(&'a ArchiveFile, Hollow)> {
         let of_number = self.named.range((number, TimelineId::default())..=(number, TimelineId(u32::MAX)));
-        let (_, file) = of_number.rev().find(|((_, timeline), _)| history.contains(*timeline))?;
+        let (place, file) = of_number.rev().find(|((_, timeline), _)| history.contains(*timeline))?;
         let segment = file.segment()?;
+        if let Some(file) = self.not_plain.get(place) {
+            return Some((*file, Hollow::NotPlain));
+        }
         let hollow = match &segment.start {
             Start::NotWal(NotWal::Zeroed) => Hollow::Zeroed,
             Start::Page(_, header) if header.address < segment.name.start(size) => Hollow::Recycled(**header),
@@ -508,6 +716,19 @@ impl<'a> Files<'a> {
 
     fn has(&self, number: u64, history: &History, timeline: TimelineId, archive: &Archive) -> bool {
         self.at(number, history, timeline, archive).is_some()
+    }
+
+    /// The file with this segment, or the newest of a timeline that descends from `timeline`, which recovery from there on reads.
+    fn at_or_after(&self, number: u64, timeline: TimelineId, archive: &Archive) -> Option<&'a ArchiveFile> {
+        self.at(number, &history_of(archive, timeline), timeline, archive)
+    }
+
+    /// As [`Files::named`], of `timeline` or the newest that descends from it.
+    fn named_after(&self, number: u64, size: u32, timeline: TimelineId, archive: &Archive) -> Option<(&'a ArchiveFile, Hollow)> {
+        let of_number = self.not_plain.range((number, TimelineId::default())..=(number, TimelineId(u32::MAX)));
+        let newest = of_number.rev().map(|((_, timeline), _)| *timeline).map(|timeline| history_of(archive, timeline));
+        let mut descended = newest.filter(|history| history.contains(timeline));
+        self.named(number, size, &descended.next()?)
     }
 
     /// The file that a server on `timeline`, or one that descends from it, would read: the newest that can have this segment.
@@ -532,6 +753,28 @@ impl<'a> Files<'a> {
             if records.len() < 2 { ControlFlow::Continue(()) } else { ControlFlow::Break(()) }
         });
         records
+    }
+}
+
+/// Whether the record is there that ends the backup with this redo point.
+struct BackupEnds {
+    start: Lsn,
+}
+
+impl Work for BackupEnds {
+    type Part = bool;
+
+    fn part(&self) -> Self::Part {
+        false
+    }
+
+    fn record(&self, raw: &RawRecord<'_>, part: &mut Self::Part) -> Result<(), Error> {
+        if raw.header.rmid == RmgrId::XLOG
+            && let Some(Payload::Xlog(xlog::Op::BackupEnd { start })) = raw.decode().ok().and_then(|record| record.payload().ok()?)
+        {
+            *part |= start == self.start;
+        }
+        Ok(())
     }
 }
 
@@ -581,6 +824,8 @@ fn history_of(archive: &Archive, timeline: TimelineId) -> History {
 enum Hollow {
     Zeroed,
     Recycled(PageHeader),
+    /// In a form that the server does not read in pg_wal.
+    NotPlain,
     /// Something that has a finding of its own.
     Other,
 }
@@ -609,6 +854,63 @@ fn data_directory(input: &Path) -> Option<PathBuf> {
         _ => fs::canonicalize(input).ok().filter(|path| path.ends_with("pg_wal")).map(|_| input.join(".."))?,
     };
     is_one(&parent).then_some(parent)
+}
+
+/// The text of a small file, where it is one.
+fn read_text(path: &Path) -> Option<String> {
+    String::from_utf8(input_file::read(path, TEXT_LEN).ok()?).ok()
+}
+
+/// The backup_label at `path`; `None`: there is none.
+fn read_label(path: &Path) -> Result<Option<BackupLabel>, ControlProblem> {
+    let text = match input_file::read(path, TEXT_LEN) {
+        Ok(text) => text,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => {
+            // A server takes one that leads nowhere for none, and would start from a checkpoint that is not the backup's.
+            let Ok(target) = fs::read_link(path) else { return Ok(None) };
+            let what = NoFile::DanglingLink { target: target.to_string_lossy().into_owned() };
+            return Err(ControlProblem::LabelUnreadable { reason: what.to_string() });
+        }
+        Err(e) => return Err(ControlProblem::LabelUnreadable { reason: e.to_string() }),
+    };
+    let label = BackupLabel::parse(&text).map_err(|error| ControlProblem::LabelInvalid { error })?;
+    if label.stop.is_some() {
+        // A backup history file under this name: the server wants the other line here.
+        let kind = BackupLabelErrorKind::Key { expected: "CHECKPOINT LOCATION", found: "STOP WAL LOCATION".to_owned() };
+        return Err(ControlProblem::LabelInvalid { error: BackupLabelError { line: 2, kind } });
+    }
+    Ok(Some(label))
+}
+
+/// The end of the backup that starts at `start`, and its timeline, by the last lines of its backup_manifest.
+fn manifest_end(path: &Path, start: Lsn) -> Option<(TimelineId, Lsn)> {
+    /// The ranges are the last but one thing in it; there is one for each timeline.
+    const TAIL: u64 = 64 << 10;
+    #[derive(Deserialize)]
+    struct WalRange {
+        #[serde(rename = "Timeline")]
+        timeline: u32,
+        #[serde(rename = "Start-LSN")]
+        start: String,
+        #[serde(rename = "End-LSN")]
+        end: String,
+    }
+    let mut file = input_file::open(path).ok()?;
+    let len = file.metadata().ok()?.len();
+    file.seek(SeekFrom::Start(len.saturating_sub(TAIL))).ok()?;
+    let mut tail = Vec::new();
+    file.take(TAIL).read_to_end(&mut tail).ok()?;
+    let tail = String::from_utf8_lossy(&tail);
+    let (_, ranges) = tail.rsplit_once("\"WAL-Ranges\":")?;
+    let ranges = ranges.get(..=ranges.find(']')?)?;
+    let ranges: Vec<WalRange> = serde_json::from_str(ranges).ok()?;
+    let mut parsed = Vec::new();
+    for range in ranges {
+        parsed.push((TimelineId(range.timeline), range.start.parse::<Lsn>().ok()?, range.end.parse::<Lsn>().ok()?));
+    }
+    let is_ours = parsed.iter().any(|(_, from, _)| *from == start);
+    let (timeline, _, end) = parsed.into_iter().max_by_key(|(_, _, end)| *end)?;
+    is_ours.then_some((timeline, end))
 }
 
 /// Reads `pg_control`, again where a server has just written half of it. With the major that it is of.
@@ -642,11 +944,20 @@ fn read_control(file: &Path, major: Option<u8>) -> Result<(ControlFile, u8), Con
 
 /// Whether the process that `postmaster.pid` names is there.
 fn is_running(data: &Path) -> bool {
-    let pid = fs::read_to_string(data.join("postmaster.pid")).ok().and_then(|text| text.lines().next()?.trim().parse::<u32>().ok());
+    let pid = read_text(&data.join("postmaster.pid")).and_then(|text| text.lines().next()?.trim().parse::<u32>().ok());
     match pid {
         Some(pid) if cfg!(target_os = "linux") => Path::new("/proc").join(pid.to_string()).exists(),
         Some(_) => true,
         None => false,
+    }
+}
+
+impl fmt::Display for StartedBy {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(match self {
+            StartedBy::PgControl => "pg_control",
+            StartedBy::BackupLabel => "backup_label",
+        })
     }
 }
 
@@ -682,10 +993,6 @@ impl fmt::Display for ControlProblem {
                 write!(f, "the data directory is of PostgreSQL {expected}, the WAL in it of PostgreSQL {found}")
             }
             ControlProblem::StartsAt { checkpoint, redo, timeline, by } => {
-                let by = match by {
-                    StartedBy::PgControl => "pg_control",
-                    StartedBy::BackupLabel => "backup_label",
-                };
                 write!(f, "{by}: recovery starts at {redo} on timeline {timeline}, for the checkpoint at {checkpoint}")
             }
             ControlProblem::MinimumRecoveryPoint { needed, timeline } => {
@@ -707,6 +1014,24 @@ impl fmt::Display for ControlProblem {
                 f,
                 "pg_control says that the server was shut down with the checkpoint at {checkpoint}, but the WAL goes on with a record at \
                  {found}: pg_control is older than pg_wal"
+            ),
+            ControlProblem::NotPlain { file } => {
+                let file = crate::printable::printable(file);
+                write!(f, "pg_wal has it as {file} only, and there the server reads no compressed segments, so recovery cannot read it")
+            }
+            ControlProblem::BackupEnd { start, end, found, by } => {
+                write!(f, "{by}: recovery must reach the end of the base backup that starts at {start}")?;
+                match end {
+                    Some(end) => write!(f, ", which backup_manifest has at {end}, but the WAL ends at {found}"),
+                    None => write!(f, ", but the WAL ends at {found} without the record of that end"),
+                }
+            }
+            ControlProblem::LabelUnreadable { reason } => write!(f, "backup_label: {}", crate::printable::printable(reason)),
+            ControlProblem::LabelInvalid { error } => write!(f, "backup_label: {error}"),
+            ControlProblem::LabelIncremental { from } => write!(
+                f,
+                "backup_label: this is an incremental backup, on top of one that starts at {from}, and pg_combinebackup has to combine the two \
+                 before a server can start"
             ),
             ControlProblem::NotOfStandby { found } => {
                 write!(f, "backup_label says that the backup was taken from a standby, but pg_control says \"{found}\"")

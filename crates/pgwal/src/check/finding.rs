@@ -215,6 +215,8 @@ pub enum Action {
     Repack,
     /// Decide which of the two is right, and remove the other.
     RemoveOne,
+    /// Unpack the segment where it is: the server needs it to start.
+    UnpackForStart,
     /// Unpack or decrypt the file, and check what is inside.
     Unwrap,
     /// Report it: the server wrote it like this, or this program is wrong.
@@ -388,7 +390,8 @@ impl Finding {
         }
         match (&self.class, &self.problem) {
             (_, Some(Problem::Control(ControlProblem::GoesOnAfterShutdown { .. }))) => Action::DoNotStart,
-            (Class::ControlFile, _) => Action::RestoreCluster,
+            (Class::ControlFile, _) | (Class::TextFile, Some(Problem::Control(_))) => Action::RestoreCluster,
+            (_, Some(Problem::Control(ControlProblem::NotPlain { .. }))) => Action::UnpackForStart,
             (_, Some(Problem::Control(_))) => Action::FindForStart,
             (Class::BitFlip { .. }, Some(Problem::Check(check))) if check.is_unused() => Action::Compare,
             (class, _) => class.action(),
@@ -567,6 +570,10 @@ impl fmt::Display for Action {
             Action::ArchiveAgain => {
                 "A restore would stop here: take the segment from another copy of the WAL. If it is to be archived from the server's pg_wal \
                  again, remove this empty file first."
+            }
+            Action::UnpackForStart => {
+                "The server needs this WAL to start: unpack the segment in pg_wal, under its name without a suffix, with the owner and \
+                 permissions of the others."
             }
             Action::Unwrap => "Nothing is known of what is inside: unpack or decrypt it, and check that.",
             Action::Report => "No copy will differ: the server wrote it like this, or this check is wrong. Please report it.",

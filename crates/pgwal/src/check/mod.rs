@@ -31,7 +31,7 @@ use std::sync::Arc;
 
 use serde::Serialize;
 
-pub use control::{Cluster, ControlProblem, StartedBy, Told};
+pub use control::{Cluster, ControlProblem, Signal, StartedBy, Told};
 pub use copying::is_being_copied;
 pub use finding::{Action, Authority, Check, Class, Finding, Problem};
 
