@@ -39,6 +39,9 @@ pub fn write_stderr(bytes: &[u8]) {
 /// Exit status of a command that could not run, was called wrongly, or could not write to standard output.
 pub const COULD_NOT_RUN: u8 = 2;
 
+/// Exit status of a command whose answer nobody reads, where status 0 would be an answer: as a shell has it for a program that SIGPIPE ended.
+const CLOSED_PIPE: u8 = 128 + 13;
+
 /// An error that ends a command with [`COULD_NOT_RUN`], where status 1 has another meaning.
 #[derive(Debug)]
 pub struct CouldNotRun(pub Box<dyn Error>);
@@ -65,10 +68,15 @@ impl Output {
         Output { stdout: io::stdout().lock(), failed: None }
     }
 
-    /// Ends the output. `None`: all of it was written; otherwise the exit status, after a word on standard error.
-    pub fn finish(mut self) -> Option<ExitCode> {
+    /// Ends the output. `None`: all of it was written; otherwise the exit status, after a word on standard error. `is_answer`: the exit status
+    /// says what was found, so that a pipe that nobody reads must not make it 0.
+    pub fn finish(mut self, is_answer: bool) -> Option<ExitCode> {
         let _ = self.flush(); // it is remembered
-        Some(output_failed(&self.failed?))
+        let failed = self.failed?;
+        if is_answer && failed.kind() == io::ErrorKind::BrokenPipe {
+            return Some(CLOSED_PIPE.into());
+        }
+        Some(output_failed(&failed))
     }
 
     fn remember<T>(&mut self, result: io::Result<T>) -> io::Result<T> {

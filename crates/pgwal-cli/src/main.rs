@@ -67,6 +67,7 @@ fn main() -> ExitCode {
         Ok(cli) => cli,
         Err(answer) => return console::answer(&answer),
     };
+    let is_answer = matches!(cli.command, Command::Basebackup(_) | Command::Diff(_) | Command::Doctor(_) | Command::Verify(_));
     let mut out = Output::new();
     let result = match cli.command {
         Command::Basebackup(opts) => opts.run(&mut out),
@@ -80,7 +81,7 @@ fn main() -> ExitCode {
         Command::Verify(opts) => opts.run(&mut out),
     };
     // Where the output failed, the command's own error is that, too.
-    if let Some(code) = out.finish() {
+    if let Some(code) = out.finish(is_answer) {
         return code;
     }
     match result {

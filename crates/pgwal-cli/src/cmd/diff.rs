@@ -24,7 +24,7 @@ Compared are the WAL and what stands around it: history files and backup history
 What is the same byte for byte is not looked into: damage that both sides have is found with --check, or by pgwal verify.
 
 Exit status: 0 the same; 1 different; 2 trouble: nothing could be compared, --check found damage that both have, or standard output cannot \
-be written.")]
+be written; 141 nobody reads it (as `| head` leaves it).")]
 pub struct Opts {
     /// First copy: a segment, a directory, a data directory, a tar archive, each also compressed; `-` for standard input
     a: PathBuf,

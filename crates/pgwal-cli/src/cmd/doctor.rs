@@ -25,7 +25,8 @@ Example: pgwal doctor -d \"host=db.example.org user=replicator\" --standby \"hos
 Use the role, and the way, by which the standby connects: whether it gets in is tried. A member of pg_monitor sees most points, a superuser
 all of them, pg_hba.conf among them. Nothing is changed on the servers.
 
-Exit status: 0 nothing wrong; 1 errors or warnings; 2 no connection, wrong options, or standard output cannot be written.")]
+Exit status: 0 nothing wrong; 1 errors or warnings; 2 no connection, wrong options, or standard output cannot be written; \
+141 nobody reads it (as `| head` leaves it).")]
 pub struct Opts {
     #[command(flatten)]
     server: ServerArgs,

@@ -38,8 +38,8 @@ Example: pgwal verify fixtures/v17/timeline2
 
 It does not stop at damage: it goes on where records start again, and reports each damaged range once.
 
-Exit status: 0 nothing found, 1 findings, 2 could not run, or standard output cannot be written. With --reach, what counts is the answer:
-0 yes, whatever was found that is not in the way, 1 no or unknown."
+Exit status: 0 nothing found, 1 findings, 2 could not run, or standard output cannot be written, 141 nobody reads it (as `| head` \
+leaves it). With --reach, what counts is the answer: 0 yes, whatever was found that is not in the way, 1 no or unknown."
 )]
 pub struct Opts {
     /// Segments, directories of segments, data directories, tar archives, `-` for standard input; two segments of one directory mean
