@@ -271,15 +271,15 @@ fn what_is_found_keeps_a_server_from_starting() {
 fn a_base_backup_that_does_not_start() {
     let Some(postgres) = Postgres::find_or_skip(Some(15), "control::a_base_backup_that_does_not_start") else { return };
     let server = postgres.start(&["--wal-segsize=1"], "wal_level = replica\nmax_wal_senders = 4\nautovacuum = off").unwrap();
-    let dir = TempDir::new().unwrap();
-    let data = dir.path().join("data");
+    // Where the server's account may write.
+    let data = server.dir().join("backup");
     server.sql("CREATE TABLE t AS SELECT 1 AS g").unwrap();
     let rows = "INSERT INTO t SELECT generate_series(1, 20000)";
     server.client("pg_basebackup", ["-X", "none", "-c", "fast", "-D", data.to_str().unwrap()]).unwrap();
     server.sql(rows).unwrap();
     let label = fs::read(data.join("backup_label")).unwrap();
     let start = pgwal::backup_label::BackupLabel::parse(&label).unwrap().start_segment;
-    // The manifest names the end of the backup, which lies in the same segment: here, the WAL without its end is only the first page of it.
+    // All WAL of the backup: a switch follows its end.
     let first = fs::read(server.wal().join(start.to_string())).unwrap();
     let found = || {
         let (status, out, err) = verify(&data, ["--format", "json", "."]);
@@ -316,7 +316,7 @@ fn a_base_backup_that_does_not_start() {
     cut[end - 26..].fill(0);
     fs::write(&plain, &cut).unwrap();
     assert_eq!(found(), ["backup_end"]);
-    fs::rename(data.join("backup_manifest"), dir.path().join("aside")).unwrap();
+    fs::rename(data.join("backup_manifest"), server.dir().join("aside")).unwrap();
     assert_eq!(found(), ["backup_end"]);
     postgres.start_on(&data, "").expect_err("WAL ends before end of online backup");
     fs::write(&plain, &first).unwrap();
