@@ -389,6 +389,46 @@ fn archives_and_their_wal_are_verified() {
     }
 }
 
+/// The WAL that a backup needs is there in full, as the server will look for it: no more and no less than the real program asks for.
+#[test]
+fn wal_that_ends_too_early_or_has_another_name_is_a_problem() {
+    let test = "wal_that_ends_too_early_or_has_another_name_is_a_problem";
+    let Some(postgres) = Postgres::find_or_skip(Some(15), test) else { return };
+    let server = postgres.start(&["--wal-segsize=1"], "max_wal_senders = 4\nwal_level = replica").unwrap();
+    let backup = server.dir().join("backup");
+    // While it runs, the server writes several segments.
+    server.sql("CREATE TABLE filled AS SELECT i, md5(i::text) FROM generate_series(1, 10000) i").unwrap();
+    server.client("pg_basebackup", ["-D", backup.to_str().unwrap(), "-c", "fast", "--no-sync"]).unwrap();
+    let bin = super::bin();
+    let run = |program: &Path| super::run(program, &[backup.to_str().unwrap()]).status.code();
+    let (ours, theirs) = (bin.path().join("pg_verifybackup"), postgres.program("pg_verifybackup"));
+    let judged = |what: &str, expected: i32| {
+        assert_eq!((run(&ours), run(&theirs)), (Some(expected), Some(expected)), "{what}");
+    };
+    judged("as it came", 0);
+    let wal = backup.join("pg_wal");
+    let mut segments: Vec<PathBuf> = fs::read_dir(&wal).unwrap().map(|file| file.unwrap().path()).filter(|path| path.is_file()).collect();
+    segments.sort();
+    let last = segments.last().unwrap();
+    let bytes = fs::read(last).unwrap();
+    let used = bytes.iter().rposition(|&byte| byte != 0).unwrap();
+    let zeroed = |from: usize| [&bytes[..from], &vec![0; bytes.len() - from][..]].concat();
+    let noise: Vec<u8> = (0..bytes.len()).map(|at| (at.wrapping_mul(2_654_435_761) >> 13) as u8).collect();
+    for (what, changed) in [("zeroes", zeroed(0)), ("without its last records", zeroed(used - 40)), ("noise", noise)] {
+        fs::write(last, changed).unwrap();
+        judged(what, 1);
+    }
+    fs::write(last, &bytes).unwrap();
+    let other = PathBuf::from(format!("{}.partial", last.display()));
+    fs::rename(last, &other).unwrap();
+    judged("partial", 1);
+    fs::rename(&other, last).unwrap();
+    assert!(Command::new("gzip").arg(last).status().unwrap().success());
+    judged("compressed", 1);
+    assert!(Command::new("gunzip").arg(last).status().unwrap().success());
+    judged("as it came", 0);
+}
+
 /// What must not be read, or not for ever.
 #[test]
 fn pipes_loops_and_unreadable_directories_are_problems() {

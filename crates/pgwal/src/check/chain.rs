@@ -129,6 +129,8 @@ struct Lost {
     resumed: Option<Lsn>,
     /// The files that have pages of it that do not belong here, in their order, up to [`MOST_FILES`].
     files: Vec<LostFile>,
+    /// The last segment whose first page is neither of this WAL nor what a server leaves after its end.
+    strange: Option<Lsn>,
 }
 
 /// A file in which no page belongs where it is, from its start or from where records stopped.
@@ -241,6 +243,16 @@ impl Page<'_> {
         usize::try_from(lsn - self.lsn).ok().and_then(|at| self.bytes.get(at..)).unwrap_or_default()
     }
 
+    /// Whether there are zeroes where its header should be.
+    fn has_no_header(&self) -> bool {
+        self.bytes.iter().take(SHORT_HEADER_SIZE).all(|&byte| byte == 0)
+    }
+
+    /// Whether it may be left over from an earlier use of the file: then its place in that segment was the same.
+    fn is_recycled(&self, fmt: WalFormat) -> bool {
+        self.header.address.segment_offset(fmt.segment_size) == self.lsn.segment_offset(fmt.segment_size)
+    }
+
     /// The bytes of the piece from `lsn` to the end of this page.
     fn piece_from(&self, lsn: Lsn) -> &[u8] {
         let at = |lsn: Lsn| usize::try_from(lsn - self.piece_start).unwrap_or(usize::MAX).min(self.piece.len());
@@ -339,6 +351,11 @@ impl Chain {
     /// Whether the WAL seems to have ended.
     pub(super) fn seems_ended(&self) -> bool {
         self.lost.as_ref().is_some_and(|lost| lost.end.is_some() && !lost.goes_on)
+    }
+
+    /// Whether the segment at `start` begins with what no server leaves after the end of the WAL.
+    pub(super) fn is_strange(&self, start: Lsn) -> bool {
+        self.lost.as_ref().is_some_and(|lost| lost.strange == Some(start))
     }
 
     /// Up to where the WAL is right.
@@ -1057,15 +1074,14 @@ impl Chain {
             self.lost = Some(Box::new(Lost { reported: true, goes_on: true, last: framer.previous(), ..lost }));
             return;
         }
-        let zeroes = page.bytes.iter().take(SHORT_HEADER_SIZE).all(|&byte| byte == 0);
+        // What a server leaves after the end of the WAL; other bytes are none of its doing.
+        let (zeroes, is_recycled) = (page.has_no_header(), page.is_recycled(self.fmt));
         let end = match (joining, &problem) {
             _ if is_ours || !is_possible => None,
+            _ if !(zeroes || is_recycled) => None,
             (Some((_, missing)), _) => Some(EndReason::Unfinished { missing: Some(missing) }),
             (None, _) if zeroes => Some(EndReason::ZeroPage),
-            (None, _) if page.header.address.segment_offset(self.fmt.segment_size) == page.lsn.segment_offset(self.fmt.segment_size) => {
-                Some(EndReason::Recycled { page: page.header.address })
-            }
-            _ => None,
+            (None, _) => Some(EndReason::Recycled { page: page.header.address }),
         };
         let class = match is_possible {
             true => damage::of_page(&page.bytes, &page.header, page.lsn, self.fmt),
@@ -1103,12 +1119,20 @@ impl Chain {
             tail: None,
             resumed: None,
             files: Vec::new(),
+            strange: None,
         }
     }
 
     /// Looks for records on a page, with nothing known but its place.
     fn start_again(&mut self, place: &Place, page: &Page<'_>) {
         let header = &page.header;
+        if let Some(lost) = &mut self.lost
+            && page.lsn.segment_offset(self.fmt.segment_size) == 0
+            && !page.has_no_header()
+            && !page.is_recycled(self.fmt)
+        {
+            lost.strange = Some(page.lsn);
+        }
         let long = self.long_header(page.lsn);
         let is_page = header.check(self.fmt, page.lsn, None).is_ok()
             && header.long.is_some() == long

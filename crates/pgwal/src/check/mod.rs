@@ -905,6 +905,21 @@ impl<'w> Walk<'w> {
         let size = place.fmt.segment_size;
         let seems_ended = self.chain.as_ref().is_some_and(Chain::seems_ended);
         checked.leftover = seems_ended && checked.records == 0;
+        // What no server leaves there is told, though it is behind the end of the WAL.
+        if checked.leftover && self.chain.as_ref().is_some_and(|chain| chain.is_strange(place.start)) {
+            checked.leftover = false;
+            let finding = Finding {
+                input: place.input.to_string(),
+                segment: place.name,
+                offsets: Some(0..len),
+                lsns: Some(place.start..place.start + u64::from(size)),
+                record: None,
+                class: Class::NotWal,
+                problem: None,
+                whole_copy: None,
+            };
+            self.report(finding, sink)?;
+        }
         let expected = u64::from(size);
         let is_whole = if place.name.is_some() { len == expected } else { len.is_multiple_of(expected) };
         let may_be_short = place.input.contains(".partial") && len < expected;
@@ -971,10 +986,6 @@ impl<'w> Walk<'w> {
                     self.chain = None;
                 }
             } else if let Some(chain) = &mut self.chain {
-                if chain.seems_ended() && finding.class == Class::NotWal {
-                    self.summary.leftover.push(finding.input);
-                    return Flow::Continue(());
-                }
                 // What came of it before is part of the same damage.
                 chain.forget_lost_from(name.start(place.fmt.segment_size));
                 if chain.position() < end {
@@ -1012,9 +1023,11 @@ impl<'w> Walk<'w> {
     /// Nothing follows on the chain.
     fn finish(&mut self, sink: &mut impl FnMut(Event) -> Flow) -> Flow {
         let (Some(chain), Some((_, place))) = (self.chain.take(), &self.current) else { return Flow::Continue(()) };
-        let cut_off = self.options.to.is_some_and(|to| chain.position() >= to);
+        // What stopped there because no more was asked for has not ended there; what ended before has.
+        let (has_ended, position) = (chain.seems_ended(), chain.position());
+        let is_asked = |end: &End| self.options.to.is_none_or(|to| if has_ended { end.lsn < to } else { position < to });
         let mut found = Found::default();
-        if let Some(end) = chain.finish(place, &mut found).filter(|_| !cut_off) {
+        if let Some(end) = chain.finish(place, &mut found).filter(is_asked) {
             let is_leftover = matches!(end.reason, EndReason::Recycled { .. } | EndReason::ZeroPage) && end.lsn == place.start;
             if !is_leftover || self.summary.ends.is_empty() {
                 let timeline = place.name.map_or(found.timeline, |name| name.timeline);

@@ -4,6 +4,7 @@ use std::ops::ControlFlow;
 use std::path::Path;
 use std::sync::atomic::{AtomicBool, Ordering};
 
+use pgwal::SegmentName;
 use pgwal::check::{self, Event, check};
 use pgwal::source::Wal;
 
@@ -20,6 +21,9 @@ pub(super) fn records(place: &Path, range: &WalRange, stop: &AtomicBool) -> Resu
         return Err(format!("{needed}, which is no range"));
     }
     let wal = Wal::open_all(&[place], Some(timeline)).map_err(|e| format!("{needed}: {e}"))?;
+    if let Some(name) = first_not_plain(&wal, range) {
+        return Err(format!("{needed}, and there is no file {name}: the server reads neither compressed segments nor partial ones"));
+    }
     let threads = std::thread::available_parallelism().map_or(1, usize::from);
     let options = check::Options { from: Some(start), to: Some(end), system_identifier: None, threads };
     let mut first = None;
@@ -47,4 +51,17 @@ pub(super) fn records(place: &Path, range: &WalRange, stop: &AtomicBool) -> Resu
         Some(found) => Err(format!("{needed}: {}", found.end)),
         None => Ok(summary.records),
     }
+}
+
+/// The first needed segment that is there only under a name which the server does not look for. A segment that is not there at all is found
+/// by its records.
+fn first_not_plain(wal: &Wal, range: &WalRange) -> Option<SegmentName> {
+    let WalRange { timeline, start, end } = *range;
+    let fmt = wal.extents_from(start, FRONT).next()?.ok()?.fmt;
+    let needed = |name: &SegmentName| {
+        let first = name.start(fmt.segment_size);
+        name.timeline == timeline && first < end && start < first + u64::from(fmt.segment_size)
+    };
+    let is_plain = |name: SegmentName| wal.files().any(|(input, found)| found == Some(name) && input.ends_with(&name.to_string()));
+    wal.files().filter_map(|(_, name)| name).filter(needed).find(|name| !is_plain(*name))
 }
