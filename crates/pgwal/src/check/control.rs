@@ -364,10 +364,6 @@ impl Cluster {
             found.push(self.of_control(ControlProblem::WalMajor { expected: major, found: other }));
             return found;
         }
-        if self.label.is_some() && self.has_signal {
-            // A base backup, or what pg_rewind has left: restore_command or the primary has the WAL that it starts with.
-            return found;
-        }
         let mut missing = self.segments(archive, &files, &needs, fmt, told);
         let is_there = missing.is_empty();
         let is_fetched = self.fetches_wal().is_some();
