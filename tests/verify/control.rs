@@ -266,6 +266,23 @@ fn what_is_found_keeps_a_server_from_starting() {
     assert_eq!(found(), [] as [Value; 0]);
 }
 
+/// A directory that is kept compressed as a whole is not to be started as it is; among plain segments, a compressed one is missing.
+#[test]
+fn compressed_segments_of_a_data_directory() {
+    let cluster = Cluster::new(FIRST, IN_PRODUCTION);
+    let pack = |number| {
+        let plain = cluster.segment(number);
+        let mut gzip = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+        std::io::Write::write_all(&mut gzip, &fs::read(&plain).unwrap()).unwrap();
+        fs::write(plain.with_extension("gz"), gzip.finish().unwrap()).unwrap();
+        fs::remove_file(plain).unwrap();
+    };
+    pack(6);
+    assert!(cluster.findings().iter().any(|finding| finding["problem"]["kind"] == "not_plain"));
+    pack(7);
+    assert_eq!(cluster.findings(), [] as [Value; 0]);
+}
+
 /// What stops a server that is started on a base backup is found before.
 #[test]
 fn a_base_backup_that_does_not_start() {

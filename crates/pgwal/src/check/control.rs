@@ -676,11 +676,19 @@ impl<'a> Files<'a> {
                 pg_wal.is_some() && fs::canonicalize(folder).ok() == pg_wal
             })
         };
+        let has_plain_name = |file: &ArchiveFile| file.file().len() == SegmentName::LEN;
+        // Where all of them are compressed, somebody keeps a copy of the directory that way, and no server is to start on it as it is.
+        let in_pg_wal = archive.segments().filter(|(file, segment)| segment.in_place().is_some() && is_in_pg_wal(file));
+        let (packed, plain) = in_pg_wal.fold((0, 0), |(packed, plain), (file, _)| match has_plain_name(file) {
+            true => (packed, plain + 1),
+            false => (packed + 1, plain),
+        });
+        let is_stored = plain == 0 && packed > 1;
         for (file, segment) in archive.segments().filter(|(_, segment)| !segment.partial) {
             let place = (segment.name.number(fmt.segment_size), segment.name.timeline);
             files.named.entry(place).or_insert(file);
-            let is_plain = file.file().len() == SegmentName::LEN && file.len == u64::from(fmt.segment_size);
-            if !is_plain && segment.in_place().is_some() && is_in_pg_wal(file) {
+            let is_plain = has_plain_name(file) && file.len == u64::from(fmt.segment_size);
+            if !is_plain && !is_stored && segment.in_place().is_some() && is_in_pg_wal(file) {
                 files.not_plain.entry(place).or_insert(file);
                 continue;
             }
