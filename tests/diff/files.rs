@@ -130,7 +130,7 @@ fn history_files_of_both_sides() {
     write("a/00000002.history", b"1\t0/180000\tno recovery target specified\n");
     write("a/00000003.history.gz", &gzip(b"1\t0/180000\tx\n2\t0/190000\tx\n"));
     write(&format!("b/{backup}"), b"START WAL LOCATION: 0/100028\n");
-    says(&["00000002.history: only in A", "00000003.history: only in A", &format!("{backup}: only in B")]);
+    says(&[&format!("{backup}: only in B"), "00000002.history: only in A", "00000003.history: only in A"]);
     // What only one of them has does not count where only one of them has WAL either.
     assert_eq!(verdict(dir, &["--overlap", "a", "b"]).0, 0);
     assert_eq!(verdict(dir, &["--ignore", "files", "a", "b"]).0, 0);
