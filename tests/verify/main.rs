@@ -7,6 +7,7 @@ mod forms;
 mod hostile;
 mod live;
 mod options;
+mod restore;
 mod set;
 mod state;
 
