@@ -104,7 +104,8 @@ fn a_full_disk_keeps_no_whole_segment_from_being_acknowledged() {
     fs::remove_file(dir.join("filler")).unwrap();
     assert!(run(Command::new("mount").args(["-o", "remount,size=200m"]).arg(dir)));
     goes_on(&server, dir, running);
-    assert_eq!(left(), [""; 0]);
+    // The segment that is being received may have begun.
+    assert!(left().iter().all(|name| name.ends_with(".partial")) && left().len() <= 1, "{:?}", left());
 }
 
 #[test]

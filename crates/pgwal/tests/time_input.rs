@@ -49,7 +49,7 @@ const TIMES: [&str; 18] = [
     "23:59:60",
     "05:60",
 ];
-const ZONES: [&str; 24] = [
+const ZONES: [&str; 23] = [
     "",
     "+00",
     "-03:30",
@@ -75,7 +75,7 @@ const ZONES: [&str; 24] = [
     "Asia/Kolkata",
     "posix/Japan",
 ];
-const OTHERS: [&str; 24] = [
+const OTHERS: [&str; 23] = [
     "",
     " ",
     "nonsense",
