@@ -65,8 +65,8 @@ fn whether_a_restore_comes_there() {
     assert!(answer["partial"].as_str().unwrap().ends_with("/000000010000000000000008.partial"), "{answer}");
     let (status, out, _) = verify(dir.path(), ["--reach", "2100-01-01 00:00:00Z", "--quiet", "."]);
     assert_eq!(status, 1);
-    let no = "no: recovery cannot reach 2100-01-01T00:00:00.000000Z: no transaction after it is in the WAL, so that the server does not know \
-              that it is there: the WAL ends at ";
+    let no = "no: recovery cannot reach 2100-01-01T00:00:00.000000Z: the WAL has no later transaction, so the server cannot tell \
+              that it has reached the target: the WAL ends at ";
     assert!(out.starts_with(no), "{out}");
     // Damage on the way is what stands in the way.
     damage(&dir.path().join("000000010000000000000007"), |bytes| bytes[0x4123] ^= 4);

@@ -367,7 +367,7 @@ impl fmt::Display for WrongOption {
 
 impl Error for WrongOption {}
 
-/// An error where the option `first` is behind the option `last`.
+/// Checks that the value of option `first` does not come after that of option `last`.
 pub fn in_order<T: PartialOrd + fmt::Display>(first: &str, start: Option<T>, last: &str, end: Option<T>) -> Result<(), WrongOption> {
     match (start, end) {
         (Some(start), Some(end)) if start > end => Err(WrongOption(format!("{first} {start} is after {last} {end}"))),

@@ -18,9 +18,10 @@ use serde_sarif::sarif;
 /// An input and its findings.
 pub type Input<'a> = (&'a str, Vec<&'a Finding>);
 
-/// Writes one test case for each input; it fails where the input has findings.
+/// Writes one test case per input, which fails if the input has findings.
 ///
-/// Inputs with findings only (a segment that is missing) may come behind the others. Whether a restore comes to its target is the last test case.
+/// Inputs that exist only as findings, such as a missing segment, may follow the others. The last test case is whether a restore reaches its
+/// target.
 pub fn junit(inputs: &[Input<'_>], restore: Option<&Reach>, out: &mut impl Write) -> io::Result<()> {
     let tests = (inputs.len() + restore.iter().count()).to_string();
     let failures = inputs.iter().filter(|(_, findings)| !findings.is_empty()).count();

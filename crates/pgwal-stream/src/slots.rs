@@ -151,12 +151,12 @@ pub fn drop(server: &mut Connection, name: &str, wait: bool, if_exists: bool) ->
 pub enum SlotError {
     /// There is a slot of that name.
     Exists {
-        /// It.
+        /// The name of the slot.
         name: String,
     },
     /// There is no slot of that name.
     Missing {
-        /// It.
+        /// The name of the slot.
         name: String,
     },
     /// Somebody uses it.

@@ -332,7 +332,7 @@ fn a_backup_of_a_standby_needs_its_control_file() {
     for target in [Target::Latest, Target::Immediate, Target::Lsn(late.0), Target::Time(late.1)] {
         let answer = ask(dir.path(), target, Request { backup: Some(&backup), ..PLAIN });
         assert!(matches!(answer.outcome, Outcome::Unknown { doubt: Doubt::Consistency { at_latest: None }, .. }), "{answer}");
-        assert!(answer.to_string().contains("cannot be told: only the pg_control of this backup"), "{answer}");
+        assert!(answer.to_string().contains("cannot be told: only this backup's pg_control"), "{answer}");
     }
     // Its manifest tells where it is consistent at the latest.
     backup.manifest = Some(ManifestEnd { end: Some(late.0), ..ManifestEnd::default() });
@@ -620,7 +620,7 @@ fn a_server_recovers_as_told() {
     let (target, setting) = lsn_target(&rounds[3].0);
     let answer = live.same(target, &setting);
     let name = Path::new(&lost).file_name().unwrap().to_string_lossy().into_owned();
-    assert!(answer.to_string().contains(&format!("{name} is missing, and later segments are there")), "{answer}");
+    assert!(answer.to_string().contains(&format!("{name} is missing, although later segments are present")), "{answer}");
     fs::rename(live.server.dir().join("kept"), &lost).unwrap();
     // A promotion half way: from there on, the newest timeline counts.
     let settings = format!(

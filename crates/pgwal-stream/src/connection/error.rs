@@ -72,7 +72,7 @@ pub enum Error {
     },
     /// The path of a Unix socket is longer than the system allows.
     SocketPath {
-        /// It.
+        /// The path of the socket.
         path: String,
         /// The most bytes that it may have.
         limit: usize,

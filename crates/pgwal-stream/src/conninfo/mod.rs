@@ -632,7 +632,7 @@ pub enum ConnInfoError {
     },
     /// Something after `]` that is neither a port nor the end of the host.
     UriUnexpected {
-        /// It.
+        /// The unexpected character.
         found: char,
         /// Its place in the URI, in bytes from 1.
         position: usize,

@@ -37,7 +37,7 @@ pub struct Rule {
 /// A name in a line.
 #[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct Token {
-    /// It.
+    /// The name, without quotes.
     pub text: String,
     /// It stands in quotes, so that it is a name even if it looks like a keyword or a group. The view does not tell; where the file itself
     /// cannot be read it counts as not quoted.

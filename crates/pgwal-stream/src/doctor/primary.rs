@@ -581,7 +581,7 @@ fn standbys(server: &Server, standby: Option<&Server>, report: &mut Report) {
         if let Some(age) = sender.xmin_age.filter(|&age| age > OLD_XMIN) {
             let found = format!("{who}: by hot_standby_feedback it holds back VACUUM by {age} transactions");
             let why =
-                "a query that has been running for long on the standby, or on one behind it, keeps dead rows on this server: tables grow";
+                "a long-running query on the standby, or on a standby of that one, keeps dead rows alive on this server, so tables grow";
             let look = Fix::sql("SELECT pid, backend_xmin, xact_start, query FROM pg_stat_activity ORDER BY xact_start LIMIT 5;");
             report.warning("standby-xmin", found, why, vec![look.on(Target::Standby)]);
         }

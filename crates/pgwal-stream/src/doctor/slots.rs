@@ -189,7 +189,7 @@ fn lost(server: &Server, slot: &Slot, owner: &Owner<'_>, report: &mut Report) {
             fix.push(Fix { then: Some("if slots are to wait for ever"), ..longer });
             report.warning(id, found("nobody used it for longer than idle_replication_slot_timeout"), why, fix);
         }
-        // Before 17 the server names no reason. It is this, but for logical slots of standbys of 16.
+        // Servers before 17 give no reason. Removed WAL is the only one there, except for logical slots on standbys of 16.
         None | Some("wal_removed") => {
             let what = "WAL that it needs has been removed";
             if slot.logical {

@@ -988,8 +988,8 @@ impl Chain {
         self.find_record(place, page, next);
     }
 
-    /// The link of a record that starts a page and is right, but for following another record than the one before it: nothing is damaged
-    /// then, somebody else's WAL goes on here.
+    /// The previous-record link of a record that starts a page and is valid, except that it follows a different record. Nothing is damaged in
+    /// that case: WAL of another history continues here.
     fn follows_other(&self, page: &Page<'_>, start: Lsn, error: &Error) -> Option<Lsn> {
         let ErrorKind::PreviousLink { expected: Some(_), found } = *error.kind() else { return None };
         let is_first = start == page.lsn + self.fmt.page_header_size(page.lsn);

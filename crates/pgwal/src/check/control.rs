@@ -342,7 +342,7 @@ impl Cluster {
         }
         let label = match &self.label {
             Ok(label) => label.as_ref(),
-            // The server ends here: what it would read behind it nobody knows.
+            // The server stops at this file, so there is no telling which WAL it would read next.
             Err(problem) => return vec![self.of_label(problem.clone())],
         };
         let mut found = Vec::new();

@@ -45,11 +45,11 @@ pub enum Class {
         /// Bytes that were written at a time: 512 (a disk's sector) or 4096 (a page of the operating system).
         sector: u32,
     },
-    /// Whole pages of zeroes with WAL behind them.
+    /// Whole pages of zeroes with WAL after them.
     ZeroedPage,
     /// The end of a segment is zeroes, and the next segment goes on: a copy that was cut off after the file had got its size.
     ZeroedTail,
-    /// A page of an earlier use of the file, with WAL behind it.
+    /// A page of an earlier use of the file, with WAL after it.
     RecycledPage {
         /// Segment that the page comes from.
         from: SegmentName,
@@ -127,7 +127,7 @@ pub enum Class {
         /// Where that begins in the compressed file.
         offset: u64,
     },
-    /// Segments are missing with WAL behind them.
+    /// Segments are missing, with WAL after them.
     MissingSegment {
         /// The first one.
         first: SegmentName,
@@ -433,8 +433,8 @@ impl fmt::Display for Finding {
         }
         write!(f, ": {}", self.class)?;
         match (&self.class, &self.problem) {
-            (Class::MissingSegment { first, last }, None) if first == last => write!(f, ": there is WAL behind it. ")?,
-            (Class::MissingSegment { .. }, None) => write!(f, ", and there is WAL behind them. ")?,
+            (Class::MissingSegment { first, last }, None) if first == last => write!(f, ": there is WAL after it. ")?,
+            (Class::MissingSegment { .. }, None) => write!(f, ", and there is WAL after them. ")?,
             _ => write!(f, ". ")?,
         }
         if let Some(problem) = &self.problem {
@@ -455,10 +455,10 @@ impl fmt::Display for Class {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Class::TornPage { sector } => write!(f, "torn page: only some of its {sector}-byte pieces were written"),
-            Class::ZeroedPage => write!(f, "zeroed page: zeroes, and WAL goes on behind them"),
+            Class::ZeroedPage => write!(f, "zeroed page: zeroes, and WAL continues after them"),
             Class::ZeroedTail => write!(f, "zeroed tail: the segment ends with zeroes, and the next one goes on"),
             Class::RecycledPage { from, address } => {
-                write!(f, "recycled page: it was left over from {from} ({address}), and WAL goes on behind it")
+                write!(f, "recycled page: it was left over from {from} ({address}), and WAL continues after it")
             }
             Class::BitFlip { offset, bit } => write!(f, "bit flip: bit {bit} of the byte at 0x{offset:x}, and nothing else"),
             Class::ImpossibleLength { found } => write!(f, "impossible record length: {found} bytes"),
@@ -537,7 +537,7 @@ impl fmt::Display for Action {
                  base backup."
             }
             Action::DoNotStart => {
-                "Do not start the server: it would go on at the checkpoint and write over the WAL behind it. If the directory is a copy, take \
+                "Do not start the server: it would resume at the checkpoint and overwrite the WAL after it. If the directory is a copy, take \
                  the copy again, as a base backup."
             }
             Action::Separate => "A restore would stop here: move the file out of this set, and look for the segment that belongs there.",

@@ -26,7 +26,7 @@ pub struct Reach {
     pub timeline: Option<TimelineId>,
     /// Where it starts.
     pub start: Option<Lsn>,
-    /// LSN behind the record that ends the base backup; `None`: none is asked for, or it was not reached.
+    /// LSN after the record that ends the base backup; `None`: none is asked for, or it was not reached.
     pub backup_end: Option<Lsn>,
     /// Where the state becomes consistent, so that recovery may stop from there on; `None`: not reached, or not known.
     pub consistent: Option<Place>,
@@ -42,7 +42,7 @@ pub struct Reach {
 /// A place in the WAL, and what was replayed up to there.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize)]
 pub struct Place {
-    /// LSN behind the last record.
+    /// LSN after the last record.
     pub lsn: Lsn,
     /// Time of the last commit or abort; `None`: there is none.
     pub last_transaction: Option<TimestampTz>,
@@ -54,7 +54,7 @@ pub struct Place {
 pub enum Outcome {
     /// It does.
     Yes {
-        /// LSN behind the last record that is replayed.
+        /// LSN after the last record that is replayed.
         end: Lsn,
         /// The last commit or abort that is replayed; `None`: there is none.
         last_transaction: Option<TimestampTz>,
@@ -80,7 +80,7 @@ pub enum Outcome {
 /// How far recovery gets that does not come to its target.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HowFar {
-    /// LSN behind the last record that is replayed.
+    /// LSN after the last record that is replayed.
     pub end: Lsn,
     /// The last commit or abort that is replayed: the latest target time that can be reached is that of the record before the next commit.
     pub last_transaction: Option<TimestampTz>,
@@ -367,7 +367,7 @@ impl Reach {
             (Obstacle::BeforeConsistency { consistent }, _) if self.backup.is_some() => {
                 match consistent {
                     Some(lsn) => write!(f, "this backup ended at {lsn}")?,
-                    None => write!(f, "this backup ends later, and its end is not in this WAL")?,
+                    None => write!(f, "this backup ends later, in WAL that is not here")?,
                 }
                 if let Some(time) = self.consistent.and_then(|place| place.last_transaction) {
                     write!(f, ", after the transaction that ended at {time}")?;
@@ -378,10 +378,10 @@ impl Reach {
                 write!(f, "; take an older one")
             }
             (Obstacle::BeforeBackup { .. }, _) => {
-                write!(f, "{obstacle}. The server does not see that, and opens with what the backup has; take an older one")
+                write!(f, "{obstacle}. The server does not notice, and opens with what the backup contains; take an older one")
             }
             (Obstacle::End { last_transaction: Some(time), .. }, Target::Time(target)) if time <= target => {
-                write!(f, "no transaction after it is in the WAL, so that the server does not know that it is there: {obstacle}")
+                write!(f, "the WAL has no later transaction, so the server cannot tell that it has reached the target: {obstacle}")
             }
             (Obstacle::End { .. }, Target::Xid(_)) => write!(f, "its commit or abort is not in the WAL: {obstacle}"),
             (Obstacle::End { .. }, Target::Name(_)) => write!(f, "it is not in the WAL: {obstacle}"),
@@ -416,7 +416,7 @@ impl fmt::Display for Doubt {
             Doubt::Consistency { at_latest } => {
                 write!(
                     f,
-                    "only the pg_control of this backup says where it is consistent, and it is not at hand: name the directory or the archive of the backup"
+                    "only this backup's pg_control records where it becomes consistent, and it is not available: name the directory or the archive of the backup"
                 )?;
                 match at_latest {
                     Some(lsn) => write!(f, " (from {lsn} on it is, by its manifest)"),
@@ -473,7 +473,7 @@ impl fmt::Display for Obstacle {
             Obstacle::Missing { segment, end, gap, partial } => {
                 write!(f, "{segment} is missing")?;
                 if *gap {
-                    write!(f, ", and later segments are there")?;
+                    write!(f, ", although later segments are present")?;
                 }
                 if let Some(end) = end {
                     write!(f, "; the records before it end at {end}")?;
@@ -507,10 +507,10 @@ impl fmt::Display for Obstacle {
             }
             Obstacle::BeforeConsistency { consistent: Some(lsn) } => write!(f, "there is no consistent state before {lsn}"),
             Obstacle::BeforeConsistency { consistent: None } => {
-                write!(f, "the state is not consistent there: the end of the base backup comes later, and is not in this WAL")
+                write!(f, "the state is not consistent there: the base backup ends later, in WAL that is not here")
             }
             Obstacle::BeforeBackup { began } => {
-                write!(f, "this backup was begun at {began}, after that time, and has all that was committed until then")
+                write!(f, "this backup began at {began}, after the target, and contains everything committed before that")
             }
             Obstacle::Incremental => write!(f, "the backup is incremental: pg_combinebackup has to put it together with those before it"),
             Obstacle::NoCheckpoint { expected } => write!(f, "the backup's checkpoint is not at {expected}"),

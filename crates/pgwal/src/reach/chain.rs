@@ -53,7 +53,7 @@ pub(super) fn target_history(
     }
 }
 
-/// The files of an archive, and behind them those in the backup's own pg_wal, by name.
+/// The files of an archive, followed by those in the backup's own pg_wal, by name.
 pub(super) struct Sources<'a> {
     pub(super) fmt: WalFormat,
     archive: &'a Archive,

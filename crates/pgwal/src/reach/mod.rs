@@ -103,7 +103,7 @@ fn an_older_backup_may_do(answer: &Reach) -> bool {
     }
 }
 
-/// Where recovery stops: LSN behind the last record that is replayed, and behind the last one that is read.
+/// Where recovery stops: LSN after the last record that is replayed, and after the last one that is read.
 #[derive(Clone, Copy, Debug)]
 struct Stop {
     end: Lsn,
@@ -151,7 +151,7 @@ impl Rule {
                 } else if minimum.is_valid() || control.state.is_shut_down() {
                     Rule::Known { end_of: None, minimum }
                 } else {
-                    // After a crash, all WAL in its own pg_wal is replayed before the archive is asked, and it is consistent behind that.
+                    // After a crash, all WAL in its own pg_wal is replayed before the archive is asked, and it is consistent after that.
                     let own = backup.wal.as_ref().unwrap_or(archive);
                     match end_of_own_wal(own, backup, request) {
                         Some(minimum) => Rule::Known { end_of: None, minimum },
@@ -356,7 +356,7 @@ impl<'a> Attempt<'a> {
     fn walk(&self, end: Option<Lsn>) -> (Summary, Seen) {
         let wal = self.sources.wal(self.chain.files.iter().map(|(_, file)| *file));
         let checkpoint = self.backup.and_then(BaseBackup::checkpoint);
-        // The record of a checkpoint without WAL of its own is read, and replay goes on behind it.
+        // The record of a checkpoint without WAL of its own is read, and replay continues after it.
         let from = checkpoint.filter(|checkpoint| *checkpoint == self.start).map_or(Lsn::INVALID, |checkpoint| checkpoint + 1);
         let (backup_start, minimum) = match self.rule {
             Rule::Known { end_of, minimum } => (end_of, Some(minimum)),
@@ -382,7 +382,7 @@ impl<'a> Attempt<'a> {
         if *self.request.target != Target::Immediate {
             return seen.stop(self.request.target, self.request.inclusive);
         }
-        // Whether the state is consistent is asked before the next record, or behind the end of a transaction.
+        // Whether the state is consistent is asked before the next record, or after the end of a transaction.
         match consistent {
             Consistent::Always => seen.first.map(|first| Stop { end: first, read: first + 1, last_transaction: None }),
             Consistent::From(mark) => {
@@ -549,7 +549,7 @@ impl<'a> Attempt<'a> {
         has_no_target && is_consistent
     }
 
-    /// What comes behind the last record.
+    /// What comes after the last record.
     fn obstacle_behind(&self, summary: Option<&Summary>, seen: Option<&Seen>, is_cut: bool) -> Result<Obstacle, Doubt> {
         let chain = &self.chain;
         let input = |lsn| chain.at(lsn).map(|(_, file)| file.input.to_string()).unwrap_or_default();

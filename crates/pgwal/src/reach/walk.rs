@@ -41,7 +41,7 @@ pub(super) struct Seen {
     pub(super) minimal: Option<Mark>,
     /// Time of the last commit or abort.
     pub(super) last_transaction: Option<TimestampTz>,
-    /// LSN behind the last record.
+    /// LSN after the last record.
     pub(super) end: Option<Lsn>,
     /// Start of the first record that is replayed.
     pub(super) first: Option<Lsn>,
@@ -80,7 +80,7 @@ const TBLSPC: RmgrId = RmgrId(5);
 const TABLESPACES: usize = 100;
 
 impl Seen {
-    /// Adds what was seen in the records behind.
+    /// Adds what was seen in the records that follow.
     pub(super) fn add(&mut self, behind: Seen) {
         let known = self.last_transaction;
         let join = |ours: &mut Option<Mark>, theirs: Option<Mark>| {
