@@ -240,3 +240,28 @@ fn damage_has_the_name_of_its_file() {
         assert!(out.contains(&format!("\"damage\":\"{FIRST}{suffix}:0x")), "{out}");
     }
 }
+
+/// Wherever one side is cut short, the other one is whole.
+#[test]
+fn the_side_that_is_whole_is_not_accused() {
+    let fixture = pgwal_testkit::fixtures::all().into_iter().find(|fixture| fixture.major == 17 && fixture.scenario == "workload").unwrap();
+    let dir = TempDir::new().unwrap();
+    for side in ["a", "b"] {
+        fs::create_dir(dir.path().join(side)).unwrap();
+        for segment in fixture.segments() {
+            fs::copy(&segment, dir.path().join(side).join(segment.file_name().unwrap())).unwrap();
+        }
+    }
+    let segments = fixture.segments();
+    for segment in [&segments[0], segments.last().unwrap()] {
+        let bytes = fs::read(segment).unwrap();
+        let cut = dir.path().join("b").join(segment.file_name().unwrap());
+        for len in [8192 * 3, 8192 * 3 + 1, 8192 * 5 + 24, 300_000, 8192 * 100 + 4093, 8192 * 100 + 8191] {
+            fs::write(&cut, &bytes[..len]).unwrap();
+            let (status, out, _) = run(&mut diff(dir.path(), ["--summary", "a", "b"]));
+            assert!(status == 1 && !out.contains("A is damaged") && !out.contains("damage of A"), "{len} of {}: {out}", cut.display());
+        }
+        fs::write(&cut, &bytes).unwrap();
+    }
+    assert_eq!(run(&mut diff(dir.path(), ["a", "b"])).0, 0);
+}

@@ -102,7 +102,14 @@ pub(super) fn skip_equal(feeds: &mut Sides<Feed>, begin: &Begin, records: usize)
             (Some(a), Some(b)) if a.start() == b.start() => (a, b),
             _ => break (None, feeds.a.peek().is_none() && feeds.b.peek().is_none()),
         };
-        let common = a.end().min(b.end());
+        let mut common = a.end().min(b.end());
+        if a.end() != b.end() {
+            // Records are read page by page: where one side is cut short inside a page, the other one has all of it.
+            common = Lsn(common.0 - begin.fmt.page_offset(common));
+        }
+        if common <= a.start() {
+            break (None, false);
+        }
         let (piece, other) = (a.before(common), b.before(common));
         if let Some(at) = first_difference(piece.bytes(), other.bytes()) {
             break (Some(piece.start() + at as u64), false);
