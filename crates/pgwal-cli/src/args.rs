@@ -81,12 +81,12 @@ pub struct Selection {
     pub start: Option<Lsn>,
     /// Where to stop; `None`: at the end of the WAL.
     pub end: Option<Lsn>,
-    /// Whether the WAL may go on behind what is read, so that stopping there says nothing about its end.
+    /// Whether the WAL may go on after what is read, so that stopping there says nothing about its end.
     pub partial: bool,
 }
 
 impl SegmentArgs {
-    /// Finds the segments; with `follow`, also those behind a named one.
+    /// Finds the segments; with `follow`, also those after a named one.
     pub fn open(&self, follow: bool) -> Result<Selection, Box<dyn Error>> {
         let mut selection = self.find(follow)?;
         self.blocks.apply(&mut selection.wal);
@@ -103,7 +103,7 @@ impl SegmentArgs {
             let input = self.locate(first);
             let whole = input.is_dir() || first == Path::new("-");
             let wal = match name_of(first).filter(|_| !whole) {
-                // A named segment and an end behind it mean all segments up to there.
+                // A named segment and an end after it mean all segments up to there.
                 Some(name) if follow || self.end().is_some() => range(&input, name, None)?,
                 // Like pg_waldump: a name has its timeline, whatever the option says.
                 Some(_) => Wal::open(&[input], None)?,
@@ -180,7 +180,7 @@ impl InputArgs {
         Ok(wal)
     }
 
-    /// Whether only single segments were named, so that the WAL may go on behind them: stopping there says nothing about its end.
+    /// Whether only single segments were named, so that the WAL may go on after them: stopping there says nothing about its end.
     pub fn is_part(&self) -> bool {
         !self.paths.is_empty() && self.paths.iter().all(|path| name_of(path).is_some() && !path.is_dir())
     }
@@ -378,7 +378,7 @@ pub fn in_order<T: PartialOrd + fmt::Display>(first: &str, start: Option<T>, las
 /// Which times to read.
 #[derive(Args, Debug, Default)]
 pub struct TimeArgs {
-    /// Start behind the last commit or abort before this time: 2026-11-23 05:17:08.25+02, without an offset in the local zone.
+    /// Start after the last commit or abort before this time: 2026-11-23 05:17:08.25+02, without an offset in the local zone.
     /// Records belong to the time of the commit or abort that comes next
     #[arg(long, value_name = "TIME", value_parser = time)]
     pub since: Option<TimestampTz>,

@@ -82,7 +82,7 @@ fn for_xml(text: &str) -> String {
     printable_lines(text).to_string().replace(['\u{fffe}', '\u{ffff}'], "\u{fffd}")
 }
 
-/// Writes one result for each finding; each class of findings is a rule. Whether a restore comes to its target is the last result: it passes,
+/// Writes one result for each finding; each class of findings is a rule. Whether a restore reaches its target is the last result: it passes,
 /// fails, or is open.
 pub fn sarif(inputs: &[Input<'_>], restore: Option<&Reach>, out: &mut impl Write) -> Result<(), Box<dyn Error>> {
     let mut rules = BTreeMap::new();
@@ -254,7 +254,7 @@ mod tests {
         ]
     }
 
-    /// A restore that does not come to its target.
+    /// A restore that does not reach its target.
     fn no() -> Reach {
         let segment: SegmentName = "000000010000000000000003".parse().unwrap();
         let how_far = HowFar { end: Lsn(9), last_transaction: None, file: Some("a & b".to_owned()), opens: false, copies: Vec::new() };

@@ -41,7 +41,7 @@ impl Zstd {
 }
 
 impl Compression {
-    /// What stands behind the names of files, of all kinds.
+    /// What stands after the names of files, of all kinds.
     pub const SUFFIXES: [&str; 4] = [
         Compression::None.suffix(),
         Compression::Gzip(GZIP_DEFAULT).suffix(),
@@ -49,7 +49,7 @@ impl Compression {
         Compression::Zstd(Zstd::DEFAULT).suffix(),
     ];
 
-    /// What stands behind a file's name.
+    /// What stands after a file's name.
     pub const fn suffix(self) -> &'static str {
         match self {
             Compression::None => "",
@@ -59,7 +59,7 @@ impl Compression {
         }
     }
 
-    /// By what stands behind a name, at the usual level.
+    /// By what stands after a name, at the usual level.
     pub fn of_name(name: &str) -> Compression {
         let all = [Compression::Gzip(GZIP_DEFAULT), Compression::Lz4, Compression::Zstd(Zstd::DEFAULT)];
         all.into_iter().find(|compression| name.ends_with(compression.suffix())).unwrap_or_default()

@@ -94,7 +94,7 @@ pub struct Options {
     pub policy: Policy,
     /// How often the server is told how far this is.
     pub status_interval: Duration,
-    /// Nothing behind this is wanted.
+    /// Nothing after this is wanted.
     pub end: Option<Lsn>,
     /// What becomes of WAL that is damaged.
     pub on_damage: OnDamage,
@@ -223,7 +223,7 @@ pub enum ReceiveError<E> {
         /// The one that is to follow.
         next: TimelineId,
     },
-    /// The next timeline begins behind what has been streamed of the one that ended: the WAL in between would be missing.
+    /// The next timeline begins after what has been streamed of the one that ended: the WAL in between would be missing.
     NextStart {
         /// The timeline that ended.
         timeline: TimelineId,
@@ -496,7 +496,7 @@ fn size<S: Walsender>(server: &mut S, setting: &'static str, is_size: fn(u32) ->
 }
 
 /// Receives WAL until `stop` is set, the end that was asked for, the end of the stream, or an error. What was written stays, and another
-/// call, with the same `memory`, goes on behind it.
+/// call, with the same `memory`, goes on after it.
 ///
 /// # Errors
 /// It cannot go on; what to do depends on the [`ReceiveError`].
@@ -619,7 +619,7 @@ pub(crate) fn descends<E>(timeline: TimelineId, content: &[u8], ended: (Timeline
     Err(ReceiveError::Ancestor { timeline: ended.0, next: NextTimeline { timeline, start: ended.1 }, found })
 }
 
-/// Where to start: behind the WAL in the directory; else where the slot is; else where the server is, from the start of that segment.
+/// Where to start: after the WAL in the directory; else where the slot is; else where the server is, from the start of that segment.
 /// With the decoder that has seen the segments before, where there are some.
 fn first<S: Walsender>(
     server: &mut S,

@@ -99,7 +99,7 @@ pub struct Receiver {
     whole: Lsn,
     /// Damage that has been written.
     damage: Vec<pgwal::Error>,
-    /// There has been damage: nothing behind it is acknowledged as flushed.
+    /// There has been damage: nothing after it is acknowledged as flushed.
     is_damaged: bool,
 }
 
@@ -208,7 +208,7 @@ impl Receiver {
         Ok(())
     }
 
-    /// All that was written is on disk. A record's end counts the padding behind it, which may be still to come, and that of XLOG_SWITCH the
+    /// All that was written is on disk. A record's end counts the padding after it, which may be still to come, and that of XLOG_SWITCH the
     /// rest of its segment.
     fn is_on_disk(&mut self) {
         (self.synced, self.flushed) = (self.written, self.verified.min(self.written));

@@ -16,10 +16,10 @@ use pgwal::{Decoder, Location, Lsn, Segment, SegmentName, TimelineId, WalFormat}
 use crate::compress::{Compression, Sink};
 use crate::input_file;
 
-/// What stands behind the name of a segment that is not whole yet.
+/// What stands after the name of a segment that is not whole yet.
 pub const PARTIAL: &str = ".partial";
 
-/// What stands behind that of a compressed segment that is written again.
+/// What stands after that of a compressed segment that is written again.
 const AGAIN: &str = ".again";
 
 /// What went wrong with a file.
@@ -177,7 +177,7 @@ impl Segments {
         Segments { policy, ..self }
     }
 
-    /// Writes WAL of `timeline` that starts at `lsn`: behind what was written before, or where nothing is open. Segments that become
+    /// Writes WAL of `timeline` that starts at `lsn`: after what was written before, or where nothing is open. Segments that become
     /// whole are put on disk and lose their `.partial`; how many that were.
     ///
     /// # Errors
@@ -343,7 +343,7 @@ impl Segments {
 }
 
 impl Open {
-    /// Opens the segment to write at `lsn`: anew from its start, or behind what is there.
+    /// Opens the segment to write at `lsn`: anew from its start, or after what is there.
     fn new(
         dir: &Path,
         name: SegmentName,
@@ -378,7 +378,7 @@ impl Open {
             if len > u64::from(segment_size) {
                 return Err(wrong_size(&path, len, segment_size));
             }
-            // The room is taken before there is WAL to lose; what is behind its end reads as zeroes, as in the server's own files.
+            // The room is taken before there is WAL to lose; what is after its end reads as zeroes, as in the server's own files.
             if let Err(error) = reserve(&file, u64::from(segment_size)) {
                 if len == 0 {
                     // It has nothing, and would look like a segment that has lost everything.
@@ -633,7 +633,7 @@ pub fn segment_ends(before: Lsn, after: Lsn, segment_size: u32) -> impl Iterator
 pub struct Newest {
     /// The newest segment.
     pub segment: SegmentName,
-    /// Where to go on: behind it, if it is whole; behind its last whole record, if it is not; at its start, if it is compressed. A
+    /// Where to go on: after it, if it is whole; after its last whole record, if it is not; at its start, if it is compressed. A
     /// record that ends the segment is written again, as the segment is not whole before that.
     pub next: Lsn,
     /// Start of the record before: the one at `next` links to it.

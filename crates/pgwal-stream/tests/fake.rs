@@ -179,7 +179,7 @@ fn answers_to_the_wish_for_tls() {
     connect("prefer", 1, no).unwrap();
     assert!(matches!(connect("require", 1, no), Err(Error::TlsRefused)));
     assert!(matches!(connect("prefer", 1, |client| client.write_all(b"X").unwrap()), Err(Error::Tag { found: b'X', .. })));
-    // Plain text behind the answer is not from the server: it must not get past the handshake.
+    // Plain text after the answer is not from the server: it must not get past the handshake.
     let injected = |client: &mut TcpStream| {
         startup(client);
         client.write_all(&[b"S".to_vec(), let_in()].concat()).unwrap();

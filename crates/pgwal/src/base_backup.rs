@@ -24,9 +24,9 @@ pub struct BaseBackup {
     pub input: String,
     /// Its backup_label, or its backup history file; `None`: it has none, and starts as its pg_control says.
     pub label: Option<BackupLabel>,
-    /// Its pg_control; `None`: not at hand.
+    /// Its pg_control; `None`: not available.
     pub control: Option<ControlFile>,
-    /// What its manifest says about WAL; `None`: not at hand.
+    /// What its manifest says about WAL; `None`: not available.
     pub manifest: Option<ManifestEnd>,
     /// Tablespaces outside of the data directory: their object ids, and where they must be. C: tablespace_map.
     pub tablespaces: Vec<(u32, String)>,
@@ -109,7 +109,7 @@ const TABLESPACES: &str = "tablespace_map";
 const MANIFEST: &str = "backup_manifest";
 
 impl From<BackupLabel> for BaseBackup {
-    /// A backup of which nothing but the label is at hand.
+    /// A backup of which nothing but the label is available.
     fn from(label: BackupLabel) -> BaseBackup {
         BaseBackup { input: LABEL.to_owned(), label: Some(label), ..BaseBackup::default() }
     }

@@ -92,16 +92,16 @@ pub(crate) struct Inside<'a> {
     pub(crate) start: Lsn,
     pub(crate) header: RecordHeader,
     pub(crate) bytes: &'a [u8],
-    /// The bytes and what is behind them up to a multiple of eight.
+    /// The bytes and what is after them up to a multiple of eight.
     padded: &'a [u8],
-    /// The bytes, and all that is behind them in the window.
+    /// The bytes, and all that is after them in the window.
     window: &'a [u8],
-    /// What is behind the padded bytes.
+    /// What is after the padded bytes.
     rest: &'a [u8],
 }
 
 impl<'a> Inside<'a> {
-    /// Reads what may be a record at the front of `window`, behind the one at `previous`.
+    /// Reads what may be a record at the front of `window`, after the one at `previous`.
     #[inline]
     fn read(start: Lsn, previous: Lsn, window: &'a [u8]) -> Option<Inside<'a>> {
         let header = RecordHeader::from_bytes(window.first_chunk()?);
@@ -113,7 +113,7 @@ impl<'a> Inside<'a> {
         Some(Inside { start, header, bytes: padded.get(..len)?, padded, window, rest })
     }
 
-    /// The first bytes of the record, and what is behind it if it is shorter; `None`: there is not so much.
+    /// The first bytes of the record, and what is after it if it is shorter; `None`: there is not so much.
     #[inline(always)]
     pub(crate) fn front<const N: usize>(&self) -> Option<&'a [u8; N]> {
         self.window.first_chunk()
@@ -125,7 +125,7 @@ impl<'a> Inside<'a> {
         self.bytes.last_chunk().map_or(0, |word| u64::from_le_bytes(*word))
     }
 
-    /// LSN behind the padded bytes.
+    /// LSN after the padded bytes.
     #[inline(always)]
     fn end(&self) -> Lsn {
         Lsn(self.start.0.wrapping_add(self.padded.len() as u64)) // the page has an LSN at its end, too
@@ -219,13 +219,13 @@ enum State {
     Record,
     /// A record starts at `next`, inside a page whose header has not been read.
     InsidePage,
-    /// Looking for the first record: `next` is a page header, behind which an earlier record may go on.
+    /// Looking for the first record: `next` is a page header, after which an earlier record may go on.
     FindFirst,
     /// Everything before this LSN is skipped: padding, the rest of an earlier record, the rest of a switched segment.
     Skip(Lsn),
     /// The rest of a page is skipped that an earlier record fills; the next one is looked at like the first.
     SkipPage(Lsn),
-    /// A record that goes on at `next`, behind a page header.
+    /// A record that goes on at `next`, after a page header.
     Joining(Joining),
 }
 
@@ -358,7 +358,7 @@ impl Framer {
         Framer { needs, ..self }
     }
 
-    /// A framer whose first window starts at `start`, where a record starts, behind the one at `previous`.
+    /// A framer whose first window starts at `start`, where a record starts, after the one at `previous`.
     pub(crate) fn behind(previous: Option<Lsn>, timeline: Option<TimelineId>, fmt: WalFormat, start: Lsn) -> Framer {
         Framer { state: State::Record, previous, timeline, ..Framer::new(fmt, start) }
     }
@@ -373,7 +373,7 @@ impl Framer {
         self.timeline = self.timeline.map(|_| timeline);
     }
 
-    /// Start of the record that goes on behind the next page header, and its bytes still to come.
+    /// Start of the record that goes on after the next page header, and its bytes still to come.
     pub(crate) fn joining(&self) -> Option<(Lsn, u64)> {
         match self.state {
             State::Joining(joining) => Some((joining.start, self.missing(joining))),
@@ -421,7 +421,7 @@ impl Framer {
         self.next
     }
 
-    /// Where the next record starts, if it does not join on to another: behind the page header, where a page starts.
+    /// Where the next record starts, if it does not join on to another: after the page header, where a page starts.
     pub(crate) fn next_record(&self) -> Option<Lsn> {
         let at = match self.state {
             State::Record | State::InsidePage => self.next,
@@ -568,7 +568,7 @@ impl Framer {
         (page_left < self.fmt.wal_page_size as usize).then_some((previous, page_left))
     }
 
-    /// Moves on behind a record.
+    /// Moves on after a record.
     #[inline]
     fn pass(&mut self, inside: Inside<'_>, window: &mut &[u8]) {
         *window = window.get(inside.padded.len()..).unwrap_or_default();
@@ -733,7 +733,7 @@ impl Framer {
         if range.len() < LONG { Spared::default() } else { Spared { range: (range.start, range.end), crc: 0, len: 0 } }
     }
 
-    /// Takes a further piece of a record, behind a page header.
+    /// Takes a further piece of a record, after a page header.
     fn join<'a>(&mut self, mut joining: Joining, window: &mut &'a [u8], raw: &mut RawRecord<'a>) -> Result<Option<Step>> {
         let missing = usize::try_from(self.missing(joining)).unwrap_or(usize::MAX);
         let Some(piece) = window.get(..missing.min(self.page_left())) else {
@@ -913,7 +913,7 @@ impl Decoder {
         Decoder { strict: true, framer: Some(Framer::new(fmt, start).without_limit()), ..Decoder::default() }
     }
 
-    /// Like [`Decoder::strict_at`], behind the record that starts at `previous`, which the first one must link to: a record starts at
+    /// Like [`Decoder::strict_at`], after the record that starts at `previous`, which the first one must link to: a record starts at
     /// `start`, or a page whose header it follows.
     pub fn strict_behind(previous: Lsn, start: Lsn, fmt: WalFormat) -> Decoder {
         Decoder { strict: true, framer: Some(Framer::behind(Some(previous), None, fmt, start).without_limit()), ..Decoder::default() }
@@ -932,7 +932,7 @@ impl Decoder {
         self.buffer.extend_from_slice(chunk);
     }
 
-    /// Where the next chunk should start: behind the last one, or further on where what follows is not looked at.
+    /// Where the next chunk should start: after the last one, or further on where what follows is not looked at.
     ///
     /// A whole segment may lie between after XLOG_SWITCH, and need not be read. Bytes at hand that are skipped are forgotten.
     /// Zero before the first header has been fed.
@@ -999,7 +999,7 @@ impl Decoder {
         }
     }
 
-    /// The next record of what was fed and, behind it, `chunk`, which is to be empty before another one comes: as [`Decoder::feed`] and
+    /// The next record of what was fed and, after it, `chunk`, which is to be empty before another one comes: as [`Decoder::feed`] and
     /// [`Decoder::next_record`], but what lies in `chunk` is decoded there and not copied first.
     ///
     /// # Errors

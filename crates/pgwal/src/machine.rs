@@ -40,7 +40,7 @@ pub(crate) fn populate(map: &Mmap, start: usize, len: usize) {
     let _ = (map, start, len);
 }
 
-/// Has the processor fetch what stands some way behind the start of `bytes`, if anything does.
+/// Has the processor fetch what stands some way after the start of `bytes`, if anything does.
 ///
 /// WAL is read faster than memory brings it, and what the processor fetches by itself ends with each page of the system's memory.
 #[inline(always)]
@@ -126,7 +126,7 @@ impl Crc {
     /// Whether the CRC in a record's header is right.
     #[inline(always)]
     pub(crate) fn is_right(self, record: &[u8]) -> bool {
-        /// What the CRC-32C of bytes comes to with their own CRC-32C behind them, whatever they are.
+        /// What the CRC-32C of bytes comes to with their own CRC-32C after them, whatever they are.
         const RESIDUE: u32 = 0x4867_4BC7;
         self.with_own(record) == Some(RESIDUE)
     }

@@ -140,7 +140,7 @@ pub enum RemarkKind {
         /// Why.
         reason: String,
     },
-    /// A segment of the parent behind the switch point: the old server went on writing after the promotion. No damage: recovery to
+    /// A segment of the parent after the switch point: the old server went on writing after the promotion. No damage: recovery to
     /// the child does not read it.
     Abandoned {
         /// The timeline that took over.
@@ -148,7 +148,7 @@ pub enum RemarkKind {
         /// Where it forked off.
         switch: Lsn,
     },
-    /// A segment that the server made ready for later, under a name behind the end of the WAL. No damage.
+    /// A segment that the server made ready for later, under a name after the end of the WAL. No damage.
     Future {
         /// The segment that the file was before; `None`: zeroes.
         recycled: Option<Lsn>,
@@ -167,7 +167,7 @@ pub enum SwitchFound {
     HasSegment(Lsn),
     /// It forked off this timeline.
     Parent(TimelineId),
-    /// No record starts or ends at the switch point; this one starts before it and ends behind it.
+    /// No record starts or ends at the switch point; this one starts before it and ends after it.
     InsideRecord(Lsn),
 }
 
@@ -421,7 +421,7 @@ impl<'a> Set<'a> {
         gaps.into_iter().filter_map(remark).collect()
     }
 
-    /// Segments behind the place where a newer timeline took over.
+    /// Segments after the place where a newer timeline took over.
     fn abandoned(&self, each: Each<'_>) -> ControlFlow<()> {
         let Some(fmt) = self.fmt else { return ControlFlow::Continue(()) };
         let Some(newest) = self.timelines().last().copied() else { return ControlFlow::Continue(()) };
@@ -490,10 +490,10 @@ impl<'a> Set<'a> {
     }
 }
 
-/// Starts of records that start before a switch point of a timeline and end behind it.
+/// Starts of records that start before a switch point of a timeline and end after it.
 type Crossings = BTreeMap<(TimelineId, Lsn), Lsn>;
 
-/// The records of `wal` that start before one of `switches` and end behind it, by switch point.
+/// The records of `wal` that start before one of `switches` and end after it, by switch point.
 fn crossed(wal: &crate::source::Wal, switches: &BTreeSet<Lsn>) -> BTreeMap<Lsn, Lsn> {
     struct Collect<'s>(&'s BTreeSet<Lsn>);
     impl Work for Collect<'_> {
@@ -524,11 +524,11 @@ fn crossed(wal: &crate::source::Wal, switches: &BTreeSet<Lsn>) -> BTreeMap<Lsn, 
 /// The records around a switch point.
 #[derive(Clone, Copy, Debug, Default)]
 struct Around {
-    /// A record that starts before the switch point and ends behind it.
+    /// A record that starts before the switch point and ends after it.
     across: Option<Lsn>,
     /// The record that says which timeline begins, and the parent that it names. C: `xl_end_of_recovery`, `CheckPoint`.
     names: Option<(Lsn, TimelineId)>,
-    /// That record comes first behind the switch point, or only after others that come before it there.
+    /// That record comes first after the switch point, or only after others that come before it there.
     in_order: bool,
 }
 

@@ -303,7 +303,7 @@ impl State {
         self.segments.is_empty()
     }
 
-    /// The segments of `archive` that need not be read again: unchanged, and so are those before and behind them.
+    /// The segments of `archive` that need not be read again: unchanged, and so are those before and after them.
     ///
     /// A record may go on in the next segment, and its link comes from the one before. So the neighbours of a segment that is new
     /// or changed are read again with it, and with them its seams.
@@ -329,7 +329,7 @@ impl State {
     }
 }
 
-/// Opens a state file behind its first line, whose checksum of the rest it gives.
+/// Opens a state file after its first line, whose checksum of the rest it gives.
 fn open(path: &Path) -> io::Result<Result<(File, u32), Unusable>> {
     let mut file = match input_file::open(path) {
         Ok(file) => file,

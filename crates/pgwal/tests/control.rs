@@ -24,7 +24,7 @@ fn the_control_file_is_read_as_the_server_reads_it() {
             .unwrap();
         let copy = control.checkpoint_copy;
         let truth = |value: bool| if value { "t" } else { "f" };
-        // Servers write an LSN with eight digits behind the slash from 19 on.
+        // Servers write an LSN with eight digits after the slash from 19 on.
         let told: Vec<String> =
             told.split('|').map(|field| field.parse().map_or(field.to_owned(), |lsn: pgwal::Lsn| lsn.to_string())).collect();
         let read = [

@@ -62,7 +62,7 @@ fn built() -> Built {
     built_with(|_| {})
 }
 
-/// The same, with what `more` adds in the third segment, behind the end of the backup.
+/// The same, with what `more` adds in the third segment, after the end of the backup.
 fn built_with(more: impl FnOnce(&mut Wal)) -> Built {
     let fmt = WalFormat { segment_size: MIB, ..WalFormat::new(16) };
     let mut wal = Wal::new(fmt);
@@ -118,7 +118,7 @@ fn yes_with_the_files_it_takes() {
         assert_eq!(files(&answer), [2, 3].map(segment), "{answer}");
         assert!(matches!(answer.outcome, Outcome::Yes { end, .. } if end > in_third), "{answer}");
     }
-    // A time is passed by the first commit behind it.
+    // A time is passed by the first commit after it.
     let at = commits.iter().position(|(lsn, _)| *lsn == in_third).unwrap();
     for time in [commits[at - 1].1, TimestampTz(commits[at].1.0 - 1)] {
         let answer = ask(dir.path(), Target::Time(time), from_backup);
@@ -126,7 +126,7 @@ fn yes_with_the_files_it_takes() {
         assert_eq!(answer.outcome, expected);
         assert_eq!(files(&answer), [2, 3].map(segment));
     }
-    // Older segments are not needed, nor what comes behind the target.
+    // Older segments are not needed, nor what comes after the target.
     fs::remove_file(dir.path().join(segment(1))).unwrap();
     fs::remove_file(dir.path().join(segment(4))).unwrap();
     assert!(ask(dir.path(), Target::Lsn(in_third), from_backup).is_yes());
@@ -182,7 +182,7 @@ fn no_with_what_is_in_the_way() {
     let current = Request { timeline: TargetTimeline::Current, ..from_backup };
     assert!(ask(dir.path(), Target::Latest, current).is_yes());
     fs::remove_file(dir.path().join("00000002.history")).unwrap();
-    // Damage on the way, seen while reading, or told by a finding; but not behind the target.
+    // Damage on the way, seen while reading, or told by a finding; but not after the target.
     let third = dir.path().join(segment(3));
     let good = fs::read(&third).unwrap();
     let mut bad = good.clone();

@@ -50,7 +50,7 @@ fn what_is_new_is_read_with_its_neighbours() {
     let state = remember(dir.path());
     assert_eq!(state.len(), 8);
     assert_eq!(skipped(&state, dir.path()), ["1", "2", "3", "4", "5", "6", "7", "8"]);
-    // A new one behind the last.
+    // A new one after the last.
     fs::copy(segment(dir.path(), 8), segment(dir.path(), 9)).unwrap();
     assert_eq!(skipped(&state, dir.path()), ["1", "2", "3", "4", "5", "6", "7"]);
     fs::remove_file(segment(dir.path(), 9)).unwrap();

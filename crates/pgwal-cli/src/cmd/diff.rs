@@ -40,7 +40,7 @@ pub struct Opts {
     /// Compare only records that end before this LSN
     #[arg(short, long, value_name = "LSN")]
     end: Option<Lsn>,
-    /// Compare only where both have WAL: what one has before the other begins, or behind its end, is no difference
+    /// Compare only where both have WAL: what one has before the other begins, or after its end, is no difference
     #[arg(long)]
     overlap: bool,
     /// Take differences of these kinds for none; may be repeated
@@ -76,7 +76,7 @@ pub struct Opts {
 enum Ignore {
     /// Fields of page headers
     PageHeaders,
-    /// Padding in records and behind them
+    /// Padding in records and after them
     Padding,
     /// How page images are stored, where they are restored to the same pages
     Compression,
@@ -84,7 +84,7 @@ enum Ignore {
     Layout,
     /// Records that change nothing but hint bits and the server's bookkeeping
     HintOnly,
-    /// Bytes behind the end of the WAL
+    /// Bytes after the end of the WAL
     BehindEnd,
     /// History files, backup history files, and bytes that follow a segment in its file
     Files,

@@ -63,7 +63,7 @@ pub struct Opts {
     /// Rows of a table, the largest [default: 10, with --by all, but 1000 transactions]
     #[arg(long, value_name = "N", value_parser = number::<u32>(1..=200_000))]
     top: Option<u32>,
-    /// Start at this LSN, or behind the last commit or abort before this time
+    /// Start at this LSN, or after the last commit or abort before this time
     #[arg(long, value_name = "LSN|TIME", value_parser = point)]
     from: Option<Point>,
     /// Stop at this LSN, or before the first commit or abort after this time

@@ -498,7 +498,7 @@ impl Opts {
     }
 
     /// What is still found when one looks again. A server that writes while its segments are read, one after the other, leaves
-    /// places that do not fit together: the end of the WAL as it was, and behind it what came later.
+    /// places that do not fit together: the end of the WAL as it was, and after it what came later.
     ///
     /// The second list has the files that grow meanwhile: somebody is still copying them.
     fn confirmed(&self, mut findings: Vec<Finding>, options: check::Options) -> Result<(Vec<Finding>, Vec<String>), Box<dyn Error>> {

@@ -252,7 +252,7 @@ impl Connector<'_> {
             let mut request = BytesMut::new();
             frontend::ssl_request(&mut request);
             stream.write_all(&request, wait).map_err(hard)?;
-            // One byte and no more: what comes behind it before TLS is on does not come from the server.
+            // One byte and no more: what comes after it before TLS is on does not come from the server.
             let mut answer = [0; 1];
             let [answer] = match stream.read(&mut answer, wait).and_then(|waited| waited.or_error()).map_err(hard)? {
                 0 => return Err(hard(Error::Closed { expected: "an answer to SSLRequest", partial: 0 })),

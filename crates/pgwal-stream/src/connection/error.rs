@@ -84,7 +84,7 @@ pub enum Error {
         /// What the system says; `None`: it says that there are no addresses.
         error: Option<io::Error>,
     },
-    /// `requirepeer`: the server behind the socket runs as somebody else.
+    /// `requirepeer`: the server after the socket runs as somebody else.
     Peer {
         /// The account that it must run as.
         expected: String,

@@ -415,7 +415,7 @@ impl Connection {
         Ok(())
     }
 
-    /// Ends a COPY: sends CopyDone where that is due, passes over data that is still coming, and returns the result sets behind it, such
+    /// Ends a COPY: sends CopyDone where that is due, passes over data that is still coming, and returns the result sets after it, such
     /// as the timeline that comes next. This is what is done when the stop flag is set, so it goes on for a second after that.
     ///
     /// # Errors

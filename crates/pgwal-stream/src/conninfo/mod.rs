@@ -184,7 +184,7 @@ pub struct Config {
     pub channel_binding: ChannelBindingMode,
     /// `require_auth`: the methods by which the server may ask who we are; `None`: any.
     pub require_auth: Option<Vec<AuthMethod>>,
-    /// `requirepeer`: the account that the server behind a Unix socket must run as.
+    /// `requirepeer`: the account that the server after a Unix socket must run as.
     pub require_peer: Option<String>,
     /// `target_session_attrs`.
     pub target_session_attrs: TargetSessionAttrs,

@@ -386,7 +386,7 @@ pub fn find_quotes(rules: &mut [Rule], file: &str, text: &str) {
     }
 }
 
-/// The fields of a line: lists of names. A comma directly behind a name goes on with the list. C: `next_token`, `next_field_expand`.
+/// The fields of a line: lists of names. A comma directly after a name goes on with the list. C: `next_token`, `next_field_expand`.
 fn fields(line: &str) -> Vec<Vec<Token>> {
     let (mut fields, mut field) = (Vec::new(), Vec::new());
     let mut chars = line.chars().peekable();

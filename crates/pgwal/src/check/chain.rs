@@ -107,7 +107,7 @@ struct Lost {
     page: Option<Lsn>,
     /// What this is if no WAL comes behind: its end.
     end: Option<EndReason>,
-    /// There is WAL behind it, even if no whole record has been found yet.
+    /// There is WAL after it, even if no whole record has been found yet.
     goes_on: bool,
     /// Start of the last good record.
     last: Option<Lsn>,
@@ -233,7 +233,7 @@ impl Found {
 }
 
 impl Page<'_> {
-    /// LSN behind its last byte.
+    /// LSN after its last byte.
     fn end(&self) -> Lsn {
         self.lsn + self.bytes.len() as u64
     }
@@ -278,7 +278,7 @@ impl Place {
         place
     }
 
-    /// Offset of the byte at `lsn` in the file; its end, for what lies behind it.
+    /// Offset of the byte at `lsn` in the file; its end, for what lies after it.
     fn offset(&self, lsn: Lsn) -> u64 {
         let len = if self.name.is_some() { u64::from(self.fmt.segment_size) } else { u64::MAX };
         (lsn - self.start).min(len)
@@ -786,7 +786,7 @@ impl Chain {
         self.origin.is_some() || self.lost.is_some() || self.overwriting.is_some() || self.timeline.change.is_some()
     }
 
-    /// Checks what follows a record up to the next: at most seven bytes, or the rest of the page behind a switch.
+    /// Checks what follows a record up to the next: at most seven bytes, or the rest of the page after a switch.
     #[inline]
     fn padding(&mut self, place: &Place, page: &Page<'_>, raw: &RawRecord<'_>, found: &mut Found) {
         let end = match &raw.bytes {
@@ -1009,7 +1009,7 @@ impl Chain {
         found.findings.push(self.finding(place, page..end, None, Class::OtherHistory, problem));
     }
 
-    /// What the damage at `start` is if no WAL comes behind it.
+    /// What the damage at `start` is if no WAL comes after it.
     fn end_reason(&self, page: &Page<'_>, bytes: &[u8], start: Lsn, previous: Option<Lsn>, error: &Error) -> Option<EndReason> {
         let head = bytes.get(..RECORD_HEADER_SIZE.min(bytes.len())).unwrap_or_default();
         if start >= page.lsn && head.iter().all(|&byte| byte == 0) {
@@ -1029,7 +1029,7 @@ impl Chain {
         }
     }
 
-    /// The bytes of the record at `start`, as far as they are at hand; what comes behind it may follow.
+    /// The bytes of the record at `start`, as far as they are available; what comes after it may follow.
     fn gather(&self, page: &Page<'_>, start: Lsn) -> Vec<u8> {
         let mut bytes = Vec::new();
         let mut lsn = start;
@@ -1181,7 +1181,7 @@ impl Chain {
                 let mut window = bytes;
                 let is_right = match framer.clone().step(&mut window, &mut RawRecord::vacant(self.fmt)) {
                     Ok(Step::Record) => true,
-                    // It goes on behind the page, and has the link that it should have.
+                    // It goes on after the page, and has the link that it should have.
                     Ok(Step::NeedMore) => lost.record == Some(header.prev) || lost.last == Some(header.prev),
                     Err(_) => false,
                 };

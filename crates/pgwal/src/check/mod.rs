@@ -13,7 +13,7 @@
 //!
 //! Any single bit that is turned is found, but for these:
 //! - XLP_BKP_REMOVABLE, up to 18, which the server sets as it likes;
-//! - what no record covers: bytes behind the end of the WAL, of a record that never became whole, and of the record that began before the
+//! - what no record covers: bytes after the end of the WAL, of a record that never became whole, and of the record that began before the
 //!   first segment.
 
 mod chain;
@@ -249,7 +249,7 @@ impl<'w> Plan<'w> {
         self.options.from.map_or(Lsn::INVALID, |from| Lsn(from.0 - place.fmt.page_offset(from)))
     }
 
-    /// The part of some bytes that is wanted: whole pages, and nothing behind the end of a segment.
+    /// The part of some bytes that is wanted: whole pages, and nothing after the end of a segment.
     fn wanted(&self, place: &Place, start: Lsn, len: usize) -> Range<usize> {
         let size = u64::from(place.fmt.wal_page_size);
         let mut end = self.options.to.map_or(u64::MAX, |to| to.0.checked_next_multiple_of(size).unwrap_or(u64::MAX));
@@ -290,7 +290,7 @@ impl Iterator for Plan<'_> {
                     }
                     let Some((place, true)) = &self.place else { continue };
                     if place.name.is_some() && offset >= u64::from(place.fmt.segment_size) {
-                        // However much there may be behind a segment, nobody wants it.
+                        // However much there may be after a segment, nobody wants it.
                         self.pieces.skip_file();
                         return Some(Job::End { len: offset + bytes.len() as u64, after: None });
                     }
@@ -338,7 +338,7 @@ struct Ahead {
     seam: Chain,
     /// The state at the end.
     chain: Chain,
-    /// What was found behind the seam.
+    /// What was found after the seam.
     found: Found,
 }
 
@@ -774,7 +774,7 @@ impl<'w> Walk<'w> {
             (Some(chain), Some((at, _))) => follows(chain, *at) && chain.position() == start,
             _ => false,
         };
-        // A gap counts where there is WAL behind it: what is left over under later names may have gaps.
+        // A gap counts where there is WAL after it: what is left over under later names may have gaps.
         let gap = gap.filter(|_| is_wal && self.chain.is_some() && self.options.from.is_none_or(|from| from < start));
         if let Some((first, last)) = gap {
             let fmt = place.fmt;
@@ -905,7 +905,7 @@ impl<'w> Walk<'w> {
         let size = place.fmt.segment_size;
         let seems_ended = self.chain.as_ref().is_some_and(Chain::seems_ended);
         checked.leftover = seems_ended && checked.records == 0;
-        // What no server leaves there is told, though it is behind the end of the WAL.
+        // What no server leaves there is told, though it is after the end of the WAL.
         if checked.leftover && self.chain.as_ref().is_some_and(|chain| chain.is_strange(place.start)) {
             checked.leftover = false;
             let finding = Finding {

@@ -55,7 +55,7 @@ pub(super) fn align(feeds: &mut Sides<Feed>, known: &Sides<Option<Lsn>>, start: 
     }
 }
 
-/// Skips to `lsn`, and returns where the feed goes on: behind that, where it is missing. `None`: it ends before.
+/// Skips to `lsn`, and returns where the feed goes on: after that, where it is missing. `None`: it ends before.
 fn skip_to(feed: &mut Feed, lsn: Lsn) -> Option<Lsn> {
     loop {
         if let Some(chunk) = feed.head().filter(|chunk| chunk.end() > lsn) {
@@ -88,7 +88,7 @@ pub(super) struct Equal {
     pub(super) difference: Option<Lsn>,
     /// Whether all was equal, up to the end of both.
     pub(super) all: bool,
-    /// LSN behind the equal bytes.
+    /// LSN after the equal bytes.
     pub(super) end: Lsn,
 }
 

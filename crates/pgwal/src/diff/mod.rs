@@ -265,7 +265,7 @@ pub struct Parting {
     pub meets_at: Option<Lsn>,
 }
 
-/// The first thing that one side has behind the parting.
+/// The first thing that one side has after the parting.
 #[derive(Debug, Serialize)]
 #[serde(untagged)]
 pub enum First {
@@ -305,7 +305,7 @@ pub struct Tally {
     pub changes: u64,
     /// Commits among them, of prepared transactions too.
     pub commits: u64,
-    /// LSN behind the last of them; zero for none.
+    /// LSN after the last of them; zero for none.
     pub end: Lsn,
 }
 
@@ -336,7 +336,7 @@ pub struct ButFor {
     /// Records that only one side has, or has differently, and that change nothing: see [`Tally::changes`]. Counted only where that is
     /// all that differs in meaning.
     pub hint_only: u64,
-    /// Bytes behind the end of the WAL differ: zeroes here, leftovers there, or segments for later use.
+    /// Bytes after the end of the WAL differ: zeroes here, leftovers there, or segments for later use.
     pub behind_end: bool,
     /// Files differ in what is not WAL; see [`Comparison::files`].
     pub files: u64,
@@ -819,7 +819,7 @@ struct Merge<'m> {
 /// Records that differ, between two that are the same.
 struct Stretch {
     parting: Parting,
-    /// Where damage of one side ends that is the reason; what differs behind that does so for another reason.
+    /// Where damage of one side ends that is the reason; what differs after that does so for another reason.
     damaged_to: Option<Lsn>,
     records: Sides<u64>,
     changes: u64,
@@ -912,7 +912,7 @@ impl Merge<'_> {
         }
     }
 
-    /// Goes on behind a record that both have.
+    /// Goes on after a record that both have.
     fn same(&mut self, but_for: ButForRecord) -> io::Result<()> {
         let Sides { a, b } = &mut self.sides;
         let (Some((batch, x)), Some((other, y))) = (a.item(), b.item()) else { return Ok(()) };

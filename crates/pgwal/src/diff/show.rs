@@ -17,7 +17,7 @@ use crate::record::RawRecord;
 use crate::text::{Text, Zone};
 use crate::{json, waldump};
 
-/// Lines of one side that are held back until the other side's come before or behind them.
+/// Lines of one side that are held back until the other side's come before or after them.
 const BLOCK: usize = 256 << 10;
 /// Bytes in a line of a hex dump.
 const ROW: usize = 16;
@@ -500,7 +500,7 @@ pub fn write_json(comparison: &Comparison, out: &mut impl Write) -> io::Result<(
     out.write_all(b"\n")
 }
 
-/// The verdict in words: a line of its own, and lines with what is behind it. Timestamps are in `zone`.
+/// The verdict in words: a line of its own, and lines with what is after it. Timestamps are in `zone`.
 ///
 /// # Errors
 /// It cannot be written.

@@ -101,7 +101,7 @@ pub(super) struct Feed {
     receiver: Receiver<Result<Extent, SourceError>>,
     front: VecDeque<Result<Chunk, SourceError>>,
     end: Option<Lsn>,
-    /// Whether there is WAL behind that end.
+    /// Whether there is WAL after that end.
     pub(super) reached: bool,
 }
 
@@ -176,7 +176,7 @@ pub(super) struct Framed {
     timeline: TimelineId,
     overwritten: Option<Lsn>,
     pub(super) header: RecordHeader,
-    /// The alignment padding behind it.
+    /// The alignment padding after it.
     pub(super) padding: u64,
     bytes: Place,
 }
@@ -217,7 +217,7 @@ pub(super) enum Message {
     Finish(Finish, Tail),
 }
 
-/// What is behind the end of the WAL: leftovers and zeroes that nobody reads.
+/// What is after the end of the WAL: leftovers and zeroes that nobody reads.
 #[derive(Clone, Debug, Default)]
 pub(super) struct Tail {
     /// Bytes.
@@ -434,7 +434,7 @@ impl Decoder {
         }
     }
 
-    /// The bytes of the damaged record at `start`, as far as they are at hand: as many as its header says, if that can be believed.
+    /// The bytes of the damaged record at `start`, as far as they are available: as many as its header says, if that can be believed.
     fn damaged_bytes(&self, chunk: &Chunk, start: Lsn) -> Vec<u8> {
         let fmt = chunk.fmt();
         let mut found = Vec::new();
@@ -531,7 +531,7 @@ fn search(chunk: &Chunk, from: Lsn, lost: &Lost) -> Option<Lsn> {
             let (mut framer, mut raw) = (Framer::new(fmt, at), RawRecord::vacant(fmt));
             match framer.step(&mut window, &mut raw) {
                 Ok(Step::Record) if links_here(raw.header.prev, raw.lsn) => return Some(at),
-                // It goes on behind the chunk; should it turn out to be none, it is damaged again.
+                // It goes on after the chunk; should it turn out to be none, it is damaged again.
                 Ok(Step::NeedMore) if framer.position() == chunk.end() => return Some(at),
                 _ => {}
             }

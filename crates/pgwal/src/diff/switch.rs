@@ -20,7 +20,7 @@ pub enum Switch {
         file: String,
         /// Timeline that the other one left, or both.
         timeline: TimelineId,
-        /// Where: behind the last record that both timelines have.
+        /// Where: after the last record that both timelines have.
         at: Lsn,
         /// Whether the first record that differs starts there.
         agrees: bool,
@@ -65,7 +65,7 @@ impl Switch {
                 }
             }
         };
-        // Where a page starts, the record comes behind its header.
+        // Where a page starts, the record comes after its header.
         let header = if fmt.page_offset(at) == 0 { fmt.page_header_size(at) } else { 0 };
         let agrees = parting == at || parting == at + header;
         Some(Switch::Named { file, timeline, at, agrees })
@@ -137,7 +137,7 @@ mod tests {
         assert_eq!(switch(1, 2, 0x300_11D8, &[two]), named(two.0, 1, 0x300_11D8, true));
         assert_eq!(switch(2, 1, 0x300_1200, &[two]), named(two.0, 1, 0x300_11D8, false));
         assert_eq!(switch(1, 3, 0x300_11D8, &[two, three]), named(three.0, 1, 0x300_11D8, true));
-        // The record behind the switch starts behind a page header.
+        // The record after the switch starts after a page header.
         assert_eq!(switch(2, 3, 0x500_0028, &[three]), named(three.0, 2, 0x500_0000, true));
         assert_eq!(switch(2, 4, 0x200_0100, &[two, sibling]), named(sibling.0, 1, 0x200_0100, true));
         assert_eq!(switch(1, 2, 0, &[]), Some(Switch::Missing { file: two.0.into() }));

@@ -122,7 +122,7 @@ impl Json {
             if self.bytes.len() - self.len < len {
                 self.make_room(len);
             }
-            // What stands behind the line stays as it is: to cut it off would mean to clear as much again for the next line.
+            // What stands after the line stays as it is: to cut it off would mean to clear as much again for the next line.
             if let Some(place) = self.bytes.get_mut(self.len..self.len + len) {
                 place.copy_from_slice(&self.long);
                 self.len += len;

@@ -48,7 +48,7 @@ pub struct Place {
     pub last_transaction: Option<TimestampTz>,
 }
 
-/// Whether recovery comes to its target.
+/// Whether recovery reaches its target.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "reach", rename_all = "snake_case")]
 pub enum Outcome {
@@ -68,7 +68,7 @@ pub enum Outcome {
         /// How far it gets; `None`: no record is replayed.
         how_far: Option<HowFar>,
     },
-    /// The files that are at hand do not tell.
+    /// The files that are available do not tell.
     Unknown {
         /// What would have to be known.
         doubt: Doubt,
@@ -77,7 +77,7 @@ pub enum Outcome {
     },
 }
 
-/// How far recovery gets that does not come to its target.
+/// How far recovery gets that does not reach its target.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 pub struct HowFar {
     /// LSN after the last record that is replayed.
@@ -92,12 +92,12 @@ pub struct HowFar {
     pub copies: Vec<String>,
 }
 
-/// What the files that are at hand do not tell.
+/// What the files that are available do not tell.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "doubt", rename_all = "snake_case")]
 #[non_exhaustive]
 pub enum Doubt {
-    /// The backup was taken from a standby, or is a data directory: only its pg_control tells where it is consistent, and it is not at hand.
+    /// The backup was taken from a standby, or is a data directory: only its pg_control tells where it is consistent, and it is not available.
     Consistency {
         /// From here on it is, by its manifest.
         at_latest: Option<Lsn>,
@@ -113,7 +113,7 @@ pub enum Doubt {
     NoBackup,
 }
 
-/// What has to be seen to, or known, although recovery comes to its target.
+/// What has to be seen to, or known, although recovery reaches its target.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize)]
 #[serde(tag = "caveat", rename_all = "snake_case")]
 #[non_exhaustive]
@@ -275,7 +275,7 @@ pub enum Obstacle {
 }
 
 impl Reach {
-    /// Whether recovery comes to its target.
+    /// Whether recovery reaches its target.
     pub fn is_yes(&self) -> bool {
         matches!(self.outcome, Outcome::Yes { .. })
     }

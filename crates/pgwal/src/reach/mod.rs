@@ -537,7 +537,7 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// Whether a server opens that comes to the end of the WAL without having come to its target. From 13 on it refuses to, if it has one.
+    /// Whether a server opens that comes to the end of the WAL without having reach its target. From 13 on it refuses to, if it has one.
     fn opens(&self, consistent: Consistent, end: Lsn) -> bool {
         let has_no_target = *self.request.target == Target::Latest || !self.sources.fmt.since(13);
         let is_consistent = match consistent {

@@ -66,7 +66,7 @@ impl Input {
             match &*stretch {
                 Some((mapped, map)) if *mapped == start && at + len <= map.len() => Arc::clone(map),
                 _ => {
-                    // A piece may end behind its stretch.
+                    // A piece may end after its stretch.
                     let whole = file_len.saturating_sub(start).min(STRETCH).max((at + len) as u64);
                     let map = Arc::new(machine::map(&self.file, start, usize::try_from(whole).unwrap_or(usize::MAX))?);
                     *stretch = Some((start, Arc::clone(&map)));
@@ -239,7 +239,7 @@ impl Buffers {
         Ok(Data::Buffered(buffer))
     }
 
-    /// `front`, and behind it what `fill` puts there: up to `len` bytes in all. What `fill` says besides how much it was.
+    /// `front`, and after it what `fill` puts there: up to `len` bytes in all. What `fill` says besides how much it was.
     pub(super) fn fill<T>(&self, front: &[u8], len: usize, fill: impl FnOnce(&mut [u8]) -> (usize, T)) -> (Data, T) {
         let mut buffer = self.room(len.max(front.len()));
         let (filled, said) =
@@ -270,7 +270,7 @@ fn read_at(file: &File, room: &mut [u8], offset: u64) -> io::Result<usize> {
     std::os::unix::fs::FileExt::read_at(file, room, offset)
 }
 
-/// Reads at `offset`; the file stands behind it then, which nothing depends on.
+/// Reads at `offset`; the file stands after it then, which nothing depends on.
 #[cfg(windows)]
 fn read_at(file: &File, room: &mut [u8], offset: u64) -> io::Result<usize> {
     std::os::windows::fs::FileExt::seek_read(file, room, offset)

@@ -39,7 +39,7 @@ impl Extent {
         &self.data
     }
 
-    /// LSN behind the last byte.
+    /// LSN after the last byte.
     pub fn end(&self) -> Lsn {
         self.end
     }
@@ -79,7 +79,7 @@ pub(crate) struct Unread {
 }
 
 impl Unread {
-    /// LSN behind the last byte.
+    /// LSN after the last byte.
     pub(crate) fn end(&self) -> Lsn {
         self.start + self.bytes.len() as u64
     }
@@ -143,7 +143,7 @@ impl Span {
 /// Extents start and end at multiples of the largest WAL page.
 pub(super) const LARGEST_PAGE: usize = 1 << 16;
 
-/// The extents of a [`super::Wal`], in its order. An error concerns one segment; the next call goes on behind it.
+/// The extents of a [`super::Wal`], in its order. An error concerns one segment; the next call goes on after it.
 pub struct Extents<'w> {
     entries: slice::Iter<'w, Entry>,
     /// Nothing that ends before this is wanted.
@@ -328,7 +328,7 @@ impl Extents<'_> {
                     }
                     // A receiver is still compressing it: what has come is all there is.
                     Err(e) if current.partial && e.kind() == io::ErrorKind::UnexpectedEof => self.current = None,
-                    // What stands behind a segment is no part of it, compressed or not.
+                    // What stands after a segment is no part of it, compressed or not.
                     Err(e) if after_packed(&e).is_some() => {
                         let cut_short = current.cut_short();
                         current.tell_rest(self.rests);

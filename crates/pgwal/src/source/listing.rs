@@ -201,7 +201,7 @@ impl Archive {
         self.wal.set_block_size(block_size);
     }
 
-    /// The files: segments by timeline and number, behind what is none.
+    /// The files: segments by timeline and number, after what is none.
     pub fn files(&self) -> &[ArchiveFile] {
         &self.files
     }

@@ -299,7 +299,7 @@ impl<'a> Iterator for Records<'a> {
 /// The end of the WAL that `error` means; `None`: damage. `window` are the bytes where the reader stopped, `after` what follows.
 ///
 /// Where the next page carries on, the WAL did not end here. Where it does not, and what stands here does not even link to the
-/// record before, it is left over from an earlier use of the file: a receiver writes no zeroes behind the last record.
+/// record before, it is left over from an earlier use of the file: a receiver writes no zeroes after the last record.
 pub(crate) fn judge(framer: &Framer, error: &Error, window: &[u8], after: &[u8]) -> Option<End> {
     use crate::error::ErrorKind::*;
     let fmt = framer.format();

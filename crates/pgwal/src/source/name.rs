@@ -62,14 +62,14 @@ const WRAPPINGS: &[(&str, Wrapping)] = &[
 ];
 
 impl SegmentFileName {
-    /// Takes `name` apart: `000000010000000000000001`, and behind it what servers and archivers append: `.partial`, the checksum of
+    /// Takes `name` apart: `000000010000000000000001`, and after it what servers and archivers append: `.partial`, the checksum of
     /// pgBackRest, suffixes of compression and encryption. `None`: it is not the name of a segment.
     pub fn parse(name: &str) -> Option<SegmentFileName> {
         let (digits, mut rest) = name.split_at_checked(SegmentName::LEN)?;
         let segment = digits.parse().ok()?;
         let mut is_partial = false;
         let mut form = NamedForm::Plain;
-        // pgBackRest's checksum stands behind `.partial` and before the suffix of the compression, pg_receivewal's `.partial` behind that.
+        // pgBackRest's checksum stands behind `.partial` and before the suffix of the compression, pg_receivewal's `.partial` after that.
         let mut may_have_checksum = true;
         while !rest.is_empty() {
             if let Some(checksum) = rest.strip_prefix('-').filter(|_| may_have_checksum) {

@@ -23,7 +23,7 @@ pub(crate) enum Piece {
     End {
         /// Bytes it had.
         len: u64,
-        /// Where other bytes begin behind what is compressed.
+        /// Where other bytes begin after what is compressed.
         after: Option<AfterPacked>,
     },
     /// It cannot be read (further).

@@ -183,7 +183,7 @@ impl Wal {
     /// That holds where the newest one is no file (a dangling link, a directory, a pipe), too: it is an error when its turn comes.
     ///
     /// # Errors
-    /// An input that cannot be read, or a directory or archive without any segment. An archive that is damaged behind a segment is read
+    /// An input that cannot be read, or a directory or archive without any segment. An archive that is damaged after a segment is read
     /// up to there: see [`Wal::broken`].
     pub fn open<P: AsRef<Path>>(inputs: &[P], timeline: Option<TimelineId>) -> Result<Wal, SourceError> {
         let mut wal = Wal::default();
@@ -345,7 +345,7 @@ impl Wal {
         });
     }
 
-    /// What stands behind the segments of archives that are damaged or cut short.
+    /// What stands after the segments of archives that are damaged or cut short.
     pub fn broken(&self) -> impl Iterator<Item = SourceError> {
         self.entries.iter().filter_map(|entry| match &entry.place {
             Place::Broken { why } => Some(SourceError::new(&entry.input, SourceProblem::Unpack(why.clone()))),

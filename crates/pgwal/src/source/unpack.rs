@@ -58,7 +58,7 @@ impl fmt::Display for AfterPacked {
 
 impl std::error::Error for AfterPacked {}
 
-/// Whether a stream of [`stream`] ended whole, with other bytes behind what is compressed.
+/// Whether a stream of [`stream`] ended whole, with other bytes after what is compressed.
 pub(crate) fn after_packed(e: &io::Error) -> Option<AfterPacked> {
     e.get_ref()?.downcast_ref().copied()
 }
@@ -73,7 +73,7 @@ struct Members<R: BufRead> {
 }
 
 enum State<R: BufRead> {
-    /// Before a member, or behind the last one.
+    /// Before a member, or after the last one.
     Between(Front<R>),
     Inside(Decoder<R>),
     /// There are no more members.
@@ -282,7 +282,7 @@ impl<R: BufRead> Read for Front<R> {
     }
 }
 
-/// The first bytes of a stream, with the checksum that may stand behind them: whoever stops at the last byte does not learn that it is wrong.
+/// The first bytes of a stream, with the checksum that may stand after them: whoever stops at the last byte does not learn that it is wrong.
 pub(super) struct UpTo<S> {
     stream: S,
     left: u64,

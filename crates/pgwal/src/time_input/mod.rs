@@ -153,7 +153,7 @@ enum Special {
     NoTarget,
     Afternoon(bool),
     BeforeChrist(bool),
-    /// `dst` behind the name of a zone.
+    /// `dst` after the name of a zone.
     Summer,
     /// `t` before a time.
     Time,
@@ -630,7 +630,7 @@ impl<'z> Decoder<'z> {
 const YEAR_MONTH: u32 = YEAR | MONTH;
 const MONTH_DAY: u32 = MONTH | DAY;
 
-/// Microseconds of the digits behind a decimal point, rounded. C: `ParseFractionalSecond`.
+/// Microseconds of the digits after a decimal point, rounded. C: `ParseFractionalSecond`.
 fn micros_of(digits: &str) -> Option<i32> {
     if digits.is_empty() {
         return Some(0);
