@@ -62,6 +62,50 @@ fn a_backup_to_a_closed_standard_output_is_an_error() {
     assert!(real.1.contains(said) && ours.1 == format!("{said}Bad file descriptor\n"), "{}{}", real.1, ours.1);
 }
 
+/// What libpq says on its own, and numbers that it reads only when it connects.
+#[test]
+fn libpq_speaks_before_and_while_it_connects() {
+    let Some(postgres) = Postgres::find_or_skip(Some(15), "drop-ins, libpq's words") else { return };
+    let server = postgres.start(&[], SETTINGS).unwrap();
+    let dir = tempfile::tempdir().unwrap();
+    let passfile = dir.path().join("passfile");
+    fs::write(&passfile, "*:*:*:*:secret\n").unwrap();
+    fs::set_permissions(&passfile, std::os::unix::fs::PermissionsExt::from_mode(0o644)).unwrap();
+    let dead = pgwal_testkit::server::HeldPort::new().unwrap();
+    let (wal, backup) = (dir.path().join("wal"), dir.path().join("backup"));
+    fs::create_dir(&wal).unwrap();
+    for (name, args) in [
+        ("pg_receivewal", vec!["-n", "--endpos=0/1", "-D", wal.to_str().unwrap()]),
+        ("pg_basebackup", vec!["-X", "none", "-c", "fast", "--no-sync", "-D", backup.to_str().unwrap()]),
+    ] {
+        let pair = Pair::new(&postgres, name);
+        let all = |more: &str| {
+            let conninfo = format!("passfile={} {more}", passfile.display());
+            let args = [&args[..], &["-d", &conninfo]].concat();
+            [&pair.real, &pair.ours].map(|program| {
+                let _ = fs::remove_dir_all(&backup);
+                let output = run(program, Some(&server), &args);
+                let said = String::from_utf8_lossy(&output.stderr).replace(program.to_str().unwrap(), "PROGRAM");
+                (output.status.code(), said)
+            })
+        };
+        // With a connection and without one.
+        let unix = ["", "port=1", "connect_timeout=x", "connect_timeout=5x port=1", "connect_timeout=99999999999", "keepalives_idle=x"];
+        let tcp = ["connect_timeout=x", "keepalives_idle=x", "keepalives=2x", "tcp_user_timeout=x"];
+        let tcp = tcp.map(|setting| format!("{setting} host=127.0.0.1 port={}", dead.port()));
+        let wrong = ["port=0", "port=65536", "port=x", "port=-1", "port=99999999999", "sslmode=x"];
+        let lines = unix.iter().copied().chain(tcp.iter().map(String::as_str)).chain(wrong).collect::<Vec<_>>();
+        for line in lines {
+            let [real, ours] = all(line);
+            let (warning, rest) = real.1.split_once('\n').unwrap();
+            assert!(warning.starts_with("WARNING: password file \""), "{name} {line}: {}", real.1);
+            // Ours has looked at no password file where the settings are wrong.
+            let said = if wrong.contains(&line) { rest } else { &real.1 };
+            assert_eq!((ours.0, ours.1.as_str()), (real.0, said), "{name} {line}");
+        }
+    }
+}
+
 #[test]
 fn wrong_command_lines_are_answered_as_by_the_real_programs() {
     let Some(postgres) = Postgres::find_or_skip(Some(15), "drop-ins, wrong command lines") else { return };

@@ -149,6 +149,64 @@ fn what_is_in_the_directory_must_fit() {
     }
 }
 
+/// What has the name of the newest segment and is something else is told as what it is, whatever its bytes look like.
+#[test]
+fn what_only_has_the_name_of_a_segment_is_told_as_what_it_is() {
+    let Some((postgres, server)) = server("receive, names of segments", "") else { return };
+    server.sql("CREATE TABLE t (i int, x text); SELECT pg_create_physical_replication_slot('s', true)").unwrap();
+    work(&server, 8000);
+    let name = server.sql("SELECT pg_walfile_name(pg_switch_wal())").unwrap();
+    work(&server, 10);
+    let segment = fs::read(server.wal().join(&name)).unwrap();
+    // Noise that would be another cluster's WAL if its first two bytes did not matter: the flag of a long header is set.
+    let mut noise: Vec<u8> = (0..segment.len()).map(|at| (at * at % 251) as u8 | 2).collect();
+    noise[..2].copy_from_slice(b"\xAB\xCD");
+    let patched = |at: usize, bytes: &[u8]| {
+        let mut copy = segment.clone();
+        copy[at..at + bytes.len()].copy_from_slice(bytes);
+        copy
+    };
+    let mut packed = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast());
+    std::io::Write::write_all(&mut packed, &noise).unwrap();
+    let packed = packed.finish().unwrap();
+    let other_magic = pgwal::format::WalMagic::of(if postgres.major == 14 { 13 } else { 14 }).unwrap().0.to_le_bytes();
+    let major = format!(
+        "was written by PostgreSQL {}, but the server runs PostgreSQL {}",
+        if postgres.major == 14 { 13 } else { 14 },
+        postgres.major
+    );
+    let next = format!("{}{:08X}", &name[..16], u32::from_str_radix(&name[16..], 16).unwrap() + 1);
+    let not_wal = "not a WAL segment: it starts with CDAB";
+    for (file, content, problem) in [
+        (name.clone(), noise.clone(), not_wal),
+        (name.clone(), noise[..1000].to_vec(), not_wal),
+        (format!("{name}.gz"), packed, not_wal),
+        (format!("{name}.gz"), noise[..1000].to_vec(), not_wal),
+        (name.clone(), Vec::new(), "empty, not a WAL segment"),
+        (name.clone(), vec![0; segment.len()], "only zeroes: a segment that was allocated but never written"),
+        (name.clone(), segment[..100].to_vec(), "100 bytes: expected 1048576"),
+        (format!("{name}.partial"), noise.clone(), "which is not WAL; move it away"),
+        (name.clone(), patched(0, &other_magic), &major),
+        (format!("{name}.partial"), patched(0, &other_magic), &major),
+        (name.clone(), patched(32, &(16u32 << 20).to_le_bytes()), "segments of 16777216 bytes: expected 1048576"),
+        (name.clone(), patched(4, &[9]), "by another name"),
+        (next, segment.clone(), "by another name"),
+        (name.clone(), patched(24, &[0; 8]), "system identifier 0, and the server's is "),
+    ] {
+        let dir = TempDir::new().unwrap();
+        fs::write(dir.path().join(&file), &content).unwrap();
+        let ran = receive(&server, dir.path(), ["--no-loop", "-S", "s"]).output().unwrap();
+        let said = String::from_utf8_lossy(&ran.stderr);
+        assert_eq!(ran.status.code(), Some(1), "{file}: {said}");
+        assert!(
+            said.contains(problem) && said.contains(&name[..16]) || problem.contains("identifier"),
+            "{file}, expected {problem}: {said}"
+        );
+        assert!(said.contains("system identifier") == problem.contains("system identifier"), "{file}: {said}");
+        assert!(fs::read(dir.path().join(&file)).unwrap() == content && fs::read_dir(dir.path()).unwrap().count() <= 2, "{file}");
+    }
+}
+
 #[test]
 fn wal_of_a_timeline_that_the_server_has_left_earlier_is_refused() {
     let Some((_, primary)) = server("receive, diverged", "") else { return };

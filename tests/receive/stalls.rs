@@ -1,6 +1,6 @@
 //! Servers that keep one waiting, or busy: a signal and a time limit hold whatever they do, and the memory is bounded.
 
-use std::io::Write;
+use std::io::{Read, Write};
 use std::net::{TcpListener, TcpStream};
 use std::os::unix::net::UnixListener;
 use std::os::unix::process::CommandExt;
@@ -345,4 +345,81 @@ fn what_a_server_sends_without_end_does_not_fill_the_memory() {
         assert_eq!(status, Some(1), "{what}: {said}");
         assert!(said.contains(why), "{what}: {}", said.chars().take(300).collect::<String>());
     }
+}
+
+/// Commands that ask a server by SQL end by a time limit, whatever it does and however slowly, and by a signal at once.
+#[test]
+fn commands_that_ask_by_sql_are_kept_by_no_server() {
+    fn after_login(script: fn(&mut TcpStream) -> std::io::Result<()>) -> Script {
+        Box::new(move |client| {
+            startup(client)?;
+            client.write_all(&let_in("15.4"))?;
+            query(client)?;
+            script(client)
+        })
+    }
+    let silent = || after_login(wait_for_ever);
+    let at_once = || Box::new(startup) as Script;
+    // Never done with the answer.
+    let drips = || {
+        after_login(|client| {
+            let row = message(b'D', &[0; 100_000]);
+            client.set_read_timeout(Some(Duration::from_millis(50)))?;
+            // A byte whenever there is nothing to read.
+            for byte in row {
+                if client.read(&mut [0; 1]).is_ok() {
+                    break;
+                }
+                client.write_all(&[byte])?;
+            }
+            Ok(())
+        })
+    };
+    let fixture = pgwal_testkit::fixtures::all().into_iter().find(|fixture| fixture.major == 15).unwrap();
+    let segment = fixture.segments()[0].display().to_string();
+    let out = TempDir::new().unwrap();
+    let names = out.path().join("names.json").display().to_string();
+    let lines = [
+        vec!["names", "-o", &names, "--dbname"],
+        vec!["dump", &segment, "--show-names", "--dbname"],
+        vec!["stats", &segment, "--by", "relation", "--dbname"],
+        vec!["doctor", "-w", "-d"],
+        vec!["slot", "list", "-w", "-d"],
+    ];
+    let command = |line: &[&str], conninfo: &str| {
+        let mut command = Command::new(env!("CARGO_BIN_EXE_pgwal"));
+        command.args(line).arg(conninfo).stdin(Stdio::null());
+        command
+    };
+    std::thread::scope(|scope| {
+        for (what, script) in [("silent", &silent as &(dyn Fn() -> Script + Sync)), ("drips", &drips), ("silent at once", &at_once)] {
+            for line in &lines {
+                let command = &command;
+                scope.spawn(move || {
+                    let (conninfo, _reached) = signalled(script(), true);
+                    let conninfo = format!("{conninfo} sslmode=disable connect_timeout=2");
+                    let (status, said) = Running::start(command(line, &conninfo)).end();
+                    let expected = if line[0] == "doctor" { 2 } else { 1 };
+                    assert_eq!(status, Some(expected), "{what}, {line:?}: {said}");
+                    assert!(
+                        said.contains("timeout expired") || said.contains("did not answer a query in time"),
+                        "{what}, {line:?}: {said}"
+                    );
+                });
+            }
+        }
+    });
+    for line in &lines {
+        for told in ["-INT", "-TERM"] {
+            let (conninfo, reached) = signalled(after_login(|_| Ok(())), true);
+            let running = Running::start(command(line, &format!("{conninfo} sslmode=disable")));
+            reached.recv_timeout(PATIENCE).unwrap();
+            let begin = Instant::now();
+            let (status, said) = running.stop_by(told);
+            assert_eq!((status, said.as_str()), (None, ""), "{line:?}");
+            // It would take ten seconds at least to give the server up.
+            assert!(begin.elapsed() < Duration::from_secs(9), "{line:?}, {told}");
+        }
+    }
+    assert_eq!(fs::read_dir(out.path()).unwrap().count(), 0);
 }

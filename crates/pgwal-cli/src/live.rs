@@ -1,11 +1,13 @@
 //! Names from a live server.
 
 use std::error::Error;
+use std::fmt;
 use std::str::FromStr;
+use std::sync::Arc;
 
 use pgwal::names::{Names, RelKind, Relation};
 use pgwal::types::{Oid, RelFileLocator};
-use pgwal_stream::connection::{Connection, Mode, ResultSet};
+use pgwal_stream::connection::{self, ConnectError, Connection, Mode, ResultSet};
 use pgwal_stream::conninfo::Config;
 
 use crate::server;
@@ -14,13 +16,15 @@ use crate::server;
 ///
 /// What one database refuses goes to `warn`, and the others go on.
 pub fn names(conninfo: &str, mut warn: impl FnMut(String)) -> Result<Names, Box<dyn Error>> {
-    let config = Config { client_encoding: Some("UTF8".to_owned()), ..server::config(conninfo)? };
-    let mut server = Connection::connect(&config, Mode::Ordinary)?;
+    let mut config = Config { client_encoding: Some("UTF8".to_owned()), ..server::config(conninfo)? };
+    config.connect_timeout.get_or_insert(server::TIMEOUT);
+    let mut server = server::connect(&config, Mode::Ordinary, &Arc::default())?;
     let mut names = Names::default();
     // Where this is forbidden, the names are still there to see.
     match query(&mut server, "SELECT system_identifier FROM pg_catalog.pg_control_system()") {
         Ok(set) => names.system_identifier = Some(number::<i64>(&set, 0, 0)? as u64),
-        Err(e) => warn(format!("the system identifier: {e}")),
+        Err(e @ QueryError::Connection(connection::Error::Server(_))) => warn(format!("the system identifier: {e}")),
+        Err(e) => return Err(e.into()),
     }
     names.major = server.major().and_then(|major| u8::try_from(major).ok());
     let tablespaces = query(&mut server, "SELECT oid, spcname FROM pg_catalog.pg_tablespace")?;
@@ -34,6 +38,10 @@ pub fn names(conninfo: &str, mut warn: impl FnMut(String)) -> Result<Names, Box<
         if is_true(&databases, row, 2)
             && let Err(e) = relations(&config, &name, oid, &mut names)
         {
+            // Nor do its other databases.
+            if e.downcast_ref::<ConnectError>().is_some_and(|e| matches!(e.last(), Some(connection::Error::Timeout))) {
+                return Err(e);
+            }
             warn(format!("database {name}: {e}"));
         }
         names.insert_database(oid, name);
@@ -52,9 +60,9 @@ SELECT c.oid, n.nspname, c.relname, c.relkind::pg_catalog.text, c.relisshared,
 
 fn relations(config: &Config, database: &str, oid: Oid, names: &mut Names) -> Result<(), Box<dyn Error>> {
     let config = Config { dbname: database.to_owned(), ..config.clone() };
-    let mut server = Connection::connect(&config, Mode::Ordinary)?;
+    let mut server = server::connect(&config, Mode::Ordinary, &Arc::default())?;
     // Piece by piece: what a server answers to one command is bounded.
-    server.query(&format!("BEGIN READ ONLY; DECLARE relations NO SCROLL CURSOR FOR {RELATIONS}"))?;
+    query(&mut server, &format!("BEGIN READ ONLY; DECLARE relations NO SCROLL CURSOR FOR {RELATIONS}"))?;
     loop {
         let set = query(&mut server, "FETCH 10000 FROM relations")?;
         if set.rows.is_empty() {
@@ -70,9 +78,30 @@ fn relations(config: &Config, database: &str, oid: Oid, names: &mut Names) -> Re
     }
 }
 
+/// Why a query has no answer.
+#[derive(Debug)]
+enum QueryError {
+    /// The server refuses, or there is no connection any more.
+    Connection(connection::Error),
+    /// The answer has no rows, and not even a command.
+    Nothing,
+}
+
+impl fmt::Display for QueryError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            QueryError::Connection(connection::Error::Timeout) => f.write_str("the server did not answer a query in time"),
+            QueryError::Connection(error) => error.fmt(f),
+            QueryError::Nothing => f.write_str("the server answered a query with nothing"),
+        }
+    }
+}
+
+impl Error for QueryError {}
+
 /// The rows of one query.
-fn query(server: &mut Connection, sql: &str) -> Result<ResultSet, Box<dyn Error>> {
-    server.query(sql)?.pop().ok_or_else(|| "the server answered a query with nothing".into())
+fn query(server: &mut Connection, sql: &str) -> Result<ResultSet, QueryError> {
+    server.query(sql).map_err(QueryError::Connection)?.pop().ok_or(QueryError::Nothing)
 }
 
 fn number<N: FromStr>(set: &ResultSet, row: usize, column: usize) -> Result<N, Box<dyn Error>> {

@@ -1,17 +1,20 @@
 //! Servers that commands talk to.
 
+use std::collections::BTreeSet;
 use std::error::Error;
 use std::io::{self, IsTerminal};
-use std::sync::Arc;
 use std::sync::atomic::AtomicBool;
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use clap::Args;
 use pgwal::SegmentName;
+use pgwal::printable::printable;
 use pgwal_stream::connection::{AuthError, ConnectError, Connection, Error as ConnectionError, Mode};
 use pgwal_stream::conninfo::{Config, ConnInfoError, Environment, Secret, Settings};
 use pgwal_stream::slots::{self, Slot};
 
+use crate::console::write_stderr;
 use crate::signals;
 
 /// Which server, and how to get in.
@@ -100,11 +103,11 @@ impl ServerArgs {
 
     /// As [`ServerArgs::connect`], until `stop` is set; the connection keeps looking at it.
     pub fn connect_until(&self, config: &mut Config, mode: Mode, stop: &Arc<AtomicBool>) -> Result<Connection, ConnectError> {
-        match Connection::connect_until(config, mode, Arc::clone(stop)) {
+        match connect(config, mode, stop) {
             Err(error) if wants_password(&error) && !self.password.no_password && io::stdin().is_terminal() => {
                 let Ok(password) = ask() else { return Err(error) };
                 config.password = Some(password);
-                Connection::connect_until(config, mode, Arc::clone(stop))
+                connect(config, mode, stop)
             }
             result => result,
         }
@@ -142,6 +145,23 @@ impl ServerArgs {
         server.set_limit(limit);
         server.query(OLDEST).ok()?.first()?.text(0, 0)?.parse().ok()
     }
+}
+
+/// Connects, and says what was passed over on the way, whether or not there is a connection: each thing once, in libpq's words.
+pub fn connect(config: &Config, mode: Mode, stop: &Arc<AtomicBool>) -> Result<Connection, ConnectError> {
+    static TOLD: Mutex<BTreeSet<String>> = Mutex::new(BTreeSet::new());
+    let mut result = Connection::connect_until(config, mode, Arc::clone(stop));
+    let warnings = match &mut result {
+        Ok(connection) => connection.take_warnings(),
+        Err(error) => std::mem::take(&mut error.warnings),
+    };
+    for warning in warnings {
+        let is_new = TOLD.lock().unwrap_or_else(PoisonError::into_inner).insert(warning.clone());
+        if is_new {
+            write_stderr(format!("WARNING: {}\n", printable(&warning)).as_bytes());
+        }
+    }
+    result
 }
 
 /// What to do about a server that takes no connections for replication at all; empty: that is not what is wrong.

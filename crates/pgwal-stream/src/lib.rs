@@ -27,6 +27,7 @@ pub mod lock;
 pub mod message;
 pub mod receive;
 pub mod receiver;
+mod segment_start;
 pub mod segments;
 pub mod slots;
 mod walsender;

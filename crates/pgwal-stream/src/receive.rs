@@ -11,14 +11,15 @@ use pgwal::history::{History, HistoryError};
 use pgwal::page::{is_segment_size, is_wal_page_size};
 use pgwal::printable::printable;
 use pgwal::types::TimestampTz;
-use pgwal::{Decoder, Lsn, TimelineId, WalFormat};
+use pgwal::{Decoder, Lsn, SegmentName, TimelineId, WalFormat};
 
 use crate::command::Command;
 use crate::compress::Compression;
 use crate::lock::{DirectoryLock, LockError};
 use crate::message::{FromWalReceiver, FromWalSender, MessageError, NextTimeline, StandbyStatus};
 use crate::receiver::{OnDamage, Receiver, Start, TakeError};
-use crate::segments::{FileError, Newest, Policy, Segments};
+use crate::segment_start::StartProblem;
+use crate::segments::{FileError, Newest, Origin, Policy, Segments};
 
 /// What a connection to a walsender can do.
 pub trait Walsender {
@@ -258,6 +259,24 @@ pub enum ReceiveError<E> {
         /// The slot.
         slot: String,
     },
+    /// The WAL in the directory was written by another major version.
+    Major {
+        /// The segment that says so.
+        segment: SegmentName,
+        /// The major that wrote it.
+        directory: u8,
+        /// That of the server.
+        server: u8,
+    },
+    /// The WAL in the directory is of a cluster with segments of another size.
+    SegmentSize {
+        /// The segment that says so.
+        segment: SegmentName,
+        /// Bytes of its segments.
+        directory: u32,
+        /// Bytes of the server's.
+        server: u32,
+    },
     /// The WAL in the directory is of another cluster.
     System {
         /// That of the WAL in the directory.
@@ -330,6 +349,14 @@ impl<E: fmt::Display> fmt::Display for ReceiveError<E> {
                 "the history file of timeline {timeline} in the directory differs from the server's: these are two timelines of that number"
             ),
             ReceiveError::NoSlot { slot } => write!(f, "replication slot \"{slot}\" does not exist"),
+            ReceiveError::Major { segment, directory, server } => write!(
+                f,
+                "segment {segment} in the directory was written by PostgreSQL {directory}, but the server runs PostgreSQL {server}"
+            ),
+            ReceiveError::SegmentSize { segment, directory, server } => write!(
+                f,
+                "segment {segment} in the directory is of a cluster with segments of {directory} bytes, but those of the server have {server}"
+            ),
             ReceiveError::System { expected, found } => {
                 write!(f, "the WAL in the directory is of a cluster with system identifier {expected}, and the server's is {found}")
             }
@@ -648,10 +675,8 @@ fn first<S: Walsender>(
         if timeline > system.timeline {
             return Err(ReceiveError::Timeline { directory: timeline, server: system.timeline });
         }
-        if let Some(expected) = newest.system_identifier
-            && expected != system.identifier
-        {
-            return Err(ReceiveError::System { expected, found: system.identifier });
+        if let Some(origin) = newest.origin {
+            is_of(&origin, system)?;
         }
         // It is acknowledged only if it is on disk, which it may not be even though it can be read: see `Newest::rewrite`.
         if options.policy.sync && !memory.is_on_disk {
@@ -666,7 +691,10 @@ fn first<S: Walsender>(
             _ => at_segment(timeline, newest.next),
         };
         // Whatever has not been acknowledged as flushed yet is going to be, so it is looked at.
-        let checked = newest.check(&options.dir, system.fmt, slot.map(|(lsn, _)| lsn), stop);
+        let mut checked = newest.check(&options.dir, system.fmt, slot.map(|(lsn, _)| lsn), stop);
+        if let (None, Some(problem)) = (&checked.damage, old_timeline(server, &newest, size)?) {
+            checked.damage = Some(format!("{}: {problem}", newest.segment));
+        }
         if timeline < system.timeline {
             // A record that begins in the last segment and does not end there need not be one.
             let whole = checked.decoder.as_ref().filter(|_| checked.next == start.lsn).map_or(start.lsn, |decoder| decoder.finish().lsn);
@@ -696,6 +724,39 @@ fn first<S: Walsender>(
         notice(Notice::SlotUnknown { slot, start: start.lsn });
     }
     Ok((start, None))
+}
+
+/// The WAL in the directory must be the server's.
+fn is_of<E>(origin: &Origin, system: &System) -> Result<(), ReceiveError<E>> {
+    let &Origin { segment, major, segment_size, system_identifier, .. } = origin;
+    if major != system.fmt.major {
+        return Err(ReceiveError::Major { segment, directory: major, server: system.fmt.major });
+    }
+    if segment_size != system.fmt.segment_size {
+        return Err(ReceiveError::SegmentSize { segment, directory: segment_size, server: system.fmt.segment_size });
+    }
+    if system_identifier != system.identifier {
+        return Err(ReceiveError::System { expected: system_identifier, found: system.identifier });
+    }
+    Ok(())
+}
+
+/// Whether the newest segment has the WAL of an older timeline than its name says: only the segment in which a timeline begins may start
+/// with that of the one before.
+fn old_timeline<S: Walsender>(server: &mut S, newest: &Newest, segment_size: u32) -> Result<Option<StartProblem>, ReceiveError<S::Error>> {
+    let timeline = newest.segment.timeline;
+    let Some(origin) = newest.origin.filter(|origin| origin.segment == newest.segment && origin.timeline < timeline) else {
+        return Ok(None);
+    };
+    // One that the server no longer has, or that cannot be read, is for others to judge.
+    let content = match history(server, timeline) {
+        Ok(content) => content,
+        Err(error) if error.server().is_none() => return Err(error),
+        Err(_) => return Ok(None),
+    };
+    let begin = History::parse(timeline, &content).ok().and_then(|history| history.parent().map(|parent| parent.switch));
+    let begin = begin.filter(|&begin| begin <= newest.segment.start(segment_size));
+    Ok(begin.map(|begin| StartProblem::OldTimeline { found: origin.timeline, expected: (timeline, begin) }))
 }
 
 /// The WAL in the directory, on a timeline before the server's, must be what the server's goes on behind: up to `whole`, at least.
@@ -1293,6 +1354,25 @@ mod tests {
         fs::rename(dir.path().join(&name), dir.path().join(name.replacen("00000002", "00000003", 1))).unwrap();
         let error = run(&mut server, &options(dir.path())).unwrap_err();
         assert_eq!(error.to_string(), "the WAL in the directory is of timeline 3, and the server is on timeline 2");
+    }
+
+    #[test]
+    fn a_segment_by_the_name_of_a_later_timeline_is_damage() {
+        let mut server = Fake::new();
+        let dir = tempfile::tempdir().unwrap();
+        let (start, wal) = server.timelines[1].clone();
+        let name = SegmentName::of(TimelineId(2), start, server.fmt.segment_size);
+        fs::write(dir.path().join(name.to_string()), &wal).unwrap();
+        // Timeline 2 begins in this segment, whose first page is of timeline 1; a history that has it begin earlier says otherwise.
+        let real = std::mem::replace(&mut server.history, format!("1\t{start}\tno recovery target specified\n").into_bytes());
+        let error = run(&mut server, &options(dir.path())).unwrap_err().to_string();
+        let problem = format!("{name}: its first page is of timeline 1, but timeline 2 began at {start}, before it");
+        assert_eq!(error, format!("the WAL in the directory is damaged: {problem}"));
+        server.history = real;
+        let mut server = Fake { history: server.history, ..Fake::new() };
+        let end = Some(start + wal.len() as u64);
+        let found = run(&mut server, &Options { end, ..options(dir.path()) });
+        assert!(!matches!(found, Err(ReceiveError::DamagedFile(_))), "{found:?}");
     }
 
     #[test]

@@ -7,14 +7,13 @@ use std::io::{self, Read, Seek, SeekFrom, Write};
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
 
-use pgwal::format::WalMagic;
 use pgwal::history;
-use pgwal::page::PageHeader;
-use pgwal::source::Wal;
 use pgwal::{Decoder, Location, Lsn, Segment, SegmentName, TimelineId, WalFormat};
 
 use crate::compress::{Compression, Sink};
 use crate::input_file;
+pub use crate::segment_start::Origin;
+use crate::segment_start::{page_problem, partial_problem};
 
 /// What stands after the name of a segment that is not whole yet.
 pub const PARTIAL: &str = ".partial";
@@ -278,9 +277,8 @@ impl Segments {
             for partial in [PARTIAL.to_owned(), format!("{PARTIAL}{AGAIN}")] {
                 let path = self.dir.join(format!("{}{suffix}{partial}", open.name));
                 let is_ours = match open_file(&path) {
-                    Ok(file) => {
-                        start_problem(&file, open.name, self.segment_size, Compression::of_name(suffix)).is_ok_and(|found| found.is_none())
-                    }
+                    Ok(file) => partial_problem(&file, open.name, self.segment_size, Compression::of_name(suffix))
+                        .is_ok_and(|found| found.is_none()),
                     Err(_) => false,
                 };
                 if is_ours {
@@ -361,9 +359,9 @@ impl Open {
         }
         let mut earlier = None;
         if let Ok(file) = open_file(&path)
-            && let Some(problem) = start_problem(&file, name, segment_size, compression).map_err(failed("read", &path))?
+            && let Some(problem) = partial_problem(&file, name, segment_size, compression).map_err(failed("read", &path))?
         {
-            return Err(unusable(&path, problem));
+            return Err(unusable(&path, problem.to_string()));
         }
         if packed && let Ok(file) = open_file(&path) {
             let until = lsn + unpacked_len(file, compression, u64::from(segment_size));
@@ -512,55 +510,6 @@ fn unusable(path: &Path, problem: String) -> FileError {
     FileError { path: path.to_owned(), doing: "use", error: io::Error::new(io::ErrorKind::InvalidData, problem) }
 }
 
-/// What is wrong with the start of a segment that is not whole; `None`: it has begun to be this segment, or has nothing yet.
-fn start_problem(file: &File, name: SegmentName, segment_size: u32, compression: Compression) -> io::Result<Option<String>> {
-    use std::os::unix::fs::FileExt;
-    let mut raw = [0; START];
-    let len = file.read_at(&mut raw, 0)?;
-    let raw = raw.get(..len).unwrap_or_default();
-    // A crash leaves zeroes of what had no time to come to the disk.
-    if raw.iter().all(|&byte| byte == 0) {
-        return Ok(None);
-    }
-    let begins = |what: &str| Ok(Some(format!("it begins with \"{}\", which is not {what}; move it away", raw.escape_ascii())));
-    if compression != Compression::None {
-        return if compression.begins(raw) { Ok(None) } else { begins(&format!("a file of {}", compression.suffix())) };
-    }
-    // A header may be cut: by the end of the file, or by zeroes, which are the room that is taken before. Its last field is never zero.
-    let cut = raw.iter().rposition(|&byte| byte != 0).map_or(0, |last| last + 1);
-    let magic = raw.first_chunk().map(|magic| WalMagic(u16::from_le_bytes(*magic)));
-    if cut >= 2 && magic.is_none_or(|magic| magic.major().is_none()) {
-        return begins("WAL");
-    }
-    let mut whole = [0; START];
-    whole.iter_mut().zip(raw).for_each(|(to, from)| *to = *from);
-    let Ok((_, header)) = PageHeader::read(&whole) else { return Ok(None) };
-    if cut > SEGMENT_SIZE_END {
-        let Some(long) = header.long else { return begins("the start of a segment") };
-        if long.segment_size != segment_size {
-            return Ok(Some(format!("it is of a cluster with segments of {} bytes: expected {segment_size}", long.segment_size)));
-        }
-    }
-    Ok((cut > ADDRESS_END && header.address != name.start(segment_size)).then(|| not_its_name(header, segment_size)))
-}
-
-/// What is said of a segment whose first page is that of another one.
-fn not_its_name(header: PageHeader, segment_size: u32) -> String {
-    format!(
-        "its first page says {} on timeline {}, so it is segment {} by another name",
-        header.address,
-        header.timeline,
-        SegmentName::of(header.timeline, header.address, segment_size)
-    )
-}
-
-/// Bytes that the start of a segment is judged by: its header.
-const START: usize = 40;
-/// Where its address ends in them.
-const ADDRESS_END: usize = 16;
-/// Where the size of a segment ends in them.
-const SEGMENT_SIZE_END: usize = 36;
-
 /// How files are opened: to be written, and read by nobody else, as WAL has what the tables have. Links are not followed, whoever put them
 /// there, and a pipe is not waited for. C: `pg_file_create_mode`.
 fn create() -> OpenOptions {
@@ -638,8 +587,8 @@ pub struct Newest {
     pub next: Lsn,
     /// Start of the record before: the one at `next` links to it.
     pub previous: Option<Lsn>,
-    /// Cluster that the WAL is of, as the newest segment says that says it.
-    pub system_identifier: Option<u64>,
+    /// Who wrote the WAL, as the newest of its last segments says that says it.
+    pub origin: Option<Origin>,
     /// The newest segment is whole.
     pub is_whole: bool,
 }
@@ -686,7 +635,7 @@ impl Newest {
         let Some(((.., is_whole, is_plain), segment, path)) = files.first() else { return Ok(None) };
         let (segment, is_whole, start) = (*segment, *is_whole, segment.start(segment_size));
         // One that has just begun, or that is compressed and not whole, may not say it.
-        let system_identifier = files.iter().take(3).find_map(|(.., path)| Wal::open(&[path], None).ok()?.system_identifier());
+        let origin = files.iter().take(3).find_map(|(_, name, path)| Origin::of(path, *name));
         let (next, previous) = match (is_whole, is_plain) {
             (true, _) => (start + u64::from(segment_size), None),
             (false, true) => match last_record(path, start, start + u64::from(segment_size)).map_err(failed("read", path))? {
@@ -695,7 +644,7 @@ impl Newest {
             },
             (false, false) => (start, None),
         };
-        Ok(Some(Newest { segment, next, previous, system_identifier, is_whole }))
+        Ok(Some(Newest { segment, next, previous, origin, is_whole }))
     }
 
     /// Writes anew what another process may have left in memory only, and puts it on disk: the newest segment, those before it from the one
@@ -747,7 +696,8 @@ impl Newest {
                 continue;
             };
             let start = Decoder::strict_at(name.start(size), fmt);
-            match decode(path, name, fmt, checked.decoder.take().unwrap_or(start), stop) {
+            let system = self.origin.map(|origin| origin.system_identifier);
+            match decode(path, name, fmt, system, checked.decoder.take().unwrap_or(start), stop) {
                 Ok(decoder) => checked.decoder = Some(decoder),
                 Err(problem) => checked.damage = checked.damage.or(Some(problem)),
             }
@@ -757,17 +707,21 @@ impl Newest {
 }
 
 /// Decodes a whole segment; what is wrong with it.
-fn decode(path: &Path, name: SegmentName, fmt: WalFormat, mut decoder: Decoder, stop: &AtomicBool) -> Result<Decoder, String> {
+fn decode(
+    path: &Path,
+    name: SegmentName,
+    fmt: WalFormat,
+    system: Option<u64>,
+    mut decoder: Decoder,
+    stop: &AtomicBool,
+) -> Result<Decoder, String> {
     let segment = Segment::open(path).map_err(|error| error.to_string())?;
+    // First, as it tells more than a length or a damaged page: which server, cluster or segment it is.
+    if let Some(problem) = page_problem(segment.bytes(), name, fmt.major, fmt.segment_size, system) {
+        return Err(format!("{}: {problem}", path.display()));
+    }
     if segment.bytes().len() as u64 != u64::from(fmt.segment_size) {
         return Err(format!("{}: {} bytes: expected {}", path.display(), segment.bytes().len(), fmt.segment_size));
-    }
-    // Otherwise only the place of the first page would be reported as wrong, and that without the name of the file.
-    if let Ok((_, header)) = PageHeader::read(segment.bytes())
-        && header.magic.major().is_some()
-        && header.address != name.start(fmt.segment_size)
-    {
-        return Err(format!("{}: {}", path.display(), not_its_name(header, fmt.segment_size)));
     }
     for mut chunk in segment.bytes().chunks(CHUNK).take_while(|_| !stop.load(Ordering::Relaxed)) {
         loop {
@@ -861,7 +815,8 @@ mod tests {
             let newest = Newest::find(dir.path(), size).unwrap().unwrap();
             assert_eq!((newest.segment, newest.next, newest.previous), (name, start + u64::from(size), None));
             let (_, header) = pgwal::page::PageHeader::read(wal).unwrap();
-            assert_eq!(newest.system_identifier, header.long.map(|long| long.system_identifier));
+            let found = newest.origin.map(|origin| (origin.segment, origin.major, origin.segment_size, origin.system_identifier));
+            assert_eq!(found, header.long.map(|long| (name, 15, size, long.system_identifier)));
         }
     }
 
@@ -1045,6 +1000,13 @@ mod tests {
             }
         };
         let last = (1 << 32) / u64::from(size) - 1;
+        let other_timeline = SegmentName { timeline: TimelineId(timeline.0 + 1), ..name };
+        let mut newer = segments[0].clone();
+        newer[4] += 1;
+        let dir = tempfile::tempdir().unwrap();
+        fs::write(dir.path().join(name.to_string()), &newer).unwrap();
+        let said = Newest::find(dir.path(), size).unwrap().unwrap().check(dir.path(), fmt, None, &AtomicBool::new(false)).damage.unwrap();
+        assert!(said.ends_with(&format!("so it is segment {other_timeline} by another name")), "{said}");
         for (file, problem) in [
             ("0000000000000000000000FE".to_owned(), "timelines begin with 1".to_owned()),
             (

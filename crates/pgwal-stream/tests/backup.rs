@@ -59,6 +59,19 @@ struct Upload {
     end: Vec<u8>,
 }
 
+/// The next client, after its startup message.
+fn accept(listener: &TcpListener) -> TcpStream {
+    let mut client = listener.accept().unwrap().0;
+    let len = u32::from_be_bytes(read(&mut client, 4).unwrap().try_into().unwrap());
+    read(&mut client, len as usize - 4).unwrap();
+    client
+}
+
+fn read(client: &mut TcpStream, len: usize) -> std::io::Result<Vec<u8>> {
+    let mut bytes = vec![0; len];
+    client.read_exact(&mut bytes).map(|()| bytes)
+}
+
 /// A server of 15 that answers BASE_BACKUP with these bytes, and then is gone.
 fn server(backup: Vec<u8>) -> (Config, std::thread::JoinHandle<()>) {
     server_of(15, None, "BASE_BACKUP (LABEL 'l', ", backup)
@@ -69,13 +82,7 @@ fn server_of(major: u8, upload: Option<Upload>, command: &'static str, backup: V
     let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
     let thread = std::thread::spawn(move || {
-        let mut client = listener.accept().unwrap().0;
-        let read = |client: &mut TcpStream, len: usize| {
-            let mut bytes = vec![0; len];
-            client.read_exact(&mut bytes).map(|()| bytes)
-        };
-        let len = u32::from_be_bytes(read(&mut client, 4).unwrap().try_into().unwrap());
-        read(&mut client, len as usize - 4).unwrap();
+        let mut client = accept(&listener);
         let version = format!("server_version\0{major}.4\0");
         let let_in = [message(b'R', &[0; 4]), message(b'S', version.as_bytes()), message(b'K', &[0; 8]), ready()].concat();
         client.write_all(&let_in).unwrap();
@@ -377,13 +384,7 @@ fn a_server_that_does_not_answer_is_given_up() {
         let listener = TcpListener::bind(("127.0.0.1", 0)).unwrap();
         let port = listener.local_addr().unwrap().port();
         let thread = std::thread::spawn(move || {
-            let mut client = listener.accept().unwrap().0;
-            let read = |client: &mut TcpStream, len: usize| {
-                let mut bytes = vec![0; len];
-                client.read_exact(&mut bytes).map(|()| bytes)
-            };
-            let len = u32::from_be_bytes(read(&mut client, 4).unwrap().try_into().unwrap());
-            read(&mut client, len as usize - 4).unwrap();
+            let mut client = accept(&listener);
             client.write_all(&[message(b'R', &[0; 4]), message(b'S', b"server_version\x0015.4\0"), ready()].concat()).unwrap();
             while let Ok(head) = read(&mut client, 5) {
                 let text = read(&mut client, u32::from_be_bytes(head[1..].try_into().unwrap()) as usize - 4).unwrap();

@@ -158,6 +158,86 @@ fn what_stalls() {
     setter.join().unwrap();
 }
 
+/// Without a limit of its own, a query ends by `connect_timeout`, also where bytes keep coming; and the next one does not wait again.
+#[test]
+fn a_query_that_is_not_answered_in_time() {
+    let silent: fn(&mut TcpStream) = |client| drop(client.read(&mut [0; 1]));
+    let dripping: fn(&mut TcpStream) = |client| {
+        client.set_read_timeout(Some(Duration::from_millis(50))).unwrap();
+        // Notices without end, byte by byte, and then the answer's first message.
+        let notice = message(b'N', b"SNOTICE\0VNOTICE\0C00000\0Mstill here\0\0");
+        while let Some(true) = notice
+            .iter()
+            .map(|&byte| {
+                let gone = matches!(client.read(&mut [0; 1]), Ok(0)) || client.write_all(&[byte]).is_err();
+                !gone
+            })
+            .reduce(|a, b| a && b)
+        {}
+    };
+    std::thread::scope(|scope| {
+        for script in [silent, dripping] {
+            scope.spawn(move || {
+                let (port, thread) = play(1, move |client| {
+                    startup(client);
+                    client.write_all(&let_in()).unwrap();
+                    assert_eq!(receive(client).0, b'Q');
+                    script(client);
+                });
+                let mut connection = Connection::connect(&config(port, "sslmode=disable connect_timeout=2"), Mode::Ordinary).unwrap();
+                assert_eq!(connection.limit(), None);
+                let begin = Instant::now();
+                assert!(matches!(connection.query("SELECT 1"), Err(Error::Timeout)));
+                assert!(begin.elapsed() >= Duration::from_secs(2));
+                assert!(matches!(connection.query("SELECT 1"), Err(Error::State { .. })));
+                drop(connection);
+                thread.join().unwrap();
+            });
+        }
+    });
+}
+
+/// What libpq reads only when it connects is an error only then, with its words before it; keepalives are nothing to a Unix socket.
+#[test]
+fn numbers_that_are_read_late() {
+    let env = Environment::new("me", Path::new("/nonexistent"));
+    let settings = |text: &str| pgwal_stream::conninfo::Settings::parse(text).unwrap();
+    for (host, option, expected) in [
+        (
+            "127.0.0.1",
+            "connect_timeout",
+            "connection to server at \"127.0.0.1\", port 1 failed: invalid integer value \"x\" for connection option \"connect_timeout\"",
+        ),
+        (
+            "127.0.0.1",
+            "keepalives_idle",
+            "connection to server at \"127.0.0.1\", port 1 failed: invalid integer value \"x\" for connection option \"keepalives_idle\"",
+        ),
+        (
+            "/nonexistent",
+            "connect_timeout",
+            "connection to server on socket \"/nonexistent/.s.PGSQL.1\" failed: could not connect: No such file or directory (os error 2)",
+        ),
+        (
+            "/nonexistent",
+            "keepalives",
+            "connection to server on socket \"/nonexistent/.s.PGSQL.1\" failed: could not connect: No such file or directory (os error 2)",
+        ),
+    ] {
+        let text = format!("host={host} port=1 {option}=x");
+        let wrong = Config::parse(&text, &env).unwrap_err().to_string();
+        assert_eq!(wrong, format!("invalid integer value \"x\" for connection option \"{option}\""));
+        let config = Config::new_as_libpq(settings(&text), &env).unwrap();
+        assert_eq!(Connection::connect(&config, Mode::Ordinary).unwrap_err().to_string(), expected);
+    }
+    let dir = tempfile::tempdir().unwrap();
+    let listener = std::os::unix::net::UnixListener::bind(dir.path().join(".s.PGSQL.1")).unwrap();
+    let config = Config::new_as_libpq(settings(&format!("host={} port=1 connect_timeout=5x", dir.path().display())), &env).unwrap();
+    let said = Connection::connect(&config, Mode::Ordinary).unwrap_err().to_string();
+    assert!(said.ends_with(".s.PGSQL.1\" failed: invalid integer value \"5x\" for connection option \"connect_timeout\""), "{said}");
+    drop(listener);
+}
+
 #[test]
 fn answers_to_the_wish_for_tls() {
     let connect = |mode: &str, clients, script: fn(&mut TcpStream)| {

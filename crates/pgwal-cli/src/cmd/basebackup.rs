@@ -36,7 +36,7 @@ The backup is that of pg_basebackup: a data directory that a server starts on, o
 manifest, and the WAL is checked record by record. All options of pg_basebackup work here with the same meaning.
 
 Exit status: 0 the backup is complete and as its manifest says; 1 it is not, and nothing is left of it unless --no-clean says so; 2 wrong
-options.")]
+options, or standard output cannot be written; 141 nobody reads it (as `| head` leaves it).")]
 #[command(disable_help_flag = true)]
 pub struct Opts {
     /// Directory of the backup, which must be empty or not exist yet; - writes one tar archive to standard output

@@ -95,6 +95,9 @@ impl Opts {
 /// Somebody who waits for an answer about a server that is down does not wait for long, unless the connection string says so.
 const TIMEOUT: Duration = Duration::from_secs(10);
 
+/// A server that lets us in may take so long for one answer; less where `connect_timeout` is less than usual.
+const ANSWER: Duration = Duration::from_secs(40);
+
 /// An error is one of the connection string.
 fn config(args: &ServerArgs) -> Result<Config, Box<dyn Error>> {
     let mut config = args.config()?;
@@ -113,10 +116,15 @@ fn gather(args: &ServerArgs, config: &mut Config) -> Result<Server, ConnectError
 }
 
 fn connect(args: &ServerArgs, config: &mut Config, mode: Mode) -> Result<Connection, ConnectError> {
-    match mode {
+    let mut connection = match mode {
         Mode::Ordinary => args.connect_sql(config),
         _ => args.connect(config, mode),
-    }
+    }?;
+    connection.set_limit(Some(match config.connect_timeout {
+        Some(limit) if limit < TIMEOUT => limit,
+        limit => limit.unwrap_or_default().max(ANSWER),
+    }));
+    Ok(connection)
 }
 
 /// A password is in the connection string itself, not in a file or a variable.

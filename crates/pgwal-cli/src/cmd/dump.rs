@@ -100,13 +100,14 @@ impl Opts {
         if self.show_names {
             self.filter.names.required("--show-names")?;
         }
+        // Before the signal is taken: a server that does not answer keeps nobody.
+        let names = self.filter.names.read()?;
         let saved = self.save_fullpage.as_deref().map(FullPages::create).transpose()?;
         let asked_to_stop = Arc::new(AtomicBool::new(false));
         if self.segments.start_segment.as_deref() != Some(Path::new("-")) {
             // Like pg_waldump: what has been counted until then is shown. A read of standard input may wait for ever.
             signal_hook::flag::register(signal_hook::consts::SIGINT, Arc::clone(&asked_to_stop))?;
         }
-        let names = self.filter.names.read()?;
         let filter = self.filter.filter(&names)?;
         let limit = self.limit.filter(|&limit| limit > 0);
         let in_order = limit.is_some() || saved.is_some();

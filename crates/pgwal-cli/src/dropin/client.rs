@@ -41,7 +41,7 @@ pub fn settings(client: &ClientArgs, program: &str) -> Result<Settings, ConnInfo
 
 /// The settings of the connection, with the password that the user is asked for.
 pub fn config(client: &ClientArgs, settings: &Settings) -> Result<Config, String> {
-    let mut config = Config::new(settings.clone(), &Environment::current()).map_err(|e| e.to_string())?;
+    let mut config = Config::new_as_libpq(settings.clone(), &Environment::current()).map_err(|e| e.to_string())?;
     // The real programs wait for ever.
     config.connect_timeout = config.connect_timeout.or(Some(server::TIMEOUT));
     if client.server.password.ask_password {

@@ -37,7 +37,10 @@ pub(super) fn connect(config: &Config, mode: Mode, stop: Option<Arc<AtomicBool>>
         for host in &hosts {
             let connector = Connector { config, mode, host, stop: &stop, wanted };
             match connector.host(&mut failed) {
-                Ok(connection) => return Ok(connection),
+                Ok(mut connection) => {
+                    connection.warnings = failed.warnings;
+                    return Ok(connection);
+                }
                 Err(Next::Host) => {}
                 Err(Next::Address | Next::Nothing) => return Err(failed),
             }
@@ -193,13 +196,23 @@ impl Connector<'_> {
             Error::Interrupted => Failed::new(error, Next::Nothing),
             error => Failed::new(error, Next::Address),
         };
+        let late = self.config.late.as_ref();
+        // libpq sets the keepalives before it connects, and reads connect_timeout while TCP connects.
+        if let (Some(late), Address::Tcp(_)) = (late, address) {
+            let next = if late.is_of("connect_timeout") { Next::Nothing } else { Next::Address };
+            return Err(Failed::new(Error::Setting(late.clone()), next));
+        }
         let mut stream = self.open(address, wait).map_err(further)?;
+        if let Some(late) = late.filter(|late| late.is_of("connect_timeout")) {
+            return Err(Failed::new(Error::Setting(late.clone()), Next::Nothing));
+        }
         if with_tls {
             stream = self.start_tls(stream, wait)?;
         }
         // A server without TLS has gone on without: the other way would be the same one, and a wrong password count twice.
         let is_as_asked = stream.is_tls() == with_tls;
-        let mut connection = Connection::new(stream, self.stop.clone(), address.clone());
+        let name = self.server(Some(address));
+        let mut connection = Connection::new(stream, self.stop.clone(), address.clone(), name, self.config.connect_timeout);
         let mut progress = Progress::default();
         match self.log_in(&mut connection, &mut progress, password, wait) {
             Ok(()) => {}

@@ -6,6 +6,8 @@ use std::io;
 
 use pgwal::printable::{printable, printable_lines};
 
+use crate::conninfo::ConnInfoError;
+
 /// Result of talking to a server.
 pub type Result<T> = std::result::Result<T, Error>;
 
@@ -77,6 +79,8 @@ pub enum Error {
         /// The most bytes that it may have.
         limit: usize,
     },
+    /// A setting that is read late, see `Config::late`.
+    Setting(ConnInfoError),
     /// A host name that cannot be resolved.
     Resolve {
         /// The name.
@@ -244,6 +248,7 @@ impl fmt::Display for Error {
             Error::Interrupted => write!(f, "interrupted"),
             Error::State { wanted, state } => write!(f, "cannot {wanted}: {state}"),
             Error::SocketPath { path, limit } => write!(f, "Unix-domain socket path \"{path}\" is too long (maximum {limit} bytes)"),
+            Error::Setting(error) => error.fmt(f),
             Error::Resolve { error: Some(error), .. } => write!(f, "could not translate host name to address: {error}"),
             Error::Resolve { error: None, .. } => write!(f, "could not translate host name to address: it has none"),
             Error::Peer { expected, found } => write!(f, "requirepeer specifies \"{expected}\", but actual peer user name is \"{found}\""),

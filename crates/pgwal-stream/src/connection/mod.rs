@@ -50,12 +50,24 @@ pub struct Connection {
     notices: Vec<ServerError>,
     notice_bytes: usize,
     stop: Option<Arc<AtomicBool>>,
-    limit: Option<Duration>,
+    limit: Limit,
     address: Address,
+    /// The server in libpq's words.
+    name: String,
+    warnings: Vec<String>,
     /// Process id and secret of the server's process, for canceling.
     key: Option<(i32, i32)>,
     /// Written here, then sent in one piece.
     out: Vec<u8>,
+}
+
+/// How long a command may take.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum Limit {
+    /// Nobody has said it.
+    Usual(Duration),
+    /// What [`Connection::set_limit`] was told.
+    Set(Option<Duration>),
 }
 
 /// What the protocol allows next.
@@ -178,14 +190,30 @@ impl Connection {
         self.stop = stop;
     }
 
-    /// Gives commands so long to be answered, and messages to be sent: [`Error::Timeout`] after that. `None`: as long as it takes.
+    /// Gives commands so long to be answered, and messages to be sent: [`Error::Timeout`] after that. `None`: as long as it takes, for
+    /// commands that wait by design, as BASE_BACKUP waits for a checkpoint.
+    ///
+    /// Unless this is called, the limit is `connect_timeout`, or a minute where there is none.
     pub fn set_limit(&mut self, limit: Option<Duration>) {
-        self.limit = limit;
+        self.limit = Limit::Set(limit);
     }
 
-    /// The limit that is set.
+    /// The limit that was set; `None`: none was, or commands may take as long as they do.
     pub fn limit(&self) -> Option<Duration> {
-        self.limit
+        match self.limit {
+            Limit::Set(limit) => limit,
+            Limit::Usual(_) => None,
+        }
+    }
+
+    /// The server in libpq's words: `at "db" (10.0.0.1), port 5432`, `on socket "/run/.s.PGSQL.5432"`.
+    pub fn server(&self) -> &str {
+        &self.name
+    }
+
+    /// Takes what was passed over on the way, such as a password file that others can read.
+    pub fn take_warnings(&mut self) -> Vec<String> {
+        std::mem::take(&mut self.warnings)
     }
 
     /// A parameter that the server reports: `server_version`, `in_hot_standby`, … Manual: ParameterStatus.
@@ -230,7 +258,8 @@ impl Connection {
     /// [`Error::Server`] where the server refuses; the connection can be used again unless that is fatal.
     pub fn query(&mut self, sql: &str) -> Result<Vec<ResultSet>> {
         let stop = self.stop.clone();
-        self.query_waiting(sql, Wait::new(self.until(), stop.as_deref()))
+        let answer = self.query_waiting(sql, Wait::new(self.until(), stop.as_deref()));
+        self.unless_late(answer)
     }
 
     fn query_waiting(&mut self, sql: &str, wait: Wait<'_>) -> Result<Vec<ResultSet>> {
@@ -260,8 +289,17 @@ impl Connection {
     fn copy(&mut self, command: &str) -> Result<CopyStart> {
         let stop = self.stop.clone();
         let wait = Wait::new(self.until(), stop.as_deref());
-        self.send_query(command, wait)?;
-        self.results(wait)
+        let started = self.send_query(command, wait).and_then(|()| self.results(wait));
+        self.unless_late(started)
+    }
+
+    /// A server that has not answered in time is not asked again: each question would wait for the answer to the one before.
+    fn unless_late<T>(&mut self, answer: Result<T>) -> Result<T> {
+        answer.inspect_err(|error| {
+            if matches!(error, Error::Timeout) {
+                self.state = State::Broken;
+            }
+        })
     }
 
     /// Runs a command that takes data by COPY, UPLOAD_MANIFEST or COPY FROM STDIN, and sends it everything that `data` has.
@@ -401,7 +439,8 @@ impl Connection {
     /// # Errors
     /// The connection is broken, or no COPY towards the server is going on.
     pub fn send_copy_done(&mut self) -> Result<()> {
-        self.send_copy_done_waiting(Wait::default())
+        let stop = self.stop.clone();
+        self.send_copy_done_waiting(Wait::new(self.until(), stop.as_deref()))
     }
 
     fn send_copy_done_waiting(&mut self, wait: Wait<'_>) -> Result<()> {
@@ -466,7 +505,7 @@ impl Connection {
         self.key.map(|key| CancelHandle { address: self.address.clone(), key })
     }
 
-    fn new(stream: Stream, stop: Option<Arc<AtomicBool>>, address: Address) -> Connection {
+    fn new(stream: Stream, stop: Option<Arc<AtomicBool>>, address: Address, name: String, limit: Option<Duration>) -> Connection {
         Connection {
             stream,
             input: Input::new(),
@@ -476,8 +515,10 @@ impl Connection {
             notices: Vec::new(),
             notice_bytes: 0,
             stop,
-            limit: None,
+            limit: Limit::Usual(limit.unwrap_or(LIMIT)),
             address,
+            name,
+            warnings: Vec::new(),
             key: None,
             out: Vec::new(),
         }
@@ -485,7 +526,11 @@ impl Connection {
 
     /// When what begins now has taken too long.
     fn until(&self) -> Option<Instant> {
-        self.limit.and_then(|limit| Instant::now().checked_add(limit))
+        let limit = match self.limit {
+            Limit::Usual(limit) => Some(limit),
+            Limit::Set(limit) => limit,
+        };
+        limit.and_then(|limit| Instant::now().checked_add(limit))
     }
 
     /// The next message that is not for the connection itself.
@@ -695,6 +740,9 @@ impl CancelHandle {
 
 /// What could not be done where the data for [`Connection::copy_in`] cannot be read.
 pub(crate) const READING: &str = "read the data to send";
+
+/// How long a command may take where nothing says it.
+const LIMIT: Duration = Duration::from_secs(60);
 
 /// Notices that are kept, the newest, and their bytes.
 const MAX_NOTICES: usize = 100;

@@ -172,6 +172,8 @@ pub struct Config {
     pub passfile: Option<PathBuf>,
     /// `connect_timeout`, for each address; `None`: as long as it takes.
     pub connect_timeout: Option<Duration>,
+    /// What is wrong with a setting that libpq reads only when it connects; see [`Config::new_as_libpq`]. Connecting fails with it.
+    pub late: Option<ConnInfoError>,
     /// `application_name`, or what `fallback_application_name` says.
     pub application_name: Option<String>,
     /// `options`: command-line options for the server.
@@ -397,6 +399,24 @@ impl Config {
         Config::new(Settings::parse(text)?, env)
     }
 
+    /// As [`Config::new`], where a number that libpq reads only when it connects is an error only then: `connect_timeout` for all
+    /// connections, keepalives for those over TCP.
+    ///
+    /// # Errors
+    /// As for [`Config::new`].
+    pub fn new_as_libpq(settings: Settings, env: &Environment) -> Result<Config, ConnInfoError> {
+        let mut settings = settings.complete(env)?;
+        let mut late: Option<ConnInfoError> = None;
+        for option in LATE {
+            if let Err(error) = integer(&settings, option) {
+                // Of several, that of connect_timeout, which is the first here, is an error on every connection.
+                late.get_or_insert(error);
+                settings.set(option, "0".to_owned())?;
+            }
+        }
+        Ok(Config { late, ..Config::new(settings, env)? })
+    }
+
     /// Completes settings by the service, the environment and what is built in, and checks them.
     ///
     /// # Errors
@@ -417,6 +437,7 @@ impl Config {
             passfile: text("passfile").map(PathBuf::from).or_else(|| at_home(".pgpass")),
             // libpq up to 16 takes less than two seconds for two.
             connect_timeout: timeout.map(|seconds| Duration::from_secs(seconds.max(2))),
+            late: None,
             application_name,
             options: text("options"),
             // Ours is all bytes; `auto` asks for that of a locale.
@@ -575,7 +596,8 @@ fn refuse(settings: &Settings) -> Result<(), ConnInfoError> {
     }
     match settings.get("min_protocol_version") {
         None | Some("3.0") => Ok(()),
-        Some(_) => Err(unsupported("min_protocol_version", "protocol 3.0 is spoken")),
+        Some("3.2" | "latest") => Err(unsupported("min_protocol_version", "protocol 3.0 is spoken")),
+        Some(found) => Err(invalid("min_protocol_version", found)),
     }
 }
 
@@ -589,6 +611,9 @@ trait Word: Sized {
 
     fn from_word(word: &str) -> Option<Self>;
 }
+
+/// Numbers that libpq reads only when it connects. libpq: `connectDBComplete`, `PQconnectPoll`.
+const LATE: [&str; 6] = ["connect_timeout", "keepalives", "keepalives_idle", "keepalives_interval", "keepalives_count", "tcp_user_timeout"];
 
 /// libpq: `parse_int_param`.
 fn integer(settings: &Settings, option: &'static str) -> Result<Option<i32>, ConnInfoError> {
@@ -758,6 +783,13 @@ pub enum ConnInfoError {
         /// What is missing.
         reason: &'static str,
     },
+}
+
+impl ConnInfoError {
+    /// Whether it is about the number of this option.
+    pub(crate) fn is_of(&self, name: &str) -> bool {
+        matches!(self, ConnInfoError::Integer { option, .. } if *option == name)
+    }
 }
 
 impl fmt::Display for ConnInfoError {

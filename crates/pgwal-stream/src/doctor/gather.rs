@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::net::{IpAddr, ToSocketAddrs};
 use std::str::FromStr;
+use std::time::Duration;
 
 use pgwal::history::{self, History};
 use pgwal::{Lsn, TimelineId};
@@ -13,7 +14,7 @@ use super::facts::{
 };
 use super::hba::{self, Rule, Token};
 use crate::command::Command;
-use crate::connection::{ConnectError, Connection, Error, Mode, ResultSet};
+use crate::connection::{Attempt, ConnectError, Connection, Error, Mode, ResultSet};
 use crate::receive::{self, ReceiveError, System};
 use crate::slots;
 
@@ -73,9 +74,9 @@ const MAX_ROWS: usize = 20_000;
 /// What a server or its permissions refuse is a fact, too: that point is not known.
 ///
 /// # Errors
-/// Neither SQL nor replication is possible: why there is no connection for SQL.
+/// Neither SQL nor replication is possible: why there is no connection for SQL, or that the server does not answer over it.
 pub fn gather(user: &str, connect: &mut dyn FnMut(Mode) -> Result<Connection, ConnectError>) -> Result<Server, ConnectError> {
-    match connect(Mode::Ordinary) {
+    match connect(Mode::Ordinary).and_then(|sql| answering(sql, Mode::Ordinary)) {
         Ok(mut sql) => {
             let mut server = by_sql(&mut sql, user);
             // Only now: it counts as a walsender itself. The connection for SQL goes first, so that it does not take another place.
@@ -92,12 +93,34 @@ pub fn gather(user: &str, connect: &mut dyn FnMut(Mode) -> Result<Connection, Co
             Ok(server)
         }
         // A role that may replicate need not have a database to log in to.
-        Err(error) => match connect(Mode::Replication) {
+        Err(error) => match connect(Mode::Replication).and_then(|walsender| answering(walsender, Mode::Replication)) {
             Ok(mut walsender) => Ok(by_replication(&mut walsender, user, format!("no SQL: {error}"))),
             Err(_) => Err(error),
         },
     }
 }
+
+/// A connection whose server answers a first question, if only with an error. One that says nothing would say nothing to all others.
+fn answering(mut server: Connection, mode: Mode) -> Result<Connection, ConnectError> {
+    let question = match mode {
+        // A question that hangs is one without an answer, and the server has to end it before the connection is given up.
+        Mode::Ordinary => {
+            let limit = server.limit().map_or(STATEMENT_TIMEOUT, |limit| STATEMENT_TIMEOUT.min(limit * 3 / 4));
+            format!("SET statement_timeout = '{}ms'", limit.as_millis())
+        }
+        _ => Command::IdentifySystem.to_string(),
+    };
+    match server.query(&question) {
+        Ok(_) | Err(Error::Server(_)) => Ok(server),
+        Err(error) => {
+            let attempt = Attempt { server: server.server().to_owned(), error, passfile: None };
+            Err(ConnectError { warnings: Vec::new(), attempts: vec![attempt] })
+        }
+    }
+}
+
+/// How long the server may look for one answer, at most.
+const STATEMENT_TIMEOUT: Duration = Duration::from_secs(30);
 
 /// Asks a server for its position once more. What a standby has, asked before, cannot be beyond what its primary has written by then.
 pub fn ask_position(server: &mut Server, connect: &mut dyn FnMut(Mode) -> Result<Connection, ConnectError>) {
@@ -133,8 +156,6 @@ pub fn refusal(error: &ConnectError) -> Refusal {
 }
 
 fn by_sql(sql: &mut Connection, user: &str) -> Server {
-    // A question that hangs is one without an answer.
-    let _ = sql.query("SET statement_timeout = '30s'");
     let major = sql.major().unwrap_or_default();
     let settings = settings(sql);
     let in_recovery = one::<bool>(sql, "SELECT CASE WHEN pg_catalog.pg_is_in_recovery() THEN 'true' ELSE 'false' END");
