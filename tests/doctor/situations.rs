@@ -445,3 +445,141 @@ fn replay_that_waits_for_a_query() {
     ran.has("note", "recovery-conflicts", "replay has cancelled queries: 1 (lock)");
     assert_eq!(ran.problems(), [""; 0], "{}", ran.all);
 }
+
+/// An archiver that is slower than the server writes: no failure is counted, and more and more waits.
+#[test]
+fn an_archive_that_does_not_keep_up() {
+    let Some(server) = server("an_archive_that_does_not_keep_up", "archive_mode = on\narchive_command = 'true'") else { return };
+    let archive = server.dir().join("archive");
+    fs::create_dir(&archive).unwrap();
+    give(&archive).unwrap();
+    let set = |before: &str| {
+        let command = format!("{before}test ! -f {0}/%f && cp %p {0}/%f", archive.display());
+        server.sql(&format!("ALTER SYSTEM SET archive_command = '{command}'")).unwrap();
+        reload(&server);
+    };
+    set("sleep 0.3; ");
+    let switches = "DO $$ BEGIN FOR i IN 1..60 LOOP
+        PERFORM pg_logical_emit_message(false, 'x', 'x'); PERFORM pg_switch_wal(); END LOOP; END $$";
+    let mut ran = doctor(&["-d", &socket(&server)]);
+    assert_eq!(ran.problems(), [""; 0], "{}", ran.all);
+    wait_until("it is far behind", || {
+        server.sql(switches).unwrap();
+        ran = doctor(&["-d", &socket(&server)]);
+        !ran.problems().is_empty()
+    });
+    assert_eq!(ran.problems(), ["archive-backlog"], "{}", ran.all);
+    let (_, place, line) = fixes(ran.has("warning", "archive-backlog", " files wait to be archived")).remove(0);
+    assert_eq!(place, "SQL");
+    let waiting = || server.sql(line.split("  --").next().unwrap()).unwrap().parse::<u32>().unwrap();
+    assert!(waiting() >= 100, "{}", ran.all);
+    set("");
+    wait_until("all is archived", || waiting() == 0);
+    let ran = doctor(&["-d", &socket(&server)]);
+    assert_eq!(ran.problems(), [""; 0], "{}", ran.all);
+}
+
+/// A logical slot whose consumer is there and does not take what comes.
+#[test]
+fn a_logical_slot_with_a_slow_consumer() {
+    let settings = "wal_level = logical\nmin_wal_size = 2MB\nmax_wal_size = 2MB\nwal_keep_size = 0";
+    let Some(server) = server("a_logical_slot_with_a_slow_consumer", settings) else { return };
+    server.sql("CREATE TABLE filler (x text); CREATE PUBLICATION p FOR ALL TABLES").unwrap();
+    server.sql("SELECT pg_create_logical_replication_slot('subscription', 'pgoutput')").unwrap();
+    let program = Postgres::find(Some(15)).unwrap().program("pg_recvlogical");
+    let mut consumer = Command::new(program)
+        .args(["-U", "postgres", "-d", "postgres", "-p", &server.port().to_string(), "-h", server.socket().to_str().unwrap()])
+        .args(["-S", "subscription", "--start", "-o", "proto_version=1", "-o", "publication_names=p", "-s", "1", "-f", "/dev/null"])
+        .stdin(Stdio::null())
+        .spawn()
+        .unwrap();
+    let signal = |name: &str| assert!(Command::new("kill").args([name, &consumer.id().to_string()]).status().unwrap().success());
+    wait_until("the slot is in use", || server.sql("SELECT active FROM pg_replication_slots").unwrap() == "t");
+    signal("-STOP");
+    let behind =
+        "SELECT wal_status = 'extended' AND pg_wal_lsn_diff(pg_current_wal_lsn(), confirmed_flush_lsn) > 4000000 FROM pg_replication_slots";
+    wait_until("the slot stays behind", || {
+        write(&server, 500);
+        server.sql("CHECKPOINT").unwrap();
+        server.sql(behind).unwrap() == "t"
+    });
+    let held = doctor(&["-d", &socket(&server)]);
+    signal("-CONT");
+    wait_until("the slot moves on", || {
+        write(&server, 1);
+        server.sql("CHECKPOINT").unwrap();
+        doctor(&["-d", &socket(&server)]).problems().is_empty()
+    });
+    consumer.kill().unwrap();
+    consumer.wait().unwrap();
+    assert_eq!(held.problems(), ["slot-behind"], "{}", held.all);
+    let finding = held.has("warning", "slot-behind", "logical slot \"subscription\" is in use; its restart position is ");
+    assert!(finding["why"].as_str().unwrap().starts_with("its consumer does not keep up, or does not confirm what it has"), "{finding}");
+    assert!(!held.all.contains("pg_drop_replication_slot"), "{}", held.all);
+}
+
+/// The summarizer of 17 and later, which goes on after an error as if nothing had been.
+#[test]
+fn a_wal_summarizer_that_fails() {
+    use std::os::unix::fs::PermissionsExt;
+    for postgres in Postgres::all().into_iter().filter(|postgres| postgres.major >= 17) {
+        let server = start(&postgres, "summarize_wal = on");
+        server.sql("CREATE TABLE filler (x text)").unwrap();
+        let folder = server.wal().join("summaries");
+        let allow = |mode: u32| fs::set_permissions(&folder, fs::Permissions::from_mode(mode)).unwrap();
+        let mut ran = doctor(&["-d", &socket(&server)]);
+        assert_eq!(ran.problems(), [""; 0], "{}", ran.all);
+        allow(0o500);
+        wait_until("it fails", || {
+            write(&server, 100);
+            server.sql("CHECKPOINT").unwrap();
+            ran = doctor(&["-d", &socket(&server)]);
+            !ran.problems().is_empty()
+        });
+        allow(0o700);
+        assert_eq!(ran.problems(), ["wal-summarizer"], "{}", ran.all);
+        let fix = fixes(ran.has("error", "wal-summarizer", "has failed, and tries again"));
+        assert!(fix[0].2.starts_with("SELECT pg_current_logfile();"), "{fix:?}");
+        wait_until("it goes on", || doctor(&["-d", &socket(&server)]).problems().is_empty());
+    }
+}
+
+/// Neither side notices that the other one is gone.
+#[test]
+fn connections_without_timeouts() {
+    let Some((primary, standby)) = pair("connections_without_timeouts", "wal_sender_timeout = 0") else { return };
+    standby.sql("ALTER SYSTEM SET wal_receiver_timeout = 0").unwrap();
+    reload(&standby);
+    let ran = both(&primary, &standby);
+    assert_eq!(ran.problems(), ["receiver-timeout"], "{}", ran.all);
+    ran.has("note", "sender-timeout", "wal_sender_timeout is 0");
+    primary.sql("ALTER SYSTEM SET synchronous_standby_names = '*'").unwrap();
+    reload(&primary);
+    wait_until("it is synchronous", || primary.sql("SELECT sync_state FROM pg_stat_replication").unwrap() == "sync");
+    let ran = both(&primary, &standby);
+    let mut problems = ran.problems();
+    problems.sort_unstable();
+    assert_eq!(problems, ["receiver-timeout", "sender-timeout"], "{}", ran.all);
+    follow(&standby, &fixes(ran.has("warning", "receiver-timeout", ""))[0], "standby");
+    follow(&primary, &fixes(ran.has("warning", "sender-timeout", ""))[0], "primary");
+    [&primary, &standby].into_iter().for_each(reload);
+    let ran = both(&primary, &standby);
+    assert_eq!(ran.problems(), [""; 0], "{}", ran.all);
+    assert!(ran.of("sender-timeout").is_empty(), "{}", ran.all);
+}
+
+/// What stands in postgresql.auto.conf is changed by SQL, which takes a size in quotes only.
+#[test]
+fn sizes_by_sql() {
+    let Some(server) = server("sizes_by_sql", "") else { return };
+    server.sql("ALTER SYSTEM SET wal_keep_size = 0").unwrap();
+    reload(&server);
+    let ran = doctor(&["-d", &socket(&server)]);
+    assert_eq!(ran.problems(), ["wal-keep"], "{}", ran.all);
+    let fix = fixes(ran.has("warning", "wal-keep", "wal_keep_size is 0"));
+    assert_eq!((fix[1].1.as_str(), fix[1].2.as_str()), ("SQL", "ALTER SYSTEM SET wal_keep_size = '1GB';"));
+    follow(&server, &fix[1], "primary");
+    reload(&server);
+    let ran = doctor(&["-d", &socket(&server)]);
+    assert_eq!(ran.problems(), [""; 0], "{}", ran.all);
+}

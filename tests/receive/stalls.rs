@@ -64,7 +64,7 @@ fn ends_soon(what: &str, start: impl Fn() -> Running) {
 fn told_to_stop_it_stops_wherever_the_server_keeps_it_waiting() {
     let streaming = |client: &mut TcpStream| startup(client).and_then(|()| up_to_streaming(client, &system(&row(&["8192"]))));
     let (plain, tls) = ("sslmode=disable", "sslmode=require");
-    let places: [(&str, &str, Script); 8] = [
+    let places: [(&str, &str, Script); 10] = [
         ("after the startup message", plain, Box::new(startup)),
         ("after the wish for TLS", tls, Box::new(startup)),
         ("in the handshake", tls, Box::new(|client| startup(client).and_then(|()| client.write_all(b"S")))),
@@ -85,6 +85,16 @@ fn told_to_stop_it_stops_wherever_the_server_keeps_it_waiting() {
                 client.write_all(&let_in("15.4"))?;
                 query(client)?;
                 client.write_all(&row(&["7000000000000000000", "1", "0/2000028", ""])[..40])
+            }),
+        ),
+        ("after the startup message of pg_receivewal", plain, Box::new(startup)),
+        (
+            "in a query of pg_receivewal",
+            plain,
+            Box::new(|client| {
+                startup(client)?;
+                client.write_all(&let_in("15.4"))?;
+                query(client)
             }),
         ),
         // It never answers the end of the COPY, either.

@@ -1,7 +1,8 @@
 //! Files that are written: whole, or not at all.
 //!
-//! An [`OutputFile`] is written under a temporary name in the directory where it will be, and takes the place of what is there once all of
-//! it is on disk. Whatever fails, the old file stays as it was, and nothing else is left.
+//! An [`OutputFile`] is written without a name, in the directory where it will be, and takes the place of what is there once all of it is on
+//! disk. Whatever fails, the old file stays as it was, and nothing else is left, even where the process is killed. Only file systems that
+//! have no files without names see it under a temporary one.
 
 use std::fs::{self, File, Metadata, Permissions};
 use std::io::{self, Write};
@@ -22,7 +23,16 @@ pub struct OutputFile {
 
 #[derive(Debug)]
 enum Target {
-    Replace { temporary: NamedTempFile, path: PathBuf },
+    /// A file without a name: it goes with the process.
+    #[cfg(target_os = "linux")]
+    Unnamed {
+        file: File,
+        path: PathBuf,
+    },
+    Replace {
+        temporary: NamedTempFile,
+        path: PathBuf,
+    },
     Direct(File),
 }
 
@@ -46,8 +56,15 @@ impl OutputFile {
                 return Ok(OutputFile { target: Target::Direct(file) });
             }
         }
+        #[cfg(target_os = "linux")]
+        if let Some(file) = unnamed(directory(&path)) {
+            if let Some(old) = &old {
+                keep_owner_and_permissions(&file, old)?;
+            }
+            return Ok(OutputFile { target: Target::Unnamed { file, path } });
+        }
         let mut builder = tempfile::Builder::new();
-        builder.prefix(".pgwal-");
+        builder.prefix(PREFIX);
         if let (None, Some(permissions)) = (&old, permissions_of_a_new_file()) {
             builder.permissions(permissions);
         }
@@ -65,6 +82,12 @@ impl OutputFile {
     pub fn commit(self) -> io::Result<()> {
         match self.target {
             Target::Direct(mut file) => file.flush(),
+            #[cfg(target_os = "linux")]
+            Target::Unnamed { file, path } => {
+                file.sync_all()?;
+                give_name(&file, &path)?;
+                sync_directory(directory(&path))
+            }
             Target::Replace { temporary, path } => {
                 temporary.as_file().sync_all()?;
                 temporary.persist(&path).map_err(|e| e.error)?;
@@ -80,6 +103,8 @@ impl OutputFile {
     pub fn commit_without_sync(self) -> io::Result<()> {
         match self.target {
             Target::Direct(mut file) => file.flush(),
+            #[cfg(target_os = "linux")]
+            Target::Unnamed { file, path } => give_name(&file, &path),
             Target::Replace { temporary, path } => temporary.persist(&path).map(drop).map_err(|e| e.error),
         }
     }
@@ -99,6 +124,8 @@ impl OutputFile {
     fn file(&mut self) -> &mut File {
         match &mut self.target {
             Target::Direct(file) => file,
+            #[cfg(target_os = "linux")]
+            Target::Unnamed { file, .. } => file,
             Target::Replace { temporary, .. } => temporary.as_file_mut(),
         }
     }
@@ -162,6 +189,36 @@ fn descriptor(number: Option<u32>, path: &Path) -> io::Result<File> {
         }
     }
     File::options().append(true).open(path)
+}
+
+/// What the temporary names begin with.
+const PREFIX: &str = ".pgwal-";
+
+/// A new file without a name; `None`: the file system has none, or it could not get a name later.
+#[cfg(target_os = "linux")]
+fn unnamed(dir: &Path) -> Option<File> {
+    use rustix::fs::{Mode, OFlags};
+    let mode = Mode::from_raw_mode(0o666); // the user's mask takes from it
+    let file = File::from(rustix::fs::open(dir, OFlags::TMPFILE | OFlags::RDWR | OFlags::CLOEXEC, mode).ok()?);
+    path_of(&file).exists().then_some(file)
+}
+
+/// Gives a file without a name that of `path`, where another one may be.
+#[cfg(target_os = "linux")]
+fn give_name(file: &File, path: &Path) -> io::Result<()> {
+    use rustix::fs::{AtFlags, CWD, linkat};
+    let from = path_of(file);
+    // A link replaces nothing, so it gets another name first.
+    let link = |name: &Path| Ok(linkat(CWD, &from, CWD, name, AtFlags::SYMLINK_FOLLOW)?);
+    let named = tempfile::Builder::new().prefix(PREFIX).make_in(directory(path), link).map_err(plain)?;
+    named.persist(path).map_err(|e| e.error)
+}
+
+/// The path by which the system knows an open file.
+#[cfg(target_os = "linux")]
+fn path_of(file: &File) -> PathBuf {
+    use std::os::fd::AsRawFd;
+    PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()))
 }
 
 fn directory(path: &Path) -> &Path {
@@ -247,6 +304,9 @@ mod tests {
         let mut file = OutputFile::create(&path).unwrap();
         file.write_all(b"new").unwrap();
         assert_eq!(fs::read(&path).unwrap(), b"old");
+        // Whoever is killed now leaves nothing.
+        #[cfg(target_os = "linux")]
+        assert!(unnamed(dir.path()).is_none() || names(dir.path()).len() == 2, "{:?}", names(dir.path()));
         drop(file); // given up
         assert_eq!((fs::read(&path).unwrap(), names(dir.path())), (b"old".to_vec(), vec!["out".to_owned(), "usual".to_owned()]));
         write(&path, b"new").unwrap();

@@ -98,7 +98,11 @@ fn act(options: &Options, log: &Log) -> Result<(), String> {
     let mut config = client::config(&options.client, &settings)?;
     let stop = signals::stop().map_err(|e| e.to_string())?;
     let connected = options.client.server.connect_until(&mut config, Mode::Replication, &stop);
-    let mut connection = connected.map_err(|e| client::connect_error(&e))?;
+    let mut connection = match connected {
+        // Told to stop before there is anything to receive: that is no failure, as it is none later.
+        Err(error) if error.is_interrupted() && matches!(options.action, Action::Receive(_)) => return Ok(()),
+        connected => connected.map_err(|e| client::connect_error(&e))?,
+    };
     // What is asked at the start is answered at once, or never.
     connection.set_limit(config.connect_timeout);
     let info = |text: String| {
@@ -120,12 +124,16 @@ fn act(options: &Options, log: &Log) -> Result<(), String> {
             created.map(drop).map_err(|e| format!("could not send replication command \"{command}\": {}", said(&e)))
         }
         Action::Receive(dir) => {
+            let mode = match receive::file_mode(&mut connection) {
+                Err(_) if stop.load(Ordering::Relaxed) => return Ok(()),
+                mode => mode.map_err(|e| explain(&e).0)?,
+            };
             let wanted = receive::Options {
                 dir: dir.clone(),
                 compression: options.compression,
                 slot: options.slot.clone(),
                 synchronous: options.synchronous,
-                policy: Policy { sync: !options.no_sync, mode: receive::file_mode(&mut connection).map_err(|e| explain(&e).0)? },
+                policy: Policy { sync: !options.no_sync, mode },
                 status_interval: server::interval(options.status_interval),
                 end: options.end,
                 on_damage: OnDamage::Stop,

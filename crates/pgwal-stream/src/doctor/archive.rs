@@ -186,6 +186,9 @@ fn waiting(server: &Server, archiver: &Archiver, report: &mut Report) {
     } else if ready.count >= BACKLOG {
         let found = format!("{} files wait to be archived", ready.count);
         let why = "the archive is that far behind, and the server keeps this WAL; if the number grows, archiving is slower than writing";
-        report.warning("archive-backlog", found, why, vec![]);
+        let look = Fix::sql(format!(
+            "SELECT count(*) FROM pg_ls_archive_statusdir() WHERE name LIKE '%.ready';  -- again: while it grows, {name} takes too long for one file"
+        ));
+        report.warning("archive-backlog", found, why, vec![look]);
     }
 }

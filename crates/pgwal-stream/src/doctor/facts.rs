@@ -176,6 +176,8 @@ pub struct Transaction {
 pub struct Summarizer {
     /// A WAL summarizer process is running.
     pub runs: bool,
+    /// It waits after an error before it tries again; false also where that is not shown.
+    pub fails: bool,
     /// Bytes of WAL that it has not read yet.
     pub behind: Option<u64>,
 }

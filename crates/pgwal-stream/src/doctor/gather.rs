@@ -64,6 +64,8 @@ const SETTINGS: &[&str] = &[
     "wal_keep_size",
     "wal_level",
     "wal_log_hints",
+    "wal_receiver_timeout",
+    "wal_sender_timeout",
 ];
 
 /// More roles, memberships or lines than this are not looked at.
@@ -595,12 +597,13 @@ fn summarizer(sql: &mut Connection, major: u32) -> Known<Option<Summarizer>> {
         sql,
         "SELECT summarizer_pid IS NOT NULL AS runs, greatest(pending_lsn, summarized_lsn) AS read,
                 CASE WHEN pg_catalog.pg_is_in_recovery() THEN pg_catalog.pg_last_wal_replay_lsn()
-                     ELSE pg_catalog.pg_current_wal_lsn() END AS position
+                     ELSE pg_catalog.pg_current_wal_lsn() END AS position,
+                EXISTS (SELECT FROM pg_catalog.pg_stat_activity WHERE wait_event = 'WalSummarizerError') AS fails
            FROM pg_catalog.pg_get_wal_summarizer_state()",
     )?;
     Ok(fields(&set).next().map(|fields| {
         let lsn = |name| fields.parse::<Lsn>(name).filter(|lsn| lsn.is_valid());
         let behind = lsn("position").and_then(|position| Some(position.0.saturating_sub(lsn("read")?.0)));
-        Summarizer { runs: fields.is("runs"), behind }
+        Summarizer { runs: fields.is("runs"), fails: fields.is("fails"), behind }
     }))
 }

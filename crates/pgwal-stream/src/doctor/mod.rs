@@ -133,6 +133,10 @@ impl Fix {
         let place = match server.setting(name) {
             // What ALTER SYSTEM has written is not for editors.
             Ok(Setting { file: Some(file), .. }) if file.ends_with("postgresql.auto.conf") => {
+                // A number with a unit needs no quotes in the file, and does in SQL.
+                let is_bare =
+                    value.starts_with('\'') || value.parse::<i64>().is_ok() || value.bytes().all(|byte| byte.is_ascii_lowercase());
+                let value = if is_bare { value.to_owned() } else { literal(value) };
                 let line = format!("ALTER SYSTEM SET {name} = {value};");
                 return Fix::line("SQL", line, Some(then));
             }

@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 
-use super::facts::{Facts, Known, PrimaryConninfo, Role, Sender, Server};
+use super::facts::{Facts, Known, PrimaryConninfo, Role, Sender, Server, Summarizer};
 use super::hba::{self, Near, Rule, Subject, Verdict};
 use super::relation;
 use super::slots::Owner;
@@ -31,6 +31,7 @@ pub(super) fn check(facts: &Facts, report: &mut Report) {
     archive::check(server, None, report);
     summarizer(server, report);
     synchronous(server, standby, report);
+    sender_timeout(server, report);
     synchronized_slots(server, report);
     standbys(server, standby, report);
     hot_standby(server, report);
@@ -480,6 +481,22 @@ fn synchronous(server: &Server, standby: Option<&Server>, report: &mut Report) {
     }
 }
 
+/// Without a timeout a walsender waits for a standby whose machine is gone until TCP gives up.
+fn sender_timeout(server: &Server, report: &mut Report) {
+    let id = "sender-timeout";
+    if server.number("wal_sender_timeout") != Some(0) {
+        return;
+    }
+    let found = "wal_sender_timeout is 0: no timeout";
+    let why = "a standby whose machine or network fails without a word seems to stream on, and its slot stays in use, until TCP gives up, which may take hours";
+    let fix = vec![Fix::setting(server, "wal_sender_timeout", "'60s'", RELOAD)];
+    if server.value("synchronous_standby_names").is_some_and(|names| !names.is_empty()) {
+        report.warning(id, found, format!("{why}; commits wait for it, although another one might take its place"), fix);
+    } else {
+        report.push(id, Severity::Note, found, why, fix);
+    }
+}
+
 /// What a standby calls itself to its primary; `None`: not known.
 fn own_name(standby: &Server) -> Option<String> {
     let conninfo = standby.value("primary_conninfo").filter(|conninfo| !conninfo.is_empty())?;
@@ -545,6 +562,11 @@ pub(super) fn summarizer(server: &Server, report: &mut Report) {
             let off = Fix::setting(server, "summarize_wal", "off", RELOAD);
             let off = Fix { then: Some("if no incremental backups are to be taken; then SELECT pg_reload_conf()"), ..off };
             report.warning(id, "summarize_wal is on, and no WAL summarizer runs", why, vec![off]);
+        }
+        Ok(Some(Summarizer { fails: true, .. })) => {
+            let look =
+                "SELECT pg_current_logfile();  -- what it fails with: permissions of pg_wal/summaries, a full disk, WAL that is gone, …";
+            report.error(id, "the WAL summarizer has failed, and tries again every ten seconds", why, vec![Fix::sql(look)]);
         }
         Ok(Some(summarizer)) if summarizer.behind.is_some_and(|behind| behind > FAR_BEHIND) => {
             let found = format!("the WAL summarizer is {} behind", size(summarizer.behind.unwrap_or_default()));

@@ -36,6 +36,7 @@ pub(super) fn check(facts: &Facts, report: &mut Report) {
         signal(standby, report);
         receiver(primary, standby, &lineage, report);
         conninfo(primary, standby, report);
+        receiver_timeout(standby, report);
         slot(primary, standby, &lineage, report);
         paused(primary, standby, &lineage, report);
         conflicts(standby, report);
@@ -427,6 +428,16 @@ fn no_receiver(primary: &Server, standby: &Server, lineage: &Lineage, report: &m
             report.skipped(id, format!("{found}; whether one should is not known: primary_conninfo: {reason}"), show_settings(standby));
         }
     }
+}
+
+/// Without a timeout a walreceiver waits for a primary that is gone until TCP gives up.
+fn receiver_timeout(standby: &Server, report: &mut Report) {
+    if standby.number("wal_receiver_timeout") != Some(0) || has_conninfo(standby) == Ok(false) {
+        return;
+    }
+    let why = "a primary whose machine or network fails without a word is not noticed: the standby waits, and does not connect again until TCP gives up, which may take hours";
+    let fix = vec![Fix::setting(standby, "wal_receiver_timeout", "'60s'", RELOAD)];
+    report.warning("receiver-timeout", "wal_receiver_timeout is 0: no timeout", why, fix);
 }
 
 /// restore_command takes effect without a restart from 14 on.
