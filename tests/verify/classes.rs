@@ -106,6 +106,76 @@ fn damage_over_several_files_is_one_finding_for_each() {
     }
 }
 
+/// Bytes put in or left out displace all that follows: one finding, though records are whole there.
+#[test]
+fn displaced_content_is_one_finding() {
+    let good = fs::read(&copy(15, "workload").1[1]).unwrap();
+    let insert = |at: usize, bytes: &[u8]| [&good[..at], bytes, &good[at..]].concat();
+    let remove = |at: usize, len: usize| [&good[..at], &good[at + len..]].concat();
+    let text = good.iter().flat_map(|&byte| if byte == b'\n' { vec![b'\r', b'\n'] } else { vec![byte] }).collect::<Vec<u8>>();
+    for (what, mut bytes, by) in [
+        ("8 more", insert(300_000, &[0; 8]), Some(8)),
+        ("512 more", insert(300_032, &[0; 512]), Some(512)),
+        ("3 more", insert(300_000, b"abc"), Some(3)),
+        ("8 missing", remove(300_000, 8), Some(-8)),
+        ("512 missing", remove(300_000, 512), Some(-512)),
+        ("text mode", text, None),
+    ] {
+        for has_its_size in [false, true] {
+            let (dir, files) = copy(15, "workload");
+            if has_its_size {
+                bytes.resize(good.len(), 0);
+            }
+            fs::write(&files[1], &bytes).unwrap();
+            let (status, found) = findings(dir.path());
+            // Some records come before the first page that shows it.
+            let most = if by.is_none() { 2 } else { 1 };
+            assert!(status == 1 && found.len() <= most, "{what}: {found:#?}");
+            let last = found.last().unwrap();
+            assert_eq!(last["class"], "displaced", "{what}: {found:#?}");
+            assert_eq!(last["text_mode"], by.is_none(), "{what}");
+            assert!(by.is_none_or(|by| last["by"] == by), "{what}: {found:#?}");
+            assert_eq!(last["action"], "fetch_again");
+        }
+    }
+    // The last segment, too: this is no end of the WAL.
+    let (dir, files) = copy(15, "workload");
+    let last = files.last().unwrap();
+    damage(last, |bytes| bytes.splice(0x4_0000..0x4_0000, [0; 8]).for_each(drop));
+    let (status, found) = findings(dir.path());
+    assert_eq!((status, found.len(), &found[0]["class"]), (1, 1, &"displaced".into()), "{found:#?}");
+}
+
+/// Files with the names of others are told as that, whichever way round.
+#[test]
+fn names_that_were_mixed_up() {
+    let (dir, files) = copy(15, "workload");
+    let name = |path: &Path| path.file_name().unwrap().to_str().unwrap().to_owned();
+    let contents: Vec<Vec<u8>> = files.iter().map(|file| fs::read(file).unwrap()).collect();
+    let expect = |expected: &[(usize, &str, Option<usize>)]| {
+        let (_, found) = findings(dir.path());
+        let found: Vec<(String, String, Option<String>)> = found
+            .iter()
+            .map(|one| {
+                let input = name(Path::new(one["input"].as_str().unwrap()));
+                (input, one["class"].as_str().unwrap().to_owned(), one["content"].as_str().map(str::to_owned))
+            })
+            .collect();
+        let expected: Vec<_> = expected
+            .iter()
+            .map(|(at, class, content)| (name(&files[*at]), (*class).to_owned(), content.map(|at| name(&files[at]))))
+            .collect();
+        assert_eq!(found, expected);
+    };
+    fs::write(&files[1], &contents[2]).unwrap();
+    fs::write(&files[2], &contents[1]).unwrap();
+    expect(&[(1, "wrong_name", Some(2)), (2, "wrong_name", Some(1))]);
+    // A copy of one that is in its place: a new name helps nobody.
+    fs::write(&files[2], &contents[2]).unwrap();
+    fs::write(&files[1], &contents[0]).unwrap();
+    expect(&[(1, "recycled_page", None)]);
+}
+
 #[test]
 fn a_length_that_no_record_can_have() {
     for len in [1u32, 23, 0x7FFF_FFFF, 0xF123_4567] {

@@ -171,6 +171,38 @@ fn a_segment_that_is_still_being_copied() {
     let here = TempDir::new().unwrap();
     let (status, out, _) = verify(here.path(), [dir.path()]);
     assert!(status == 0 && out.contains("is still being copied, and is not judged"), "{out}");
+    assert!(out.contains("nothing found in what is complete (1 file not judged)"), "{out}");
+    // Something other than zeroes, or zeroes all over, are not left by a copy.
+    let is_damage = |what: &str, change: &dyn Fn(&mut Vec<u8>)| {
+        fs::write(&files[1], &good).unwrap();
+        damage(&files[1], |bytes| change(bytes));
+        let (found, summary) = found_in(&[dir.path()]);
+        assert_eq!((found.len(), summary["being_copied"].as_array().map_or(0, Vec::len)), (1, 0), "{what}: {found:#?}");
+    };
+    is_damage("noise before zeroes", &|bytes| {
+        bytes[0x4_2000..].fill(0);
+        bytes[0x4_0000..0x4_2000].fill(0xA7);
+    });
+    is_damage("a few bytes of the last record", &|bytes| {
+        let end = bytes[..0x4_2000].iter().rposition(|&byte| byte != 0).unwrap();
+        bytes[end + 1..].fill(0);
+        bytes[end - 40..end - 24].fill(0xA7);
+    });
+    is_damage("not up to a block", &|bytes| bytes[0x4_2100..].fill(0));
+    is_damage("nothing but zeroes", &|bytes| bytes.fill(0));
+    fs::write(&files[1], &good).unwrap();
+    damage(&files[1], |bytes| bytes[0x4_2000..].fill(0));
+    // In a data directory, too.
+    let data = TempDir::new().unwrap();
+    fs::create_dir(data.path().join("pg_wal")).unwrap();
+    fs::write(data.path().join("PG_VERSION"), "15\n").unwrap();
+    for file in fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().path()) {
+        let to = data.path().join("pg_wal").join(file.file_name().unwrap());
+        fs::copy(&file, &to).unwrap();
+        let modified = fs::metadata(&file).unwrap().modified().unwrap();
+        fs::File::options().append(true).open(&to).unwrap().set_modified(modified).unwrap();
+    }
+    assert_eq!(found_in(&[&data.path().join("pg_wal")]).0.len(), 1);
     // Not newer, or not a copy's end: damage.
     old(dir.path());
     assert_eq!(found_in(&[dir.path()]).0[0]["class"], "zeroed_tail");

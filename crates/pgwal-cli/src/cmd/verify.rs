@@ -565,6 +565,9 @@ impl Opts {
             write!(out, ", timeline{} {}", if timelines.len() == 1 { "" } else { "s" }, timelines.join(", "))?;
         }
         match summary.findings {
+            0 if !summary.being_copied.is_empty() => {
+                writeln!(out, ": nothing found in what is complete ({} not judged).", count(summary.being_copied.len(), "file"))
+            }
             0 => writeln!(out, ": nothing found."),
             _ if self.fail_fast => writeln!(out, ", then stopped at the first finding."),
             findings => writeln!(out, ": {}.", count(findings as usize, "finding")),

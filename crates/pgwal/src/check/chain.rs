@@ -131,6 +131,8 @@ struct Lost {
     files: Vec<LostFile>,
     /// The last segment whose first page is neither of this WAL nor what a server leaves after its end.
     strange: Option<Lsn>,
+    /// Pages whose header was looked for elsewhere.
+    searched: u8,
 }
 
 /// A file in which no page belongs where it is, from its start or from where records stopped.
@@ -141,7 +143,12 @@ struct LostFile {
     start: Lsn,
     /// What the first of these pages looks like, or all of them if they are zero.
     class: Class,
+    /// The segment that all pages are of, from the first page of the file on; `None`: of several, or of none.
+    content: Option<SegmentName>,
 }
+
+/// Pages of one range of damage whose header is looked for elsewhere: where content is displaced, the next header shows it.
+const MOST_SEARCHED: u8 = 8;
 
 /// Files that one range of damage is told apart into.
 const MOST_FILES: usize = 10_000;
@@ -175,11 +182,16 @@ impl Lost {
                 if file.class == Class::ZeroedPage && page.bytes.iter().any(|&byte| byte != 0) {
                     file.class = Class::Corrupted;
                 }
+                // After a switch, pages have no header.
+                if file.content.is_some() && !page.has_no_header() && page.other_segment(fmt) != file.content {
+                    file.content = None;
+                }
             }
             _ if is_ours || is_full => {}
             _ => {
                 let class = damage::of_page(&page.bytes, &page.header, page.lsn, fmt);
-                self.files.push(LostFile { input: Arc::clone(&place.input), name: place.name, start: place.start, class });
+                let content = page.other_segment(fmt).filter(|_| page.lsn == place.start);
+                self.files.push(LostFile { input: Arc::clone(&place.input), name: place.name, start: place.start, class, content });
             }
         }
         self.zeroes = match page.bytes.iter().rposition(|&byte| byte != 0) {
@@ -248,9 +260,25 @@ impl Page<'_> {
         self.bytes.iter().take(SHORT_HEADER_SIZE).all(|&byte| byte == 0)
     }
 
-    /// Whether it may be left over from an earlier use of the file: then its place in that segment was the same.
+    /// Whether it may be left over from an earlier use of the file: then its place in that segment was the same. A server renames old
+    /// segments to later names only.
     fn is_recycled(&self, fmt: WalFormat) -> bool {
-        self.header.address.segment_offset(fmt.segment_size) == self.lsn.segment_offset(fmt.segment_size)
+        let is_same_place = self.header.address.segment_offset(fmt.segment_size) == self.lsn.segment_offset(fmt.segment_size);
+        is_same_place && self.header.address <= self.lsn
+    }
+
+    /// The other segment of the same major that it says to be a page of, at the same place.
+    fn other_segment(&self, fmt: WalFormat) -> Option<SegmentName> {
+        let PageHeader { address, timeline, magic, .. } = self.header;
+        let is_same_place = address.segment_offset(fmt.segment_size) == self.lsn.segment_offset(fmt.segment_size);
+        let is_other = is_same_place && address != self.lsn && magic.major() == Some(fmt.major);
+        is_other.then(|| SegmentName::of(timeline, address, fmt.segment_size))
+    }
+
+    /// Its bytes as they are in the file, and up to `more` after them.
+    fn and_more(&self, more: usize) -> &[u8] {
+        let at = |lsn: Lsn| usize::try_from(lsn - self.piece_start).unwrap_or(usize::MAX).min(self.piece.len());
+        self.piece.get(at(self.lsn)..at(self.end() + more as u64)).unwrap_or_default()
     }
 
     /// The bytes of the piece from `lsn` to the end of this page.
@@ -353,9 +381,16 @@ impl Chain {
         self.lost.as_ref().is_some_and(|lost| lost.end.is_some() && !lost.goes_on)
     }
 
-    /// Whether the segment at `start` begins with what no server leaves after the end of the WAL.
-    pub(super) fn is_strange(&self, start: Lsn) -> bool {
-        self.lost.as_ref().is_some_and(|lost| lost.strange == Some(start))
+    /// What the segment at `start` is, if it begins with what no server leaves after the end of the WAL.
+    pub(super) fn strange(&self, start: Lsn) -> Option<Class> {
+        let lost = self.lost.as_ref().filter(|lost| lost.strange == Some(start))?;
+        let content = lost.files.last().filter(|file| file.start == start).and_then(|file| file.content);
+        Some(content.map_or(Class::NotWal, |content| Class::WrongName { content }))
+    }
+
+    /// Whether the content is displaced here, so that the file has another length, too.
+    pub(super) fn is_displaced(&self) -> bool {
+        self.lost.as_ref().is_some_and(|lost| matches!(lost.class, Class::Displaced { .. }))
     }
 
     /// Up to where the WAL is right.
@@ -563,7 +598,10 @@ impl Chain {
             self.lose_page(place, page, self.header_problem(place, &page.header, &form, lsn), found);
             return false;
         }
-        if bits == 1 && (page.header.address == lsn || joining.is_some() || self.is_confirmed(page, &form)) {
+        // A page that carries nothing on says so with the bit alone; without it, another history may go on here.
+        let may_be_flip =
+            page.header.overwrites_contrecord(self.fmt) || !form.overwrites_contrecord(self.fmt) || self.begins_with_overwrite(page, &form);
+        if bits == 1 && may_be_flip && (page.header.address == lsn || joining.is_some() || self.is_confirmed(page, &form)) {
             if let Some(bit) = flip::between(&actual, &expected) {
                 let problem = self.header_problem(place, &page.header, &form, lsn);
                 let offset = lsn - place.start + bit.at as u64;
@@ -576,7 +614,10 @@ impl Chain {
                 ));
             }
         } else if bits > 0 {
-            let problem = self.header_problem(place, &page.header, &form, lsn);
+            let problem = match may_be_flip || joining.is_none() {
+                true => self.header_problem(place, &page.header, &form, lsn),
+                false => Some(Problem::Format(ErrorKind::NoContinuation)),
+            };
             let head = lsn..lsn + expected.len() as u64;
             if let Some(Problem::Check(Check::SystemIdentifier { expected, found: other })) = problem {
                 // Its records are checked, but not its links to the segments around it.
@@ -695,6 +736,14 @@ impl Chain {
         let at = usize::try_from(page.lsn + size - page.piece_start).unwrap_or(usize::MAX);
         let next = PageHeader::read(page.piece.get(at..).unwrap_or_default());
         next.is_ok_and(|(_, next)| next.check(self.fmt, page.lsn + size, None).is_ok())
+    }
+
+    /// Whether the first record of a page says that the one before it was lost.
+    fn begins_with_overwrite(&self, page: &Page<'_>, form: &PageHeader) -> bool {
+        let start = page.lsn + form.size() as u64;
+        let mut raw = RawRecord::vacant(self.fmt);
+        let step = Framer::behind(None, None, self.fmt, start).step(&mut page.from(start), &mut raw);
+        matches!(step, Ok(Step::Record)) && overwritten(&raw).is_some()
     }
 
     /// Takes over what a header, right or put right, tells.
@@ -866,11 +915,7 @@ impl Chain {
         }
         self.leading = None;
         if let Some(page) = self.overwriting.take() {
-            let overwrite = raw.decode().ok().and_then(|record| match record.payload() {
-                Ok(Some(Payload::Xlog(xlog::Op::OverwriteContrecord(overwrite)))) => Some(overwrite.overwritten_lsn),
-                _ => None,
-            });
-            let check = match (overwrite, raw.overwritten) {
+            let check = match (overwritten(raw), raw.overwritten) {
                 (None, _) => Some(Check::NoOverwriteRecord),
                 (Some(found), Some(expected)) if found != expected => Some(Check::OverwrittenRecord { expected, found }),
                 _ => None,
@@ -1120,6 +1165,7 @@ impl Chain {
             resumed: None,
             files: Vec::new(),
             strange: None,
+            searched: 0,
         }
     }
 
@@ -1141,6 +1187,17 @@ impl Chain {
         let is_tried = self.framer.is_some();
         self.framer = None;
         if let Some(lost) = &mut self.lost
+            && !is_page
+            && !lost.reported
+            && lost.searched < MOST_SEARCHED
+        {
+            lost.searched += 1;
+            if let Some(class) = damage::of_displaced(page.and_more(SHORT_HEADER_SIZE), page.lsn, self.fmt) {
+                // No server leaves such WAL after its end.
+                (lost.class, lost.goes_on, lost.searched) = (class, true, MOST_SEARCHED);
+            }
+        }
+        if let Some(lost) = &mut self.lost
             && is_page
         {
             lost.goes_on = true;
@@ -1159,6 +1216,10 @@ impl Chain {
         let Some(lost) = &self.lost else { return };
         // What was there before has older links.
         let is_ours = page.header.check(self.fmt, page.lsn, None).is_ok();
+        // Whole records that are not in their place do not end it.
+        if matches!(lost.class, Class::Displaced { .. }) && !is_ours {
+            return;
+        }
         let oldest = match lost.last {
             Some(last) => last,
             None if is_ours => Lsn(page.lsn.0.saturating_sub(self.fmt.segment_size.into())),
@@ -1167,6 +1228,8 @@ impl Chain {
         };
         let timeline = page.header.check(self.fmt, page.lsn, None).is_ok().then_some(page.header.timeline);
         let timeline = timeline.or(Some(self.timeline.floor.max(TimelineId(1)))).filter(|&timeline| timeline <= place.ceiling());
+        // A whole page of another segment: a record there that can be one of that segment is.
+        let claimed = page.other_segment(self.fmt).map(|_| page.header.address).filter(|address| *address > oldest);
         let mut at = from.align();
         while at < page.end() {
             let bytes = page.from(at);
@@ -1175,12 +1238,13 @@ impl Chain {
                 && header.prev >= oldest
                 && header.prev < at
                 && is_rmgr(header.rmid, self.fmt)
-                && header.padding == 0;
+                && header.padding == 0
+                && claimed.is_none_or(|address| header.prev >= address + (at - page.lsn));
             if is_plausible {
                 let framer = Framer::behind(None, timeline, self.fmt, at).with_needs(NEEDS);
-                let mut window = bytes;
-                let is_right = match framer.clone().step(&mut window, &mut RawRecord::vacant(self.fmt)) {
-                    Ok(Step::Record) => true,
+                let (mut window, mut probe) = (bytes, framer.clone());
+                let is_right = match probe.step(&mut window, &mut RawRecord::vacant(self.fmt)) {
+                    Ok(Step::Record) => !self.is_contradicted(page, at, &probe),
                     // It goes on after the page, and has the link that it should have.
                     Ok(Step::NeedMore) => lost.record == Some(header.prev) || lost.last == Some(header.prev),
                     Err(_) => false,
@@ -1195,6 +1259,31 @@ impl Chain {
             }
             at = at + 8;
         }
+    }
+
+    /// Whether something follows the page that is not the page that should come next.
+    fn is_wrong_after(&self, page: &Page<'_>) -> bool {
+        let at = usize::try_from(page.end() - page.piece_start).unwrap_or(usize::MAX);
+        let Some(bytes) = page.piece.get(at..).filter(|bytes| bytes.iter().take(SHORT_HEADER_SIZE).any(|&byte| byte != 0)) else {
+            return false;
+        };
+        PageHeader::read(bytes).is_ok_and(|(_, header)| header.check(self.fmt, page.end(), None).is_err())
+    }
+
+    /// Whether the record after the one at `at`, which `framer` has read, is right and names another place for it: then the content is not
+    /// where it was written.
+    fn is_contradicted(&self, page: &Page<'_>, at: Lsn, framer: &Framer) -> bool {
+        let Some(next) = framer.next_record() else { return false };
+        if next + RECORD_HEADER_SIZE as u64 > page.end() {
+            return self.is_wrong_after(page);
+        }
+        let mut window = page.from(next);
+        let Ok((_, header)) = RecordHeader::read(window, self.fmt) else { return false };
+        if header.prev == at || !header.prev.is_valid() || header.prev >= next || (header.tot_len as usize) < RECORD_HEADER_SIZE {
+            return false;
+        }
+        let is_near = header.prev.0.abs_diff(at.0) < u64::from(self.fmt.wal_page_size);
+        is_near || Framer::behind(None, None, self.fmt, next).step(&mut window, &mut RawRecord::vacant(self.fmt)).is_ok()
     }
 
     fn finding(&self, place: &Place, lsns: Range<Lsn>, record: Option<Lsn>, class: Class, problem: Option<Problem>) -> Finding {
@@ -1254,6 +1343,10 @@ impl Chain {
             }
         }
         let first_end = second.filter(|_| place.name.is_some()).unwrap_or(end).min(end).max(from);
+        let content_of = |file: &LostFile| file.content.map(|content| Class::WrongName { content });
+        if let Some(named) = files.first().filter(|file| from == file.start && first_end == from + size).and_then(content_of) {
+            class = named;
+        }
         let mut first = self.finding(place, from..first_end, record, class, problem);
         if let (Some(file), true) = (files.first().filter(|file| from >= file.start), place.name.is_some()) {
             // It may be far back.
@@ -1269,7 +1362,8 @@ impl Chain {
         for file in files.into_iter().skip(1) {
             let lsns = file.start..(file.start + size).min(end.max(file.start));
             let offsets = Some(0..lsns.end - lsns.start);
-            let (input, segment, class) = (file.input.to_string(), file.name, file.class);
+            let named = content_of(&file).filter(|_| lsns.end == file.start + size);
+            let (input, segment, class) = (file.input.to_string(), file.name, named.unwrap_or(file.class));
             found.findings.push(Finding {
                 input,
                 segment,
@@ -1353,6 +1447,14 @@ fn written(header: &PageHeader) -> Vec<u8> {
     let mut bytes = Vec::new();
     header.write(&mut bytes);
     bytes
+}
+
+/// The record that `raw` says was lost before it.
+fn overwritten(raw: &RawRecord<'_>) -> Option<Lsn> {
+    match raw.decode().ok()?.payload() {
+        Ok(Some(Payload::Xlog(xlog::Op::OverwriteContrecord(overwrite)))) => Some(overwrite.overwritten_lsn),
+        _ => None,
+    }
 }
 
 /// The timelines before and after a record that switches from one to another.

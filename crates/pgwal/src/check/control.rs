@@ -688,6 +688,10 @@ impl<'a> Files<'a> {
             let place = (segment.name.number(fmt.segment_size), segment.name.timeline);
             files.named.entry(place).or_insert(file);
             let is_plain = has_plain_name(file) && file.len == u64::from(fmt.segment_size);
+            if has_plain_name(file) && !is_plain && is_in_pg_wal(file) && file.plain_len() == Some(file.len) {
+                // It has another length, which is told where it is.
+                continue;
+            }
             if !is_plain && !is_stored && segment.in_place().is_some() && is_in_pg_wal(file) {
                 files.not_plain.entry(place).or_insert(file);
                 continue;

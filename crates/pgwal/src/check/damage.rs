@@ -4,7 +4,7 @@ use super::finding::Class;
 use crate::format::{WalFormat, WalMagic};
 use crate::frame::{Framer, Step};
 use crate::lsn::{Lsn, SegmentName};
-use crate::page::PageHeader;
+use crate::page::{PageHeader, SHORT_HEADER_SIZE};
 use crate::record::{RECORD_HEADER_SIZE, RawRecord, RecordHeader, is_rmgr};
 use crate::wire::Wire;
 
@@ -32,6 +32,22 @@ pub(super) fn of_page(bytes: &[u8], header: &PageHeader, lsn: Lsn, fmt: WalForma
         }
         _ => Class::Corrupted,
     }
+}
+
+/// Whether the content around the page at `lsn` is displaced: its header, or that of the next page, stands elsewhere in `bytes`.
+pub(super) fn of_displaced(bytes: &[u8], lsn: Lsn, fmt: WalFormat) -> Option<Class> {
+    let magic = WalMagic::of(fmt.major)?.0.to_le_bytes();
+    let size = i64::from(fmt.wal_page_size);
+    let found = bytes.windows(SHORT_HEADER_SIZE).enumerate().filter(|(_, header)| header.starts_with(&magic)).find_map(|(at, header)| {
+        let address = Lsn(u64::from_le_bytes(*header.get(8..)?.first_chunk()?));
+        let at = i64::try_from(at).ok()?;
+        if address == lsn { Some(at) } else { (address == lsn + u64::from(fmt.wal_page_size)).then_some(at - size) }
+    });
+    let by = found.filter(|by| *by != 0)?;
+    let line_feeds = || bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at);
+    let has_return = |at: usize| at.checked_sub(1).and_then(|at| bytes.get(at)).is_none_or(|&byte| byte == b'\r');
+    let text_mode = by > 0 && line_feeds().count() > 2 && line_feeds().all(has_return);
+    Some(Class::Displaced { by, text_mode })
 }
 
 /// What happened to a record that no single bit explains: `bytes` go from it, at `start`, to the end of the page at which it failed.

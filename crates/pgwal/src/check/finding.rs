@@ -63,6 +63,13 @@ pub enum Class {
         /// The bit in its byte, 0 to 7, the lowest first.
         bit: u8,
     },
+    /// The content is whole and not in its place: bytes were put in or left out before it.
+    Displaced {
+        /// By so many bytes; negative: they are missing.
+        by: i64,
+        /// Each line feed has a carriage return before it, as after a copy in text mode.
+        text_mode: bool,
+    },
     /// The record's length is not one that a record can have.
     ImpossibleLength {
         /// The length. C: `xl_tot_len`.
@@ -333,6 +340,7 @@ impl Class {
             Class::ZeroedTail => "zeroed_tail",
             Class::RecycledPage { .. } => "recycled_page",
             Class::BitFlip { .. } => "bit_flip",
+            Class::Displaced { .. } => "displaced",
             Class::ImpossibleLength { .. } => "impossible_length",
             Class::Corrupted => "corrupted",
             Class::WalReset { .. } => "wal_reset",
@@ -461,6 +469,13 @@ impl fmt::Display for Class {
                 write!(f, "recycled page: it was left over from {from} ({address}), and WAL continues after it")
             }
             Class::BitFlip { offset, bit } => write!(f, "bit flip: bit {bit} of the byte at 0x{offset:x}, and nothing else"),
+            Class::Displaced { text_mode: true, .. } => {
+                write!(f, "copied in text mode: a carriage return was put before each line feed, as FTP does in ASCII mode")
+            }
+            Class::Displaced { by, .. } => {
+                let (what, count) = (if *by < 0 { "are missing" } else { "too many come" }, by.unsigned_abs());
+                write!(f, "displaced: {count} bytes {what} before what is whole again")
+            }
             Class::ImpossibleLength { found } => write!(f, "impossible record length: {found} bytes"),
             Class::Corrupted => write!(f, "corrupted: no single bit, page or sector explains it"),
             Class::WalReset { ended: Some(ended) } => {

@@ -422,6 +422,8 @@ struct Walk<'w> {
     chosen: Option<(SegmentName, String)>,
     /// The WAL of another history has been told of, and has not ended.
     is_other_history: bool,
+    /// Names whose files have the content of another segment.
+    misnamed: BTreeSet<SegmentName>,
     summary: Summary,
 }
 
@@ -521,6 +523,7 @@ impl<'w> Walk<'w> {
             rivals: Vec::new(),
             chosen: None,
             is_other_history: false,
+            misnamed: BTreeSet::new(),
             summary,
         }
     }
@@ -906,7 +909,7 @@ impl<'w> Walk<'w> {
         let seems_ended = self.chain.as_ref().is_some_and(Chain::seems_ended);
         checked.leftover = seems_ended && checked.records == 0;
         // What no server leaves there is told, though it is after the end of the WAL.
-        if checked.leftover && self.chain.as_ref().is_some_and(|chain| chain.is_strange(place.start)) {
+        if let Some(class) = self.chain.as_ref().filter(|_| checked.leftover).and_then(|chain| chain.strange(place.start)) {
             checked.leftover = false;
             let finding = Finding {
                 input: place.input.to_string(),
@@ -914,7 +917,7 @@ impl<'w> Walk<'w> {
                 offsets: Some(0..len),
                 lsns: Some(place.start..place.start + u64::from(size)),
                 record: None,
-                class: Class::NotWal,
+                class,
                 problem: None,
                 whole_copy: None,
             };
@@ -937,14 +940,26 @@ impl<'w> Walk<'w> {
                 // A damaged compressed file unpacks to anything, of any length: that is the same damage.
                 chain.forget_lost_from(place.start);
             }
+            let is_told = self.chain.as_ref().is_some_and(Chain::is_displaced);
             if let (true, Some(chain)) = (len < expected, &mut self.chain) {
                 chain.skip_to(end, class.clone());
             }
-            let input = place.input.to_string();
-            self.report(
-                Finding { input, segment: place.name, offsets: Some(bytes), lsns, record: None, class, problem: None, whole_copy: None },
-                sink,
-            )?;
+            if !is_told {
+                let input = place.input.to_string();
+                self.report(
+                    Finding {
+                        input,
+                        segment: place.name,
+                        offsets: Some(bytes),
+                        lsns,
+                        record: None,
+                        class,
+                        problem: None,
+                        whole_copy: None,
+                    },
+                    sink,
+                )?;
+            }
         }
         if let Some(AfterPacked { offset }) = after {
             let (input, class) = (place.input.to_string(), Class::AfterPacked { offset });
@@ -1058,6 +1073,17 @@ impl<'w> Walk<'w> {
         }
         if let (Class::ForeignCluster { by, .. }, true) = (&mut finding.class, self.options.system_identifier.is_some()) {
             *by = Authority::Given;
+        }
+        if let (Class::WrongName { content }, Some(name), Some((_, place))) = (&finding.class, finding.segment, &self.current) {
+            // A server reuses old files for later segments: where the old one is in its place, this is what was there before.
+            let (content, address) = (*content, content.start(place.fmt.segment_size));
+            let is_reused = address < name.start(place.fmt.segment_size)
+                && !self.misnamed.contains(&content)
+                && self.files.iter().any(|(_, name)| *name == Some(content));
+            if is_reused {
+                finding.class = Class::RecycledPage { from: content, address };
+            }
+            self.misnamed.insert(name);
         }
         // What is said before its files begin is not about them.
         match self.copies.as_mut().filter(|copies| copies.enter.is_some()).and_then(|copies| copies.done.last_mut()) {
