@@ -176,6 +176,60 @@ fn names_that_were_mixed_up() {
     expect(&[(1, "recycled_page", None)]);
 }
 
+/// A compressed file that is damaged unpacks to anything, and is one finding all the same.
+#[test]
+fn damage_of_compressed_files_is_one_finding() {
+    let (_kept, goods) = copy(15, "workload");
+    let good = fs::read(&goods[1]).unwrap();
+    let gzip = {
+        let mut to = flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::default());
+        to.write_all(&good).unwrap();
+        to.finish().unwrap()
+    };
+    let zstd = {
+        let mut to = zstd::Encoder::new(Vec::new(), 3).unwrap();
+        to.include_checksum(true).unwrap();
+        to.write_all(&good).unwrap();
+        to.finish().unwrap()
+    };
+    let lz4 = {
+        let info = lz4_flex::frame::FrameInfo::new().content_checksum(true);
+        let mut to = lz4_flex::frame::FrameEncoder::with_frame_info(info, Vec::new());
+        to.write_all(&good).unwrap();
+        to.finish().unwrap()
+    };
+    for (suffix, packed) in [("gz", gzip), ("zst", zstd), ("lz4", lz4)] {
+        for part in 1..12 {
+            let at = packed.len() * part / 12;
+            let (dir, files) = copy(15, "workload");
+            fs::remove_file(&files[1]).unwrap();
+            let mut bytes = packed.clone();
+            bytes[at..at + 5].fill(b'X');
+            fs::write(format!("{}.{suffix}", files[1].display()), bytes).unwrap();
+            let (status, found) = findings(dir.path());
+            let classes: Vec<&str> = found.iter().map(|one| one["class"].as_str().unwrap()).collect();
+            assert_eq!((status, &*classes), (1, &["unreadable"][..]), "{suffix}, {at}: {found:#?}");
+        }
+    }
+}
+
+/// A history file that says that its timeline began in an earlier segment than it did.
+#[test]
+fn a_fork_that_is_too_early() {
+    let fixture = pgwal_testkit::fixtures::all().into_iter().find(|one| one.major == 17 && one.scenario == "timeline2").unwrap();
+    let dir = tempfile::TempDir::new().unwrap();
+    for file in ["000000010000000000000006", "000000010000000000000007.partial", "000000020000000000000007", "00000002.history"] {
+        fs::copy(fixture.dir.join(file), dir.path().join(file)).unwrap();
+    }
+    assert_eq!(findings(dir.path()), (0, vec![]));
+    for switch in ["0/680000", "0/600100"] {
+        fs::write(dir.path().join("00000002.history"), format!("1\t{switch}\tno recovery target specified\n")).unwrap();
+        let (status, found) = findings(dir.path());
+        assert_eq!((status, found.len(), &found[0]["class"]), (1, 1, &"text_file".into()), "{found:#?}");
+        assert_eq!(found[0]["problem"]["kind"], "switch_point", "{found:#?}");
+    }
+}
+
 #[test]
 fn a_length_that_no_record_can_have() {
     for len in [1u32, 23, 0x7FFF_FFFF, 0xF123_4567] {

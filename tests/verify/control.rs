@@ -181,12 +181,36 @@ fn a_standby_must_come_to_its_minimum_recovery_point() {
 
 #[test]
 fn pg_control_and_pg_wal_that_do_not_belong_together() {
-    // The cluster of pg_control is the right one, however many segments the other has.
+    let told = |cluster: &Cluster, by: &str, action: &str| {
+        let found = cluster.findings();
+        assert!(!found.is_empty());
+        for one in &found {
+            let told = [&one["class"], &one["by"], &one["action"]];
+            assert_eq!(told, [&Value::from("foreign_cluster"), &by.into(), &action.into()], "{found:#?}");
+        }
+    };
+    // Where all WAL is another cluster's, pg_wal may be a link to the wrong place: nothing is to be moved.
     let cluster = Cluster::new(FIRST, IN_PRODUCTION);
     cluster.control(|bytes| bytes[..4].fill(9));
+    told(&cluster, "given_against_all", "keep_apart");
+    // Otherwise the cluster of pg_control is the right one, however many segments the other has.
+    let cluster = Cluster::new(FIRST, IN_PRODUCTION);
+    let foreign = fs::read(cluster.segment(7)).unwrap();
+    for number in 7..12 {
+        let mut foreign = foreign.clone();
+        foreign[24..32].fill(7);
+        foreign[8..16].copy_from_slice(&((number as u64) << 20).to_le_bytes());
+        fs::write(cluster.segment(number), foreign).unwrap();
+    }
     let found = cluster.findings();
-    let classes: Vec<_> = found.iter().map(|finding| (&finding["class"], &finding["by"], &finding["action"])).collect();
-    assert_eq!(classes, [(&"foreign_cluster".into(), &"given".into(), &"separate".into()); 2], "{found:#?}");
+    let first = &found[0];
+    assert_eq!(
+        [&first["class"], &first["by"], &first["action"]],
+        ["foreign_cluster", "given", "separate"].map(Value::from).each_ref(),
+        "{found:#?}"
+    );
+    let cluster = Cluster::new(FIRST, IN_PRODUCTION);
+    cluster.control(|bytes| bytes[..4].fill(9));
     // Without it nobody knows, and nothing is to be moved.
     fs::remove_dir_all(cluster.path("global")).unwrap();
     let mut other = fs::read(cluster.segment(7)).unwrap();
@@ -229,6 +253,41 @@ fn a_damaged_pg_control_is_told() {
     fs::write(cluster.path("PG_VERSION"), "17\n").unwrap();
     cluster.control(|bytes| bytes[STATE] = 9);
     cluster.one_finding(["pg_control", "control_file", "control_value", "restore_cluster"]);
+}
+
+/// All segments by a pattern of the shell are those of the directory; a pg_wal that is gone is a finding.
+#[test]
+fn a_pattern_and_a_link_to_nowhere() {
+    let cluster = Cluster::new(FIRST, IN_PRODUCTION);
+    fs::remove_file(cluster.segment(6)).unwrap();
+    let wal = fs::read(cluster.segment(7)).unwrap();
+    for number in 8..10 {
+        fs::write(cluster.segment(number), &wal).unwrap();
+    }
+    let classes = |inputs: &[PathBuf]| {
+        let args = ["--format", "json", "--quiet"].map(PathBuf::from).into_iter().chain(inputs.iter().cloned());
+        let (_, out, _) = verify(cluster.dir.path(), args);
+        let found = out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap());
+        found.filter(|line| line["type"] == "finding").map(|one| one["class"].clone()).collect::<Vec<_>>()
+    };
+    let all: Vec<PathBuf> = (7..10).map(|number| cluster.segment(number)).collect();
+    let whole = classes(&[cluster.path("pg_wal")]);
+    assert!(whole.contains(&"missing_segment".into()), "{whole:?}");
+    assert_eq!(classes(&all), whole);
+    assert!(!classes(&all[..2]).contains(&"missing_segment".into()));
+    // Without its folder `global`, it is a data directory all the same.
+    fs::rename(cluster.path("global"), cluster.path("gone")).unwrap();
+    assert!(classes(&[cluster.dir.path().to_owned()]).contains(&"control_file".into()));
+    fs::rename(cluster.path("gone"), cluster.path("global")).unwrap();
+    fs::remove_dir_all(cluster.path("pg_wal")).unwrap();
+    assert_eq!(classes(&[cluster.dir.path().to_owned()]), ["missing_segment"]);
+    #[cfg(unix)]
+    {
+        std::os::unix::fs::symlink("/does/not/exist", cluster.path("pg_wal")).unwrap();
+        assert_eq!(classes(&[cluster.dir.path().to_owned()]), ["missing_segment"]);
+    }
+    let (status, ..) = verify(cluster.dir.path(), ["."]);
+    assert_eq!(status, 1);
 }
 
 /// What is found on a real server's directory is why it does not start, and with the advice followed it starts.
@@ -280,7 +339,10 @@ fn compressed_segments_of_a_data_directory() {
     pack(6);
     assert!(cluster.findings().iter().any(|finding| finding["problem"]["kind"] == "not_plain"));
     pack(7);
+    // A copy that is kept that way, which nobody starts as it is.
     assert_eq!(cluster.findings(), [] as [Value; 0]);
+    let (_, out, _) = verify(cluster.dir.path(), ["."]);
+    assert!(out.contains("All segments in pg_wal are compressed: unpack them before a server is started"), "{out}");
 }
 
 /// What stops a server that is started on a base backup is found before.

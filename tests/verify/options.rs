@@ -37,6 +37,15 @@ fn parts_of_the_wal() {
     assert_eq!(count(&["."]), (1, 3));
     assert_eq!(count(&[names[0], names[2]]), (1, 3), "a range");
     assert_eq!(count(&[names[1]]), (1, 1), "a segment");
+    // To have looked at nothing is not to have found nothing.
+    for (args, why) in [
+        (&[names[2], names[0]][..], "is before"),
+        (&["--timeline", "9", "."], "no WAL in the range"),
+        (&["--from", "0/5000000", "."], "no WAL in the range"),
+    ] {
+        let (status, out, err) = verify(dir.path(), args);
+        assert!(status == 2 && out.is_empty() && err.contains(why), "{args:?}: {status} {out}{err}");
+    }
     assert_eq!(count(&["--fail-fast", "."]), (1, 1));
     let second: pgwal::SegmentName = names[1].parse().unwrap();
     let lsn = |offset: u64| (second.start(1 << 20) + offset).to_string();

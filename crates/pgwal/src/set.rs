@@ -466,6 +466,15 @@ impl<'a> Set<'a> {
         crossings
     }
 
+    /// The first segment of `child` there is, after the one that should have the switch point, if it begins with an older timeline: then
+    /// the switch point is in it.
+    fn begun_later(&self, child: TimelineId, switch: u64, fmt: WalFormat) -> Option<crate::source::Wal> {
+        let first = self.numbers(child, fmt.segment_size).next().filter(|&first| first > switch)?;
+        let file = self.present.get(&SegmentName::new(child, first, fmt.segment_size))?;
+        let (_, header) = file.segment()?.in_place()?;
+        (header.timeline < child).then(|| self.segments_at(child, first, fmt)).flatten()
+    }
+
     /// Compares the last switch point of `history` with the records there.
     fn switch_point(&self, history: &History, fmt: WalFormat, crossings: &Crossings) -> Option<RemarkKind> {
         let parent = history.parent()?;
@@ -479,7 +488,10 @@ impl<'a> Set<'a> {
         }
         let around = match self.segments_at(child, number, fmt) {
             Some(wal) => Around::read(&wal, switch, child),
-            None => Around { across: crossings.get(&(parent.timeline, switch)).copied(), ..Around::default() },
+            None => match self.begun_later(child, number, fmt) {
+                Some(wal) => Around::read(&wal, switch, child),
+                None => Around { across: crossings.get(&(parent.timeline, switch)).copied(), ..Around::default() },
+            },
         };
         match around {
             Around { names: Some((_, named)), .. } if named != parent.timeline => Some(found(SwitchFound::Parent(named))),

@@ -258,6 +258,11 @@ impl Opts {
         });
         bar.finish_and_clear();
         written?;
+        let is_narrowed = self.timeline.is_some() || self.from.is_some() || self.to.is_some();
+        if is_narrowed && summary.segments == 0 && summary.leftover.is_empty() && summary.findings == 0 && unchanged.is_empty() {
+            // To have looked at nothing is not to have found nothing.
+            return Err("no WAL in the range that was asked for".into());
+        }
         summary.findings = summary.findings.saturating_sub(copied);
         if !held.is_empty() {
             let (held, mut growing) = self.confirmed(held, options)?;
@@ -433,8 +438,10 @@ impl Opts {
         if paths.iter().any(|path| path == Path::new("-")) {
             return if is_asked_for { Err("--state and --reach need files, not standard input".into()) } else { Ok(None) };
         }
-        let is_segment = |path: &PathBuf| path.is_file() && args::name_of(path).is_some();
-        let is_set = is_asked_for || (!paths.iter().any(is_segment) && self.from.is_none() && self.to.is_none());
+        let is_segment = |path: &&PathBuf| path.is_file() && args::name_of(path).is_some();
+        let segments: Vec<&PathBuf> = paths.iter().filter(is_segment).collect();
+        let is_by_name = !segments.is_empty() && !are_all_of_their_directories(&segments);
+        let is_set = is_asked_for || (!is_by_name && self.from.is_none() && self.to.is_none());
         let mut archive = match is_set.then(|| Archive::open(&paths)) {
             Some(Ok(archive)) => Some(archive),
             // That all WAL of a data directory is gone is a finding, or it is to be fetched.
@@ -486,6 +493,7 @@ impl Opts {
         match self.paths.as_slice() {
             [] => Ok(Wal::open_all(&[args::default_directory()], self.timeline)?),
             [first, last] if first.parent() == last.parent() => match (segment(first), segment(last)) {
+                (Some(from), Some(to)) if from > to => Err(format!("{to} is before {from}: name the first segment first").into()),
                 (Some(from), Some(to)) => {
                     let mut wal = Wal::open_all(&[args::directory_of(first)], self.timeline)?;
                     wal.keep_range(Some(from), Some(to));
@@ -575,6 +583,17 @@ impl Opts {
     }
 }
 
+/// Whether segments are named as a pattern of the shell names them: more than the two of a range, and all that their directories have.
+fn are_all_of_their_directories(segments: &[&PathBuf]) -> bool {
+    let mut named: BTreeMap<&Path, usize> = BTreeMap::new();
+    for segment in segments {
+        *named.entry(args::directory_of(segment)).or_default() += 1;
+    }
+    let is_segment = |path: &Path| args::name_of(path).is_some() && path.is_file();
+    let count = |dir: &Path| fs::read_dir(dir).map(|entries| entries.flatten().filter(|entry| is_segment(&entry.path())).count());
+    segments.len() > 2 && named.iter().all(|(dir, named)| count(dir).is_ok_and(|count| count == *named))
+}
+
 /// The cluster that data directories are of, if they are of one.
 fn one_cluster(clusters: &[Cluster]) -> Option<u64> {
     let mut identifiers = clusters.iter().filter_map(|cluster| cluster.control()).map(|control| control.system_identifier);
@@ -588,6 +607,9 @@ fn write_cluster(cluster: &Cluster, archive: Option<&Archive>, out: &mut impl Wr
     let copy = &control.checkpoint_copy;
     let (state, checkpoint) = (control.state, control.checkpoint);
     writeln!(out, "pg_control: {state}; last checkpoint at {checkpoint} on timeline {}, recovery starts at {}.", copy.timeline, copy.redo)?;
+    if archive.is_some_and(|archive| cluster.is_stored_packed(archive)) {
+        writeln!(out, "All segments in pg_wal are compressed: unpack them before a server is started on this directory.")?;
+    }
     let (Some(archive), Some(signal)) = (archive, cluster.fetches_wal()) else { return Ok(()) };
     let from = match signal {
         Signal::Recovery => "the archive",

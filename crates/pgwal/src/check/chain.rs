@@ -614,7 +614,8 @@ impl Chain {
                 ));
             }
         } else if bits > 0 {
-            let problem = match may_be_flip || joining.is_none() {
+            let is_plain_page = joining.is_some() && page.header.check(self.fmt, lsn, None).is_ok();
+            let problem = match may_be_flip || !is_plain_page {
                 true => self.header_problem(place, &page.header, &form, lsn),
                 false => Some(Problem::Format(ErrorKind::NoContinuation)),
             };

@@ -277,6 +277,12 @@ impl Cluster {
         self.is_running
     }
 
+    /// Whether all segments in its pg_wal are compressed, as in a copy that is kept: they must be unpacked before a server can start on it.
+    pub fn is_stored_packed(&self, archive: &Archive) -> bool {
+        let Ok((control, major)) = &self.control else { return false };
+        Files::of(archive, format_of(control, *major), control.system_identifier, self).is_stored
+    }
+
     /// The file that makes the server fetch the WAL that it starts from, where its pg_wal does not have it; `None`: it needs the WAL there.
     ///
     /// Without a backup_label, and with a `pg_control` that does not say how far recovery must come, a server replays the WAL in pg_wal
@@ -661,12 +667,14 @@ struct Files<'a> {
     named: BTreeMap<(u64, TimelineId), &'a ArchiveFile>,
     /// Those that the server does not read where they are, likewise.
     not_plain: BTreeMap<(u64, TimelineId), &'a ArchiveFile>,
+    /// All segments in pg_wal are compressed.
+    is_stored: bool,
 }
 
 impl<'a> Files<'a> {
     /// Inside the pg_wal of `cluster`, only those count that its server reads there: whole ones under the plain name.
     fn of(archive: &'a Archive, fmt: WalFormat, system_identifier: u64, cluster: &Cluster) -> Files<'a> {
-        let mut files = Files { good: BTreeMap::new(), named: BTreeMap::new(), not_plain: BTreeMap::new() };
+        let mut files = Files { good: BTreeMap::new(), named: BTreeMap::new(), not_plain: BTreeMap::new(), is_stored: false };
         let pg_wal = fs::canonicalize(cluster.path.join("pg_wal")).ok();
         let mut folders: HashMap<&Path, bool> = HashMap::new();
         let mut is_in_pg_wal = |file: &'a ArchiveFile| {
@@ -684,6 +692,7 @@ impl<'a> Files<'a> {
             false => (packed + 1, plain),
         });
         let is_stored = plain == 0 && packed > 1;
+        files.is_stored = is_stored;
         for (file, segment) in archive.segments().filter(|(_, segment)| !segment.partial) {
             let place = (segment.name.number(fmt.segment_size), segment.name.timeline);
             files.named.entry(place).or_insert(file);
@@ -849,8 +858,10 @@ fn data_directory(input: &Path) -> Option<PathBuf> {
     if !input.is_dir() {
         return None;
     }
-    let is_one = |dir: &Path| dir.join("global/pg_control").exists() || (dir.join("PG_VERSION").exists() && dir.join("global").is_dir());
-    if input.join("pg_wal").is_dir() {
+    let is_one = |dir: &Path| ["global/pg_control", "PG_VERSION"].iter().any(|file| dir.join(file).exists());
+    let pg_wal = input.join("pg_wal");
+    // It may be a link to a file system that is not mounted, or gone.
+    if pg_wal.is_dir() || (!input.ends_with("pg_wal") && input.join("global/pg_control").exists() && input.join("PG_VERSION").exists()) {
         return is_one(input).then(|| input.to_owned());
     }
     let parent = match input.file_name() {

@@ -183,6 +183,8 @@ pub enum Authority {
     Majority,
     /// `pg_control`, or whoever asks.
     Given,
+    /// The same, and no segment at all is of that cluster: rather that is wrong, or the directory is another one than was meant.
+    GivenAgainstAll,
 }
 
 /// What to do about a [`Finding`].
@@ -497,6 +499,12 @@ impl fmt::Display for Class {
             }
             Class::ForeignCluster { expected, found, by: Authority::Given } => {
                 write!(f, "foreign cluster: system identifier {found}, where this cluster has {expected}")
+            }
+            Class::ForeignCluster { expected, found, by: Authority::GivenAgainstAll } => {
+                write!(
+                    f,
+                    "foreign cluster: system identifier {found}, where this cluster has {expected}; no segment here is of this cluster"
+                )
             }
             Class::WrongName { content } => write!(f, "wrong name: it has the content of {content}"),
             Class::Truncated { len, expected } => write!(f, "truncated: {len} of {expected} bytes"),

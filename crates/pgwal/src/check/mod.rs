@@ -143,12 +143,15 @@ const RIVALS: usize = 4;
 
 /// So many files tell what is usual among them: format and system identifier.
 const VOTERS: usize = 15;
+/// How many segments' worth of bytes a compressed file is unpacked to, to see whether it unpacks to its end.
+const MOST_AFTER: u64 = 3;
 
 /// Checks `wal`, which [`Wal::open_all`] made, and gives `sink` what is found, in order; it may stop the check.
 pub fn check(wal: &Wal, options: Options, mut sink: impl FnMut(Event) -> ControlFlow<()>) -> Summary {
     let plan = Plan::new(wal, options, piece_size(ordered::window(options.threads)));
     let system_identifier = plan.system_identifier;
     let mut walk = Walk::new(wal, options, system_identifier);
+    walk.is_given_alone = plan.is_given_alone;
     let work_on = |job: Job, is_ahead: bool| if is_ahead { job.ahead(system_identifier) } else { (job, None) };
     let flow = ordered::with_workers(options.threads, plan, work_on, |feed| {
         let mut flow = Flow::Continue(());
@@ -202,6 +205,8 @@ struct Plan<'w> {
     /// Format of most files, or of the first that shows one.
     fmt: Option<WalFormat>,
     system_identifier: Option<u64>,
+    /// The system identifier was given, and no file that was asked has it.
+    is_given_alone: bool,
     /// The file that is being read, and whether any of it is wanted.
     place: Option<(Arc<Place>, bool)>,
     queue: Option<Job>,
@@ -212,7 +217,10 @@ impl<'w> Plan<'w> {
         let fronts = wal.fronts(VOTERS);
         let vote = form::vote(fronts.iter().map(Vec::as_slice));
         let (fmt, system_identifier) = (vote.map(|vote| vote.0), options.system_identifier.or(vote.map(|vote| vote.1)));
-        Plan { wal, pieces: wal.pieces(piece), files: wal.files().collect(), options, fmt, system_identifier, place: None, queue: None }
+        let id_of = |front: &Vec<u8>| PageHeader::read(front).ok().and_then(|(_, header)| header.long).map(|long| long.system_identifier);
+        let is_given_alone = options.system_identifier.is_some_and(|given| fronts.iter().filter_map(id_of).all(|id| id != given));
+        let (pieces, files) = (wal.pieces(piece), wal.files().collect());
+        Plan { wal, pieces, files, options, fmt, system_identifier, is_given_alone, place: None, queue: None }
     }
 
     /// Looks at the first bytes of a file.
@@ -289,7 +297,12 @@ impl Iterator for Plan<'_> {
                         }
                     }
                     let Some((place, true)) = &self.place else { continue };
-                    if place.name.is_some() && offset >= u64::from(place.fmt.segment_size) {
+                    let size = u64::from(place.fmt.segment_size);
+                    if place.name.is_some() && offset >= size && offset < MOST_AFTER * size && is_packed(&place.input) {
+                        // What unpacks to too much may be damaged: the checksum at the end tells.
+                        continue;
+                    }
+                    if place.name.is_some() && offset >= size {
                         // However much there may be after a segment, nobody wants it.
                         self.pieces.skip_file();
                         return Some(Job::End { len: offset + bytes.len() as u64, after: None });
@@ -424,6 +437,10 @@ struct Walk<'w> {
     is_other_history: bool,
     /// Names whose files have the content of another segment.
     misnamed: BTreeSet<SegmentName>,
+    /// What was found in the compressed file that is being read: all the same damage, if it does not unpack to its end.
+    held: Vec<Finding>,
+    /// The system identifier was given, and no segment has it.
+    is_given_alone: bool,
     summary: Summary,
 }
 
@@ -524,6 +541,8 @@ impl<'w> Walk<'w> {
             chosen: None,
             is_other_history: false,
             misnamed: BTreeSet::new(),
+            held: Vec::new(),
+            is_given_alone: false,
             summary,
         }
     }
@@ -748,6 +767,7 @@ impl<'w> Walk<'w> {
     }
 
     fn begin(&mut self, file: usize, place: Arc<Place>, start: Lsn, front: Front, sink: &mut impl FnMut(Event) -> Flow) -> Flow {
+        self.flush_held(sink)?;
         let Front { other_major, is_wal, is_foreign, begins_anew } = front;
         let entered = self.copies.as_mut().and_then(|copies| copies.enter.clone());
         if let Some(chain) = entered {
@@ -903,6 +923,7 @@ impl<'w> Walk<'w> {
 
     /// The file has ended.
     fn end(&mut self, len: u64, after: Option<AfterPacked>, sink: &mut impl FnMut(Event) -> Flow) -> Flow {
+        self.flush_held(sink)?;
         let (Some((file, place)), Some(mut checked)) = (&self.current, self.checked.take()) else { return Flow::Continue(()) };
         let (file, place) = (*file, Arc::clone(place));
         let size = place.fmt.segment_size;
@@ -986,15 +1007,33 @@ impl<'w> Walk<'w> {
         }
     }
 
+    /// Tells what was found in a compressed file that unpacks to its end.
+    fn flush_held(&mut self, sink: &mut impl FnMut(Event) -> Flow) -> Flow {
+        std::mem::take(&mut self.held).into_iter().try_for_each(|finding| self.emit(finding, sink))
+    }
+
     /// A file cannot be read, or no further.
     fn failed(&mut self, file: usize, class: Class, sink: &mut impl FnMut(Event) -> Flow) -> Flow {
         self.forget(file);
         let (input, name) = self.files.get(file).copied().unwrap_or_default();
         let input = input.to_owned();
         let mut finding = Finding { input, segment: name, offsets: None, lsns: None, record: None, class, problem: None, whole_copy: None };
+        // What was found in it comes of the same damage, and the first of it tells where that begins.
+        let mut held = std::mem::take(&mut self.held);
+        if let Some(copy) = self.copies.as_mut().and_then(|copies| copies.done.last_mut()) {
+            let is_same = |event: &Event| matches!(event, Event::Finding(other) if other.input == finding.input);
+            held.extend(copy.events.extract_if(.., |event| is_same(event)).filter_map(|event| match event {
+                Event::Finding(other) => Some(other),
+                _ => None,
+            }));
+        }
+        let first = held.first().and_then(|held| held.lsns.as_ref()).map(|lsns| lsns.start);
         if let (Some((_, place)), Some(name)) = (&self.current, name) {
-            let end = name.start(place.fmt.segment_size) + u64::from(place.fmt.segment_size);
-            finding.lsns = Some(name.start(place.fmt.segment_size)..end);
+            let start = name.start(place.fmt.segment_size);
+            let end = start + u64::from(place.fmt.segment_size);
+            let lost = self.chain.as_ref().map(Chain::sound_to);
+            let wrong = [first, lost].into_iter().flatten().filter(|lsn| *lsn > start && *lsn < end).min();
+            finding.lsns = Some(wrong.unwrap_or(start)..end);
             if let Some(copies) = &self.copies {
                 // Whether there is a better one is not known yet.
                 if self.current.as_ref().is_some_and(|(at, _)| *at == file) && copies.enter.is_some() {
@@ -1037,6 +1076,7 @@ impl<'w> Walk<'w> {
 
     /// Nothing follows on the chain.
     fn finish(&mut self, sink: &mut impl FnMut(Event) -> Flow) -> Flow {
+        self.flush_held(sink)?;
         let (Some(chain), Some((_, place))) = (self.chain.take(), &self.current) else { return Flow::Continue(()) };
         // What stopped there because no more was asked for has not ended there; what ended before has.
         let (has_ended, position) = (chain.seems_ended(), chain.position());
@@ -1072,7 +1112,7 @@ impl<'w> Walk<'w> {
             return Flow::Continue(());
         }
         if let (Class::ForeignCluster { by, .. }, true) = (&mut finding.class, self.options.system_identifier.is_some()) {
-            *by = Authority::Given;
+            *by = if self.is_given_alone { Authority::GivenAgainstAll } else { Authority::Given };
         }
         if let (Class::WrongName { content }, Some(name), Some((_, place))) = (&finding.class, finding.segment, &self.current) {
             // A server reuses old files for later segments: where the old one is in its place, this is what was there before.
@@ -1089,6 +1129,10 @@ impl<'w> Walk<'w> {
         match self.copies.as_mut().filter(|copies| copies.enter.is_some()).and_then(|copies| copies.done.last_mut()) {
             Some(copy) => {
                 copy.events.push(Event::Finding(finding));
+                Flow::Continue(())
+            }
+            None if self.checked.as_ref().is_some_and(|checked| checked.input == finding.input && is_packed(&checked.input)) => {
+                self.held.push(finding);
                 Flow::Continue(())
             }
             None => self.emit(finding, sink),
