@@ -202,7 +202,7 @@ fn a_segment_that_is_still_being_copied() {
         let modified = fs::metadata(&file).unwrap().modified().unwrap();
         fs::File::options().append(true).open(&to).unwrap().set_modified(modified).unwrap();
     }
-    assert_eq!(found_in(&[&data.path().join("pg_wal")]).0.len(), 1);
+    assert!(found_in(&[&data.path().join("pg_wal")]).0.iter().any(|one| one["class"] == "zeroed_tail"));
     // Not newer, or not a copy's end: damage.
     old(dir.path());
     assert_eq!(found_in(&[dir.path()]).0[0]["class"], "zeroed_tail");
