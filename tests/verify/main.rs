@@ -1,5 +1,6 @@
 //! `pgwal verify`: each class of damage, made from real WAL, and WAL that has none.
 
+mod answers;
 mod classes;
 mod control;
 mod copies;

@@ -134,8 +134,8 @@ impl Postgres {
         self.start_copy(backup, None, settings)
     }
 
-    /// Has a server recover from a copy of the base backup in `backup`, and stops it: 12 and later. The settings must not let it open before
-    /// recovery is over (`hot_standby = off`).
+    /// Has a server recover from a copy of the base backup in `backup`, and stops it. The settings must not let it open before recovery is
+    /// over (`hot_standby = off`); before 12, those of recovery go to recovery.conf.
     ///
     /// # Errors
     /// The copy cannot be made.
@@ -148,7 +148,13 @@ impl Postgres {
         run(Command::new("cp").arg("-a").arg(backup).arg(&data))?;
         // A backup of a standby would make another standby, which waits for more WAL.
         let _ = fs::remove_file(data.join("standby.signal"));
-        fs::write(data.join("recovery.signal"), "")?;
+        let is_of_recovery = |line: &&str| line.starts_with("recovery_") || line.starts_with("restore_command");
+        let (own, settings): (Vec<&str>, Vec<&str>) = settings.lines().partition(|line| self.major < 12 && is_of_recovery(line));
+        let settings = settings.join("\n");
+        match self.major {
+            0..=11 => fs::write(data.join("recovery.conf"), own.join("\n") + "\n")?,
+            _ => fs::write(data.join("recovery.signal"), "")?,
+        }
         let conf = data.join("postgresql.conf");
         let socket = dir.path().display();
         fs::write(&conf, fs::read_to_string(&conf)? + &format!("unix_socket_directories = '{socket}'\nfsync = off\n{settings}\n"))?;
@@ -163,7 +169,9 @@ impl Postgres {
                 opened || log.contains("database system is shut down")
             });
         }
-        Ok(Recovery { opened, log: server.log()? })
+        let last_commit = "SELECT x.\"timestamp\" AT TIME ZONE 'UTC' FROM pg_last_committed_xact() x";
+        let last_commit = if opened { server.sql(last_commit).ok() } else { None };
+        Ok(Recovery { opened, log: server.log()?, last_commit: last_commit.filter(|time| !time.is_empty()) })
     }
 
     fn start_copy(&self, backup: &Path, signal: Option<&str>, settings: &str) -> io::Result<Server> {
@@ -188,6 +196,8 @@ pub struct Recovery {
     pub opened: bool,
     /// What it logged.
     pub log: String,
+    /// When the newest transaction was committed that it has, in UTC; `None`: it did not open, or does not track commit times.
+    pub last_commit: Option<String>,
 }
 
 /// How long tests wait for something that should happen: far longer than it takes, also on a machine that is busy with other things.
@@ -272,6 +282,11 @@ impl Server {
         if is_root() { run(Command::new("chown").arg("postgres").arg(&path)).map(drop) } else { Ok(()) }
     }
 
+    /// Its major version.
+    pub fn major(&self) -> u8 {
+        self.postgres.major
+    }
+
     /// The directory that it has for itself, with the data directory in it.
     pub fn dir(&self) -> &Path {
         self.dir.path()
@@ -328,6 +343,12 @@ impl Server {
             fs::read_to_string(&conf)?
                 + &format!("unix_socket_directories = '{}'\nlisten_addresses = ''\nport = {port}\n", dir.path().display()),
         )?;
+        if !self.postgres.program("pg_basebackup").exists() {
+            // That of a newer major wrote options that this server's library may not know.
+            let file = if self.major() < 12 { "recovery.conf" } else { "postgresql.auto.conf" };
+            let conninfo = format!("primary_conninfo = 'user=postgres host={} port={}'\n", self.dir.path().display(), self.port);
+            fs::write(data.join(file), fs::read_to_string(data.join(file))? + &conninfo)?;
+        }
         let server = Server { postgres: self.postgres.clone(), dir, data, port, _held: None };
         server.control("start")?;
         Ok(server)

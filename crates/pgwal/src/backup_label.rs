@@ -127,11 +127,10 @@ impl BackupLabel {
         self.start_segment.timeline
     }
 
-    /// Whether an XLOG_BACKUP_END record ends the backup, without which a server does not start from it. On a standby, and after
-    /// pg_rewind, pg_control says up to where replay has to come.
+    /// Whether an XLOG_BACKUP_END record ends the backup, without which a server does not start from it, whatever method the label names. On
+    /// a standby, and after pg_rewind, pg_control says up to where replay has to come.
     pub fn has_end_record(&self) -> bool {
-        let is_backup = matches!(self.method, Some(BackupMethod::Streamed | BackupMethod::PgStartBackup));
-        is_backup && self.from_standby != Some(true)
+        self.from_standby != Some(true)
     }
 }
 
@@ -318,8 +317,13 @@ mod tests {
         assert!(label.has_end_record());
         let standby = BackupLabel::parse(LABEL.replace("primary", "standby").as_bytes()).unwrap();
         assert!(!standby.has_end_record());
-        let rewound = BackupLabel::parse(LABEL.replace("streamed", "pg_rewind").as_bytes()).unwrap();
-        assert!(!rewound.has_end_record());
+        let rewound = LABEL.replace("streamed", "pg_rewind");
+        assert!(!BackupLabel::parse(rewound.replace("primary", "standby").as_bytes()).unwrap().has_end_record());
+        // A server waits for the record whatever the method is called.
+        let other = LABEL.replace("BACKUP METHOD: streamed\n", "");
+        for label in [rewound, other, LABEL.lines().take(2).collect::<Vec<_>>().join("\n") + "\n"] {
+            assert!(BackupLabel::parse(label.as_bytes()).unwrap().has_end_record(), "{label}");
+        }
         let incremental = format!("{LABEL}INCREMENTAL FROM LSN: 0/1000028\nINCREMENTAL FROM TLI: 1\n");
         assert_eq!(BackupLabel::parse(incremental.as_bytes()).unwrap().incremental_from, Some(Lsn(0x100_0028)));
     }

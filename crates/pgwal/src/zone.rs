@@ -90,6 +90,9 @@ impl Zone {
 
     /// The zone that PostgreSQL knows by `name`, in any case: one of the zone database, or rules as POSIX writes them.
     pub fn named(name: &str) -> Option<Zone> {
+        // The database has its zones once more under this folder.
+        let is_posix = name.get(..6).is_some_and(|folder| folder.eq_ignore_ascii_case("posix/"));
+        let name = if is_posix { name.get(6..)? } else { name };
         TimeZone::get(name).or_else(|_| TimeZone::posix(name)).ok().map(Zone::from)
     }
 

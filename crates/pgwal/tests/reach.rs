@@ -261,6 +261,102 @@ fn what_stops_a_server_in_between() {
     assert!(!ask(dir.path(), Target::Time(last.1), from_backup).is_yes());
 }
 
+/// Before 14 a server with hot_standby off only warns, and opens with what may be missing: still no restore.
+#[test]
+fn minimal_wal_of_a_server_that_only_warns() {
+    let fmt = WalFormat { segment_size: MIB, ..WalFormat::new(13) };
+    let mut wal = Wal::new(fmt);
+    let commit = |seconds: i64| RecordBuilder::new(RmgrId::XACT, 0x00).xid(700).main(&(seconds * 1_000_000).to_le_bytes());
+    wal.record(&commit(1));
+    let minimal = wal.record(&parameters([100, 8, 10, 0, 64, 0]));
+    wal.record(&commit(2));
+    let dir = tempfile::tempdir().unwrap();
+    for (name, bytes) in wal.segments() {
+        fs::write(dir.path().join(name.to_string()), bytes).unwrap();
+    }
+    let answer = ask(dir.path(), Target::Latest, PLAIN);
+    let Outcome::No { obstacle: Obstacle::MinimalWal { lsn }, how_far: Some(how_far) } = &answer.outcome else { panic!("{answer}") };
+    assert_eq!((*lsn, how_far.opens, how_far.last_transaction), (Some(minimal), true, Some(TimestampTz(2_000_000))));
+    assert!(answer.to_string().ends_with("a server of this version only warns, and opens with data that may be missing"), "{answer}");
+    assert!(ask(dir.path(), Target::Lsn(minimal), Request { inclusive: false, ..PLAIN }).is_yes());
+}
+
+/// A backup that began after the target time: a server opens with all that it contains.
+#[test]
+fn a_backup_that_began_after_the_target_time() {
+    const BEGAN: i64 = 1_764_000_000;
+    let began = BEGAN * 1_000_000 - TimestampTz::UNIX_EPOCH_OFFSET;
+    let fmt = WalFormat { segment_size: MIB, ..WalFormat::new(16) };
+    let mut wal = Wal::new(fmt);
+    wal.record(&RecordBuilder::filler(100));
+    let redo = wal.position();
+    wal.record(&RecordBuilder::filler(100));
+    let mut checkpoint = vec![0; 88];
+    checkpoint[..8].copy_from_slice(&redo.0.to_le_bytes());
+    checkpoint[8..16].copy_from_slice(&[1, 0, 0, 0, 1, 0, 0, 0]);
+    checkpoint[64..72].copy_from_slice(&BEGAN.to_le_bytes());
+    let checkpoint = wal.record(&RecordBuilder::new(RmgrId::XLOG, 0x10).main(&checkpoint));
+    wal.record(&RecordBuilder::new(RmgrId::XLOG, 0x50).main(&redo.0.to_le_bytes()));
+    let commits = [5_000_000, 9_000_000].map(|after| {
+        let time = TimestampTz(began + after);
+        (wal.record(&RecordBuilder::new(RmgrId::XACT, 0x00).xid(700).main(&time.0.to_le_bytes())), time)
+    });
+    let dir = tempfile::tempdir().unwrap();
+    for (name, bytes) in wal.segments() {
+        fs::write(dir.path().join(name.to_string()), bytes).unwrap();
+    }
+    let label = format!("START WAL LOCATION: {redo} (file {})\nCHECKPOINT LOCATION: {checkpoint}\nBACKUP METHOD: streamed\n", segment(1));
+    let backup = BaseBackup::from(BackupLabel::parse(label.as_bytes()).unwrap());
+    let ask_at = |time: i64| ask(dir.path(), Target::Time(TimestampTz(time)), Request { backup: Some(&backup), ..PLAIN });
+    // The checkpoint's time is that of a second, in which there may have been commits that the backup has.
+    for time in [began - 1, began, began + 999_999] {
+        let answer = ask_at(time);
+        let Outcome::No { obstacle: Obstacle::BeforeBackup { began: found }, how_far: Some(how_far) } = &answer.outcome else {
+            panic!("{answer}")
+        };
+        assert_eq!((found.0, how_far.opens, how_far.end, how_far.last_transaction), (began, true, commits[0].0, None));
+    }
+    for (time, end, last) in [(began + 1_000_000, commits[0].0, None), (commits[0].1.0, commits[1].0, Some(commits[0].1))] {
+        assert_eq!(ask_at(time).outcome, Outcome::Yes { end, last_transaction: last, partial: None });
+    }
+}
+
+/// What the backup has in its own pg_wal a server reads as it is; only what it fetches must have the right size.
+#[test]
+fn a_short_segment_in_the_backups_own_wal() {
+    let Built { dir, label, commits, .. } = built();
+    let own = dir.path().join("own");
+    fs::create_dir(&own).unwrap();
+    let moved = own.join(segment(4));
+    fs::rename(dir.path().join(segment(4)), &moved).unwrap();
+    let archive = tempfile::tempdir().unwrap();
+    for n in 1..=3 {
+        fs::rename(dir.path().join(segment(n)), archive.path().join(segment(n))).unwrap();
+    }
+    let ask = |target: Target| {
+        let backup = BaseBackup { label: Some(label.clone()), wal: Archive::open(&[&own]).ok(), ..BaseBackup::default() };
+        ask(archive.path(), target, Request { backup: Some(&backup), ..PLAIN })
+    };
+    let last = commits.last().unwrap();
+    assert!(ask(Target::Lsn(last.0)).is_yes());
+    let len = 300_000;
+    fs::File::options().write(true).open(&moved).unwrap().set_len(len).unwrap();
+    let whole = 4 * SIZE + len / 8192 * 8192;
+    let reached = commits.iter().rfind(|(lsn, _)| lsn.0 + 40 < whole).unwrap();
+    assert!(ask(Target::Lsn(reached.0)).is_yes());
+    let answer = ask(Target::Lsn(last.0));
+    let Outcome::No { obstacle: Obstacle::Damaged { input, reason, .. }, how_far: Some(how_far) } = &answer.outcome else {
+        panic!("{answer}")
+    };
+    assert!(*input == moved.display().to_string() && reason == "it has 300000 bytes instead of 1048576", "{answer}");
+    assert_eq!(how_far.last_transaction, Some(reached.1));
+    // A server that has no target opens there.
+    let answer = ask(Target::Latest);
+    assert!(matches!(&answer.outcome, Outcome::No { how_far: Some(how_far), .. } if how_far.opens), "{answer}");
+    fs::write(&moved, "").unwrap();
+    assert!(!ask(Target::Lsn(reached.0)).is_yes());
+}
+
 #[test]
 fn what_a_server_needs_besides() {
     let mut place = Lsn(0);

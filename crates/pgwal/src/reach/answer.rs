@@ -262,7 +262,15 @@ pub enum Obstacle {
         /// `CHECKPOINT LOCATION`.
         expected: Lsn,
     },
-    /// WAL was written with wal_level=minimal: the server does not replay it.
+    /// The backup has no label, and its pg_control is that of a running server: recovery begins with the WAL in its own pg_wal, as after a
+    /// crash, and the checkpoint is not in that.
+    NoOwnWal {
+        /// The record of the checkpoint. C: `checkPoint`.
+        checkpoint: Lsn,
+        /// The segment that has it.
+        segment: SegmentName,
+    },
+    /// WAL was written with wal_level=minimal: the server does not replay it, or, before 14, only with hot_standby off and a warning.
     MinimalWal {
         /// The record that says so; `None`: the backup's pg_control.
         lsn: Option<Lsn>,
@@ -346,7 +354,15 @@ impl fmt::Display for Reach {
                 }
                 write!(f, " cannot reach {}{exclusive}: ", self.target)?;
                 self.explain(obstacle, f)?;
-                let tells = !matches!(obstacle, Obstacle::BeforeBackup { .. });
+                let opens = how_far.as_ref().is_some_and(|how_far| how_far.opens);
+                let tells = match obstacle {
+                    Obstacle::MinimalWal { .. } if opens => {
+                        write!(f, ". With hot_standby off, a server of this version only warns, and opens with data that may be missing")?;
+                        false
+                    }
+                    Obstacle::BeforeBackup { .. } => false,
+                    _ => true,
+                };
                 self.tell_how_far(how_far.as_ref().filter(|_| tells), f)
             }
             Outcome::Unknown { doubt, how_far } => {
@@ -514,6 +530,12 @@ impl fmt::Display for Obstacle {
             }
             Obstacle::Incremental => write!(f, "the backup is incremental: pg_combinebackup has to put it together with those before it"),
             Obstacle::NoCheckpoint { expected } => write!(f, "the backup's checkpoint is not at {expected}"),
+            Obstacle::NoOwnWal { checkpoint, segment } => {
+                write!(
+                    f,
+                    "the backup has no backup_label, and by its pg_control the server was running: recovery begins in its own pg_wal, which does not have the checkpoint at {checkpoint}, in {segment}"
+                )
+            }
             Obstacle::MinimalWal { lsn: Some(lsn) } => {
                 write!(
                     f,

@@ -53,6 +53,9 @@ pub(super) fn target_history(
     }
 }
 
+/// Bytes of the smallest WAL page.
+const MIN_PAGE: u64 = 1024;
+
 /// The files of an archive, followed by those in the backup's own pg_wal, by name.
 pub(super) struct Sources<'a> {
     pub(super) fmt: WalFormat,
@@ -79,6 +82,11 @@ pub(super) struct BadFile<'a> {
 pub(super) enum Bad {
     /// A server refuses a file of another size, and does not go on: FATAL.
     Size {
+        expected: u32,
+        found: u64,
+    },
+    /// A file of the backup's own pg_wal that is too short: a server reads it up to there, and takes that for the end of the WAL.
+    Short {
         expected: u32,
         found: u64,
     },
@@ -132,6 +140,11 @@ impl<'a> Sources<'a> {
         self.stores.iter().find_map(|store| store.named.get(&name)).copied()
     }
 
+    /// Whether a server reads the file where it is, in the backup's own pg_wal: it fetches only what `restore_command` has.
+    fn is_own(&self, name: SegmentName, file: &ArchiveFile) -> bool {
+        self.stores.get(1).and_then(|own| own.named.get(&name)).is_some_and(|own| own.input == file.input)
+    }
+
     /// The segments that are in place, of all timelines.
     pub(super) fn present(&self) -> impl Iterator<Item = SegmentName> + '_ {
         self.stores.iter().flat_map(|store| store.set.present().map(|(name, _)| name))
@@ -142,10 +155,15 @@ impl<'a> Sources<'a> {
         let segment = file.segment()?;
         let size = self.fmt.segment_size;
         let is_wrapped = matches!(segment.start, Start::NotWal(NotWal::Wrapped(_)));
+        let mut short = None;
         if !is_wrapped && file.len != u64::from(size) {
             // What is packed has the size that it has.
-            if let Some(found) = file.plain_len().filter(|&len| len != u64::from(size)) {
-                return Some(Bad::Size { expected: size, found });
+            match file.plain_len().filter(|&len| len != u64::from(size)) {
+                // C: `XLogFileRead`; only what comes from an archive must have the right size.
+                Some(0..MIN_PAGE) if self.is_own(name, file) => return Some(Bad::Unused),
+                Some(found) if found < u64::from(size) && self.is_own(name, file) => short = Some(Bad::Short { expected: size, found }),
+                Some(found) => return Some(Bad::Size { expected: size, found }),
+                None => {}
             }
         }
         match &segment.start {
@@ -162,7 +180,7 @@ impl<'a> Sources<'a> {
                         Some(Bad::OtherContent { address: header.address, timeline: header.timeline })
                     }
                     () if !fmt.is_same_wal(self.fmt) => Some(Bad::Other(format!("WAL of another kind: PostgreSQL {}", fmt.major))),
-                    () => None,
+                    () => short,
                 }
             }
             Start::NotWal(NotWal::Zeroed) => Some(Bad::Unused),
@@ -217,8 +235,14 @@ pub(super) struct Chain<'a> {
     pub(super) bad: Option<BadFile<'a>>,
     /// That segment under the name `.partial`.
     pub(super) partial: Option<String>,
-    /// Where the last file stops to count: the timeline that it is of was left there, and the newer one's copy is not there.
+    /// Where the last file stops to count: the timeline that it is of was left there, and the newer one's copy is not there; or it ends.
     pub(super) limit: Option<Lsn>,
+    /// A timeline was left, and the newer one's copy is not there.
+    pub(super) is_left: bool,
+    /// What a server replays after that, which does not lead to the target: the rest of the timeline that was left.
+    pub(super) beyond: Vec<(SegmentName, &'a ArchiveFile)>,
+    /// A file of the wrong size follows that: the server stops at it with an error.
+    pub(super) stops_beyond: bool,
     /// Later segments of the history are there.
     pub(super) gap: bool,
     /// WAL of the history between its end and a place that the history tells of is not there.
@@ -235,6 +259,7 @@ impl<'a> Chain<'a> {
         let mut files: Vec<(SegmentName, &ArchiveFile)> = Vec::new();
         let mut number = start.segment_number(fmt.segment_size);
         let mut bad = None;
+        let mut is_left = false;
         let (missing, limit) = loop {
             let name = |timeline| SegmentName::new(timeline, number, fmt.segment_size);
             let newest = files.last().map_or(TimelineId::default(), |(name, _)| name.timeline);
@@ -246,19 +271,47 @@ impl<'a> Chain<'a> {
             let Some((found, file)) = candidates.find_map(|timeline| sources.get(name(timeline)).map(|file| (name(timeline), file))) else {
                 break (wanted, None);
             };
-            if let Some(why) = sources.judge(found, file) {
-                bad = Some(BadFile { file, name: found, why });
+            let why = sources.judge(found, file);
+            let is_short = matches!(why, Some(Bad::Short { .. }));
+            bad = why.map(|why| BadFile { file, name: found, why });
+            if bad.is_some() && !is_short {
                 break (found, None);
             }
             if !counts(found) {
+                is_left = true;
                 break (wanted, None);
+            }
+            if let Some(BadFile { why: Bad::Short { found: len, .. }, .. }) = bad {
+                files.push((found, file));
+                // Of a page that is cut a server reads nothing.
+                let end = found.start(fmt.segment_size) + (len - len % u64::from(fmt.wal_page_size));
+                let left = history.switch_point(found.timeline).filter(|_| found != wanted);
+                break (found, Some(left.map_or(end, |left| left.min(end))));
             }
             files.push((found, file));
             if found != wanted {
+                is_left = true;
+                number = number.saturating_add(1);
                 break (wanted, history.switch_point(found.timeline));
             }
             number = number.saturating_add(1);
         };
+        let (mut beyond, mut stops_beyond): (Vec<(SegmentName, &ArchiveFile)>, bool) = (Vec::new(), false);
+        let numbers = if is_left { number..u64::MAX } else { 0..0 };
+        for number in numbers {
+            let name = |timeline| SegmentName::new(timeline, number, fmt.segment_size);
+            let newest = beyond.last().or(files.last()).map_or(TimelineId::default(), |(name, _)| name.timeline);
+            let candidates = owners.iter().rev().filter(|owner| owner.first <= number && owner.timeline >= newest);
+            let mut found = candidates.filter_map(|owner| sources.get(name(owner.timeline)).map(|file| (name(owner.timeline), file)));
+            let Some((found, file)) = found.next() else { break };
+            match sources.judge(found, file) {
+                None => beyond.push((found, file)),
+                Some(why) => {
+                    stops_beyond = matches!(why, Bad::Size { .. });
+                    break;
+                }
+            }
+        }
         let behind = missing.start(fmt.segment_size);
         let gap = sources.present().any(|name| {
             let number = name.number(fmt.segment_size);
@@ -270,7 +323,7 @@ impl<'a> Chain<'a> {
         let switches_later = history.ancestors.iter().any(|ancestor| ancestor.switch > behind);
         let is_torn = limit.is_some() || switches_later;
         let is_expected = gap || partial.is_some() || is_torn || known_end.is_some_and(|end| end > behind);
-        Chain { files, fmt, missing, bad, partial, limit, gap, is_torn, is_expected }
+        Chain { files, fmt, missing, bad, partial, limit, is_left, beyond, stops_beyond, gap, is_torn, is_expected }
     }
 
     /// The file that has `lsn`, and its place in the chain.
@@ -280,11 +333,18 @@ impl<'a> Chain<'a> {
         self.files.get(at).map(|(_, file)| (at, *file))
     }
 
+    /// Whether the file is one of the backup's own that is too short.
+    pub(super) fn is_short(&self, input: &str) -> bool {
+        self.bad.as_ref().is_some_and(|bad| matches!(bad.why, Bad::Short { .. }) && *bad.file.input == *input)
+    }
+
     /// Leaves out the files from `at` on: a server cannot read that one.
     pub(super) fn cut(&mut self, at: usize, why: String) {
         if let Some(&(name, file)) = self.files.get(at) {
             self.files.truncate(at);
             (self.missing, self.limit, self.partial) = (name, None, None);
+            self.beyond.clear();
+            self.is_left = false;
             self.bad = Some(BadFile { file, name, why: Bad::Other(why) });
         }
     }

@@ -16,16 +16,18 @@ use std::ops::ControlFlow;
 pub use answer::{Caveat, Doubt, HowFar, Obstacle, Outcome, Place, Reach};
 pub use target::{ParseTargetError, Target};
 
-use self::chain::{Bad, Chain, Sources, known_end, target_history};
+use self::chain::{Bad, BadFile, Chain, Sources, known_end, target_history};
 use self::walk::{Mark, Replay, SETTINGS, Seen};
+use crate::backup_label::BackupMethod;
 use crate::base_backup::{BackupName, BaseBackup};
 use crate::check::{Class, Finding, Problem};
+use crate::datadir::ControlFile;
 use crate::frame::EndReason;
 use crate::history::{self, History};
 use crate::lsn::{Lsn, SegmentName, TimelineId};
 use crate::scan::{self, Summary, scan};
 use crate::set::{Set, owners};
-use crate::source::{Archive, SourceProblem};
+use crate::source::{Archive, ArchiveFile, SourceProblem};
 use crate::types::TimestampTz;
 
 /// The timeline that recovery shall follow. C: `recovery_target_timeline`.
@@ -120,6 +122,8 @@ enum Rule {
     Known { end_of: Option<Lsn>, minimum: Lsn },
     /// Nobody knows; WAL up to here is enough.
     Unknown { at_latest: Option<Lsn> },
+    /// A server that was running, without its own WAL: it does not start.
+    Crashed,
 }
 
 /// Where the state is consistent.
@@ -136,7 +140,7 @@ enum Consistent {
 }
 
 impl Rule {
-    fn of(archive: &Archive, backup: Option<&BaseBackup>, request: Request<'_>) -> Rule {
+    fn of(backup: Option<&BaseBackup>, request: Request<'_>) -> Rule {
         let Some(backup) = backup else { return Rule::None };
         let at_latest = backup.manifest.and_then(|manifest| manifest.end);
         let minimum = backup.control.map(|control| control.min_recovery_point).unwrap_or_default();
@@ -152,10 +156,9 @@ impl Rule {
                     Rule::Known { end_of: None, minimum }
                 } else {
                     // After a crash, all WAL in its own pg_wal is replayed before the archive is asked, and it is consistent after that.
-                    let own = backup.wal.as_ref().unwrap_or(archive);
-                    match end_of_own_wal(own, backup, request) {
+                    match end_of_own_wal(backup, request) {
                         Some(minimum) => Rule::Known { end_of: None, minimum },
-                        None => Rule::Unknown { at_latest },
+                        None => Rule::Crashed,
                     }
                 }
             }
@@ -166,6 +169,7 @@ impl Rule {
     fn judge(&self, seen: &Seen, start: Lsn) -> Consistent {
         match *self {
             Rule::None => Consistent::Always,
+            Rule::Crashed => Consistent::NotReached,
             Rule::Unknown { at_latest } => Consistent::Unknown { at_latest },
             Rule::Known { end_of, minimum } => {
                 let needs_minimum = minimum > start;
@@ -181,8 +185,9 @@ impl Rule {
     }
 }
 
-/// Where the WAL ends that a data directory has of its own.
-fn end_of_own_wal(own: &Archive, backup: &BaseBackup, request: Request<'_>) -> Option<Lsn> {
+/// Where the WAL ends that a data directory has of its own; `None`: the record of its checkpoint is not in it.
+fn end_of_own_wal(backup: &BaseBackup, request: Request<'_>) -> Option<Lsn> {
+    let own = backup.wal.as_ref()?;
     let id = backup.system_identifier();
     let sources = Sources::new(own, None, id)?;
     let (start, timeline) = (backup.start()?, backup.newest_timeline()?);
@@ -199,7 +204,7 @@ fn end_of_own_wal(own: &Archive, backup: &BaseBackup, request: Request<'_>) -> O
         end = part.end.or(end);
         ControlFlow::Continue(())
     });
-    end
+    end.filter(|end| backup.checkpoint().is_some_and(|checkpoint| checkpoint < *end))
 }
 
 /// Asks for one backup, or for none.
@@ -224,6 +229,9 @@ fn attempt(archive: &Archive, request: Request<'_>, backup: Option<&BaseBackup>,
     let id = of_backup.or(request.system_identifier).or_else(|| Set::of(archive, None).system_identifier);
     let Some(sources) = Sources::new(archive, backup, id) else { return answer };
     let fmt = sources.fmt;
+    if stops_at_minimal(fmt.major) && backup.and_then(|backup| backup.control).is_some_and(|control| is_minimal(&control)) {
+        return answer.no(Obstacle::MinimalWal { lsn: None }, None);
+    }
     let oldest = sources.present().min_by_key(|name| (name.log, name.seg, name.timeline));
     let Some(current) = backup.and_then(BaseBackup::newest_timeline).or(oldest.map(|name| name.timeline)) else { return answer };
     let choice = match request.timeline {
@@ -258,7 +266,12 @@ fn attempt(archive: &Archive, request: Request<'_>, backup: Option<&BaseBackup>,
         answer.caveats.extend(newer.map(|timeline| Caveat::NotFollowed { timeline, file: history::file_name(next) }));
     }
     let chain = Chain::find(&sources, &history, &owners, start, known_end(backup));
-    let rule = Rule::of(archive, backup, request);
+    let rule = Rule::of(backup, request);
+    if let (Rule::Crashed, Some(checkpoint)) = (rule, backup.and_then(BaseBackup::checkpoint)) {
+        let timeline = backup.and_then(BaseBackup::timeline).unwrap_or(current);
+        let segment = SegmentName::new(timeline, checkpoint.segment_number(fmt.segment_size), fmt.segment_size);
+        return answer.no(Obstacle::NoOwnWal { checkpoint, segment }, None);
+    }
     Attempt { request, backup, sources, rule, start, chain }.run(answer)
 }
 
@@ -282,11 +295,17 @@ fn refused(backup: &BaseBackup) -> Option<Obstacle> {
         return Some(Obstacle::Incremental);
     }
     let control = backup.control.as_ref()?;
-    if control.settings.wal_level.name() == "minimal" {
-        return Some(Obstacle::MinimalWal { lsn: None });
-    }
     let is_of_standby = label.is_some_and(|label| label.from_standby == Some(true) && label.stop.is_none());
     (is_of_standby && !control.state.is_in_archive_recovery()).then(|| Obstacle::LabelContradictsControl { state: control.state.name() })
+}
+
+fn is_minimal(control: &ControlFile) -> bool {
+    control.settings.wal_level.name() == "minimal"
+}
+
+/// Whether a server stops where wal_level was minimal. C: `CheckRequiredParameterValues`.
+fn stops_at_minimal(major: u8) -> bool {
+    major >= 14
 }
 
 /// Whether the backup is not on the timeline that is followed.
@@ -345,7 +364,20 @@ impl<'a> Attempt<'a> {
         }
         let last = reached.and_then(|end| self.chain.at(Lsn(end.0.saturating_sub(1)))).map_or(self.chain.files.len(), |(at, _)| at + 1);
         answer.files.extend(self.chain.files.iter().take(last).map(|(_, file)| file.input.to_string()));
-        self.judge(answer, &summary, &seen, consistent, stop)
+        let answer = self.judge(answer, &summary, &seen, consistent, stop);
+        self.with_minimal(answer, &seen)
+    }
+
+    /// Before 14 a server with hot_standby off only warns of WAL that was written with wal_level=minimal, and opens with data missing.
+    fn with_minimal(&self, answer: Reach, seen: &Seen) -> Reach {
+        let &Outcome::Yes { end, last_transaction, .. } = &answer.outcome else { return answer };
+        let was_minimal = self.backup.and_then(|backup| backup.control).is_some_and(|control| is_minimal(&control));
+        let lsn = seen.minimal.filter(|mark| mark.end <= end).map(|mark| mark.lsn);
+        if !was_minimal && lsn.is_none() {
+            return answer;
+        }
+        let lsn = lsn.filter(|_| !was_minimal);
+        self.no(answer, Obstacle::MinimalWal { lsn }, Some((end, last_transaction)), true)
     }
 
     fn is_end_recorded(&self) -> bool {
@@ -354,7 +386,12 @@ impl<'a> Attempt<'a> {
 
     /// Reads the records until all is known, or up to `end`.
     fn walk(&self, end: Option<Lsn>) -> (Summary, Seen) {
-        let wal = self.sources.wal(self.chain.files.iter().map(|(_, file)| *file));
+        self.walk_files(end, &[])
+    }
+
+    /// The same, through the files of `beyond` after the chain's own.
+    fn walk_files(&self, end: Option<Lsn>, beyond: &[(SegmentName, &'a ArchiveFile)]) -> (Summary, Seen) {
+        let wal = self.sources.wal(self.chain.files.iter().chain(beyond).map(|(_, file)| *file));
         let checkpoint = self.backup.and_then(BaseBackup::checkpoint);
         // The record of a checkpoint without WAL of its own is read, and replay continues after it.
         let from = checkpoint.filter(|checkpoint| *checkpoint == self.start).map_or(Lsn::INVALID, |checkpoint| checkpoint + 1);
@@ -382,6 +419,9 @@ impl<'a> Attempt<'a> {
         if *self.request.target != Target::Immediate {
             return seen.stop(self.request.target, self.request.inclusive);
         }
+        if self.takes_start_for_end() {
+            return seen.first.map(|first| Stop { end: first, read: first + 1, last_transaction: None });
+        }
         // Whether the state is consistent is asked before the next record, or after the end of a transaction.
         match consistent {
             Consistent::Always => seen.first.map(|first| Stop { end: first, read: first + 1, last_transaction: None }),
@@ -393,12 +433,19 @@ impl<'a> Attempt<'a> {
         }
     }
 
+    /// From 15 on, a server that the label does not tell of a streamed backup stops at once where it is to stop as soon as the state is
+    /// consistent, and finds then that the backup has not ended. C: `backupEndRequired` in `CheckRecoveryConsistency`.
+    fn takes_start_for_end(&self) -> bool {
+        let label = self.backup.and_then(|backup| backup.label.as_ref()).filter(|label| label.has_end_record() && label.stop.is_none());
+        self.sources.fmt.since(15) && label.is_some_and(|label| label.method != Some(BackupMethod::Streamed))
+    }
+
     /// The first file that turned out not to be readable to its end, and why.
     fn broken_file(&self, summary: &Summary, seen: &Seen) -> Option<(usize, String)> {
         let place = |input: &str| self.chain.files.iter().position(|(_, file)| *file.input == *input);
         if let scan::Stop::Source(error) = &summary.stop {
             let is_of_file = matches!(error.problem, SourceProblem::CutShort { .. } | SourceProblem::Unpack(_) | SourceProblem::Io(_));
-            return place(&error.input).filter(|_| is_of_file).map(|at| (at, what_is_wrong(error)));
+            return place(&error.input).filter(|_| is_of_file && !self.chain.is_short(&error.input)).map(|at| (at, what_is_wrong(error)));
         }
         // Nobody has read the last file to its end.
         let stop = self.stop(seen, self.rule.judge(seen, self.start))?;
@@ -433,7 +480,8 @@ impl<'a> Attempt<'a> {
                 (_, None) => return self.refuse(answer, behind(), None, false),
             }
         }
-        if let Some(mark) = seen.minimal.filter(|mark| stop.is_none_or(|stop| mark.end <= stop.end)) {
+        let is_replayed = |mark: &Mark| stop.is_none_or(|stop| mark.end <= stop.end);
+        if let Some(mark) = seen.minimal.filter(is_replayed).filter(|_| stops_at_minimal(self.sources.fmt.major)) {
             let place = Some((mark.lsn, mark.before));
             return self.no(answer, Obstacle::MinimalWal { lsn: Some(mark.lsn) }, place, false);
         }
@@ -501,12 +549,20 @@ impl<'a> Attempt<'a> {
         let end = place.map_or(self.start, |(end, _)| end);
         let mut opens = self.opens(consistent, end) && !matches!(behind, Ok(Obstacle::WrongSize { .. }));
         let mut place = place;
-        if self.chain.limit.is_some() {
-            // A server goes on in the old timeline's segment, as if that had not been left there, and may find its target in it.
-            let (_, beyond) = self.walk(None);
-            let stop = self.stop(&beyond, consistent);
-            opens |= stop.is_some();
-            place = stop.map(|stop| (stop.end, stop.last_transaction)).or(beyond.end.map(|end| (end, beyond.last_transaction)));
+        if self.chain.is_left {
+            // A server goes on in the old timeline's segments, as if that had not been left there, and may find its target in them.
+            let (_, beyond) = self.walk_files(None, &self.chain.beyond);
+            let consistent = self.rule.judge(&beyond, self.start);
+            place = match self.stop(&beyond, consistent) {
+                Some(stop) => {
+                    opens = Self::is_consistent(consistent, stop.end);
+                    Some((stop.end, stop.last_transaction))
+                }
+                None => {
+                    opens = beyond.end.is_some_and(|end| self.opens(consistent, end)) && !self.chain.stops_beyond;
+                    beyond.end.map(|end| (end, beyond.last_transaction))
+                }
+            };
         }
         let obstacle = match behind {
             Ok(obstacle) => obstacle,
@@ -540,13 +596,16 @@ impl<'a> Attempt<'a> {
     /// Whether a server opens that comes to the end of the WAL without having reach its target. From 13 on it refuses to, if it has one.
     fn opens(&self, consistent: Consistent, end: Lsn) -> bool {
         let has_no_target = *self.request.target == Target::Latest || !self.sources.fmt.since(13);
-        let is_consistent = match consistent {
+        has_no_target && Self::is_consistent(consistent, end)
+    }
+
+    fn is_consistent(consistent: Consistent, end: Lsn) -> bool {
+        match consistent {
             Consistent::Always => true,
             Consistent::From(mark) => mark.end <= end,
             Consistent::NotReached => false,
             Consistent::Unknown { at_latest } => at_latest.is_some_and(|lsn| lsn <= end),
-        };
-        has_no_target && is_consistent
+        }
     }
 
     /// What comes after the last record.
@@ -560,12 +619,14 @@ impl<'a> Attempt<'a> {
                 let lsn = error.location().lsn;
                 return Ok(Obstacle::Damaged { input: input(lsn), lsn: Some(lsn), reason: error.kind().to_string() });
             }
-            Some(scan::Stop::Source(error)) => {
+            Some(scan::Stop::Source(error)) if !chain.is_short(&error.input) => {
                 return Ok(Obstacle::Damaged { input: error.input.clone(), lsn: None, reason: what_is_wrong(error) });
             }
             // The records go on to the last byte, or end before it.
             Some(scan::Stop::End(stop)) => {
-                let behind = chain.missing.start(chain.fmt.segment_size);
+                let start = chain.missing.start(chain.fmt.segment_size);
+                let is_short = matches!(&chain.bad, Some(BadFile { why: Bad::Short { .. }, .. }));
+                let behind = chain.limit.filter(|_| is_short).unwrap_or(start);
                 let is_at_end =
                     stop.lsn >= behind || summary.and_then(|summary| summary.position).is_some_and(|position| position >= behind);
                 if !is_at_end {
@@ -585,6 +646,10 @@ impl<'a> Attempt<'a> {
                 }
                 Bad::OtherContent { address, timeline } => {
                     return Ok(damaged(format!("its first page is that of {address} on timeline {timeline}")));
+                }
+                Bad::Short { expected, found } => {
+                    let reason = format!("it has {found} bytes instead of {expected}");
+                    return Ok(Obstacle::Damaged { input, lsn: end, reason });
                 }
                 Bad::Other(reason) => return Ok(damaged(reason.clone())),
                 Bad::Wrapped(wrapping) => return Err(Doubt::NotRead { input, wrapping: *wrapping }),

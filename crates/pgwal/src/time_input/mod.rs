@@ -249,7 +249,16 @@ struct Decoder<'z> {
     afternoon: Option<bool>,
     /// The date is given by its distance from today, or by a Julian number.
     civil: Option<civil::Date>,
+    /// The date is that of the other fields, and so many times 400 years later.
+    cycles: i64,
 }
+
+/// The calendar library ends at the year 9999, PostgreSQL's timestamps do not. The Gregorian calendar repeats after 400 years, weekdays
+/// included, and so do the rules of time zones that have no end. Days of such a cycle, and the year after which dates are moved by it.
+const CYCLE: (i64, i64) = (146_097, 9_500);
+
+/// C: `END_TIMESTAMP`: the first microsecond after the year 294276.
+const END: i64 = 9_223_371_331_200_000_000;
 
 /// The first day of the Julian numbering in the proleptic Gregorian calendar is so many days before 1970-01-01.
 const JULIAN_OF_1970: i64 = 2_440_588;
@@ -276,6 +285,7 @@ impl<'z> Decoder<'z> {
             before_christ: false,
             afternoon: None,
             civil: None,
+            cycles: 0,
         }
     }
 
@@ -561,7 +571,10 @@ impl<'z> Decoder<'z> {
     }
 
     fn julian(&mut self, day: i64) -> Option<()> {
-        let days = jiff::Span::new().try_days(day.checked_sub(JULIAN_OF_1970)?).ok()?;
+        let days = day.checked_sub(JULIAN_OF_1970)?;
+        let beyond = days.saturating_sub((CYCLE.1 - 1970) * 366);
+        self.cycles = if beyond > 0 { beyond.div_euclid(CYCLE.0) + 1 } else { 0 };
+        let days = jiff::Span::new().try_days(days - self.cycles * CYCLE.0).ok()?;
         self.civil = Some(civil::date(1970, 1, 1).checked_add(days).ok()?);
         self.is_julian = true;
         Some(())
@@ -591,7 +604,9 @@ impl<'z> Decoder<'z> {
                     (false, false) if self.year <= 0 => return None,
                     _ => {}
                 }
-                let year = i16::try_from(self.year).ok()?;
+                let beyond = i64::from(self.year) - CYCLE.1;
+                self.cycles = if beyond > 0 { beyond.div_euclid(400) + 1 } else { 0 };
+                let year = i16::try_from(i64::from(self.year) - self.cycles * 400).ok()?;
                 match self.day_of_year {
                     Some(day) => civil::Date::new(year, 1, 1).ok()?.checked_add(jiff::Span::new().days(day - 1)).ok()?,
                     None => civil::Date::new(year, i8::try_from(self.month).ok()?, i8::try_from(self.day).ok()?).ok()?,
@@ -615,7 +630,7 @@ impl<'z> Decoder<'z> {
         if self.given & SUMMER != 0 && !matches!(self.place, Where::Offset(_)) {
             return None;
         }
-        match self.place {
+        let time = match self.place {
             Where::Offset(east) => Zone::at_offset(at, east.checked_add(self.summer)?),
             Where::Local(zone) => zone.instant(at),
             Where::Zone(zone) => zone.instant(at),
@@ -623,7 +638,9 @@ impl<'z> Decoder<'z> {
                 let east = zone.offset_of(&abbreviation, zone.instant(at)?);
                 east.map_or_else(|| zone.instant(at), |east| Zone::at_offset(at, east))
             }
-        }
+        }?;
+        let cycles = self.cycles.checked_mul(CYCLE.0 * 86_400_000_000)?;
+        time.0.checked_add(cycles).filter(|&time| time < END).map(TimestampTz)
     }
 }
 
@@ -706,6 +723,9 @@ mod tests {
             // A gap is taken with the offset before it, a repeated hour the second time.
             ("2026-03-08 02:30 America/New_York", "2026-03-08T07:30:00Z"),
             ("2026-11-01 01:30 America/New_York", "2026-11-01T06:30:00Z"),
+            ("2026-07-23 05:17 posix/America/New_York", "2026-07-23T09:17:00Z"),
+            ("12026-07-23 05:17 America/New_York", "12026-07-23T09:17:00Z"),
+            ("294276-12-31 23:59:59.999999", "294276-12-31T23:59:59.999999Z"),
         ] {
             assert_eq!(utc(text), expected, "{text}");
         }
@@ -722,6 +742,8 @@ mod tests {
             "2026-11-23 05:17+16",
             "2026-11-23 05:61",
             "2026-11-23 05:17 Mars/Phobos",
+            "294277-01-01 00:00",
+            "294276-12-31 23:00-01",
             "2026-11-23 2026-11-24",
             "2026-11-23 13:00 PM",
             "2026-11-23 T",
