@@ -123,6 +123,28 @@ fn the_same() {
     assert_eq!(run(diff(dir, [&format!("a/{name}"), "-"]).stdin(input)), (0, one, String::new()));
 }
 
+/// WAL of two clusters is told as that, in every form.
+#[test]
+fn two_clusters() {
+    let build = |blocks: std::ops::Range<u32>, more: u64| {
+        let mut wal = Wal::new(fmt(17));
+        blocks.for_each(|block| _ = wal.record(&change(block)));
+        wal.patch_page(wal.start(), |header| header.long.as_mut().unwrap().system_identifier += more);
+        let (_, header) = pgwal::page::PageHeader::read(&wal.segments()[0].1).unwrap();
+        (wal, header.long.unwrap().system_identifier)
+    };
+    let ((a, x), (b, y)) = (build(0..100, 0), build(50..200, 0x1111));
+    let dir = two(&a, &b);
+    let line = format!("A is of cluster {x}, B of cluster {y}: these are not copies or histories of the same WAL");
+    assert_eq!(verdict(dir.path(), &["a", "b"]), (1, line));
+    assert_eq!(run(&mut diff(dir.path(), ["--quiet", "a", "b"])).0, 1);
+    let (status, out, _) = run(&mut diff(dir.path(), ["--summary", "--format", "json", "a", "b"]));
+    let last: Value = serde_json::from_str(&out).unwrap();
+    assert_eq!((status, &last["verdict"]), (1, &"other_cluster".into()));
+    assert_eq!(last["clusters"]["b"]["system_identifier"], y.to_string());
+    assert_eq!(last["sides"]["a"]["clusters"][0]["system_identifier"], x.to_string());
+}
+
 #[test]
 fn one_record() {
     let (changed, lsn) = one_changed();

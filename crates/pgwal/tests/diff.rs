@@ -492,6 +492,179 @@ fn records_that_are_different_behind_damage() {
     assert_eq!((parting.at, comparison.sides.b.damage[0].lsn), (next, lsn));
 }
 
+/// Four segments of records of many lengths, with line ends in them.
+fn varied(seed: usize) -> Wal {
+    let mut wal = Wal::new(fmt(15));
+    for number in seed.. {
+        if wal.end() >= Lsn(0x48_0000) {
+            break;
+        }
+        let len = 60 + number * 7919 % 61 * (1 + number % 5 * 20) / 3;
+        let bytes: Vec<u8> = (0..len).map(|at| (at * 31 + number * 17) as u8).collect();
+        wal.record(&RecordBuilder::new(RmgrId(10), 0x00).main(&bytes).long_main());
+    }
+    wal
+}
+
+/// Writes the segment `number` of `side` anew.
+fn edit(two: &Two, side: &str, number: u32, edit: impl FnOnce(&mut Vec<u8>)) {
+    let files = fs::read_dir(two.path(side)).unwrap().map(|file| file.unwrap().path());
+    let path = files.into_iter().find(|path| path.display().to_string().ends_with(&format!("{number:08X}"))).unwrap();
+    let mut bytes = fs::read(&path).unwrap();
+    edit(&mut bytes);
+    fs::write(&path, bytes).unwrap();
+}
+
+fn swap(bytes: &mut [u8], a: usize, b: usize, len: usize) {
+    let first = bytes[a..a + len].to_vec();
+    bytes.copy_within(b..b + len, a);
+    bytes[b..b + len].copy_from_slice(&first);
+}
+
+fn insert(bytes: &mut Vec<u8>, at: usize, len: usize) {
+    let size = bytes.len();
+    bytes.splice(at..at, vec![0; len]);
+    bytes.truncate(size);
+}
+
+fn remove(bytes: &mut Vec<u8>, at: usize, len: usize) {
+    bytes.drain(at..at + len);
+    bytes.extend(vec![0; len]);
+}
+
+fn crlf(bytes: &mut Vec<u8>) {
+    *bytes = bytes.iter().flat_map(|&byte| if byte == b'\n' { vec![b'\r', byte] } else { vec![byte] }).collect();
+}
+
+/// Whole records that are not where they were written are damage, and no other history.
+#[test]
+fn displaced_content_is_damage() {
+    let wal = varied(0);
+    let mut edits: Vec<(String, Box<dyn Fn(&mut Vec<u8>)>)> = Vec::new();
+    for (a, b, len) in [(10, 11, 8192), (3, 90, 8192), (14, 15, 32768), (1, 2, 4096), (41, 42, 4096), (20, 31, 4096)] {
+        edits.push((format!("{len} bytes swapped"), Box::new(move |bytes| swap(bytes, a * len, b * len, len))));
+    }
+    for at in [163_842, 400_000, 500_001, 8192 * 50 + 512] {
+        for sectors in [1, 2, 7] {
+            let at = at / 512 * 512 + 1024;
+            edits.push((format!("sectors swapped at {at}"), Box::new(move |bytes| swap(bytes, at, at + sectors * 512, 512))));
+        }
+        for len in [8, 16, 512, 4096, 8192, 24_000] {
+            edits.push((format!("{len} bytes inserted at {at}"), Box::new(move |bytes| insert(bytes, at, len))));
+            edits.push((format!("{len} bytes removed at {at}"), Box::new(move |bytes| remove(bytes, at, len))));
+        }
+    }
+    edits.push(("line ends".to_owned(), Box::new(crlf)));
+    for (what, change) in &edits {
+        let two = Two::new(&wal, &wal);
+        edit(&two, "b", 2, change);
+        let (comparison, _) = two.compare(Options::default());
+        assert!(matches!(comparison.verdict, Verdict::Damaged { ends: None, .. }), "{what}: {comparison:#?}");
+        assert!(comparison.sides.a.damage.is_empty() && !comparison.sides.b.damage.is_empty(), "{what}: {comparison:#?}");
+        assert_eq!(comparison.sides.b.only.records, 0, "{what}");
+        let (other_way, _) = compare(&two.path("b"), &two.path("a"), Options::default()).unwrap();
+        assert!(matches!(other_way.verdict, Verdict::Damaged { ends: None, .. }), "{what}: {other_way:#?}");
+    }
+    // All files, in text mode.
+    let two = Two::new(&wal, &wal);
+    (1..=4).for_each(|number| edit(&two, "b", number, crlf));
+    let (comparison, _) = two.compare(Options::default());
+    assert!(matches!(comparison.verdict, Verdict::Damaged { .. }), "{comparison:#?}");
+    // Two files have each other's name, or one has another's content.
+    let name = |side: &str, number: u32| (side.to_owned(), format!("0000000100000000{number:08X}"));
+    for (from, to) in [(2, 3), (3, 2)] {
+        let two = Two::new(&wal, &wal);
+        let path = |(side, file): (String, String)| two.path(&side).join(file);
+        fs::copy(path(name("a", from)), path(name("b", to))).unwrap();
+        let (comparison, _) = two.compare(Options::default());
+        assert!(matches!(comparison.verdict, Verdict::Damaged { ends: None, .. }), "{from} as {to}: {comparison:#?}");
+        fs::copy(path(name("a", to)), path(name("b", from))).unwrap();
+        let (comparison, _) = two.compare(Options::default());
+        assert!(matches!(comparison.verdict, Verdict::Damaged { ends: None, .. }), "{from} and {to}: {comparison:#?}");
+    }
+}
+
+/// Damage of one side hides no other history of it, before and at the place where the histories part.
+#[test]
+fn histories_that_part_after_damage() {
+    let (mut a, mut b) = (Wal::new(fmt(15)), Wal::new(fmt(15)));
+    let common = |wal: &mut Wal| (0..1500).for_each(|number| _ = wal.record(&change(900 + number % 7 * 40)));
+    common(&mut a);
+    common(&mut b);
+    let (fork, last) = (a.end(), a.records().last().unwrap().lsn);
+    (0..500).for_each(|number| _ = a.record(&change(700 + number % 11 * 8)));
+    b.timeline(TimelineId(2));
+    (0..500).for_each(|number| _ = b.record(&change(710 + number % 13 * 8)));
+    // A record, pages in each other's place, bytes that were inserted.
+    type Edit = fn(&mut [u8]);
+    for damage in
+        [|bytes| bytes[500_100] ^= 4, |bytes| swap(bytes, 8192 * 20, 8192 * 21, 8192), |bytes| bytes[600_000..700_000].rotate_right(8)]
+            as [Edit; 3]
+    {
+        for side in ["a", "b"] {
+            let two = Two::new(&a, &b);
+            edit(&two, side, 1, |bytes| damage(bytes));
+            let (comparison, _) = two.compare(Options::default());
+            let Verdict::Diverging { parting } = &comparison.verdict else { panic!("{comparison:#?}") };
+            assert_eq!(parting.at, fork);
+        }
+    }
+    // The last record that both have is damaged.
+    b.patch_record(last, 100, &[0]);
+    let (comparison, _) = Two::new(&a, &b).compare(Options::default());
+    let Verdict::Diverging { parting } = &comparison.verdict else { panic!("{comparison:#?}") };
+    assert_eq!(parting.at, fork);
+}
+
+/// Damage of both sides that overlaps is damage.
+#[test]
+fn both_are_damaged_in_one_place() {
+    let (mut a, mut b) = (wal(), wal());
+    a.patch(Lsn(0x15_4000), &[0; 16384]);
+    b.patch(Lsn(0x15_6000), &[0; 16384]);
+    let (comparison, _) = between(&a, &b);
+    let Verdict::Damaged { parting, ends: None } = &comparison.verdict else { panic!("{comparison:#?}") };
+    assert!(parting.meets_at.is_some(), "{parting:?}");
+    assert_eq!((comparison.sides.a.damage.len(), comparison.sides.b.damage.len()), (1, 1));
+}
+
+/// WAL of two clusters is no two histories of one.
+#[test]
+fn other_clusters() {
+    let of_cluster = |mut wal: Wal, more: u64| {
+        for number in 1..=4 {
+            wal.patch_page(Lsn(number << 20), |header| header.long.as_mut().unwrap().system_identifier += more);
+        }
+        wal
+    };
+    let (a, b) = (varied(0), of_cluster(varied(7), 0x1234_5678));
+    let (comparison, _) = between(&a, &b);
+    let Verdict::OtherCluster { clusters, parting } = &comparison.verdict else { panic!("{comparison:#?}") };
+    assert_eq!(clusters.b.system_identifier - clusters.a.system_identifier, 0x1234_5678);
+    assert_eq!((parting.at, parting.meets_at, clusters.b.segments), (Lsn(0x10_0028), None, 4));
+    assert!(!comparison.is_same(&Kind::ALL, true));
+    assert_eq!((&comparison.sides.a.clusters, &comparison.sides.b.clusters), (&vec![clusters.a], &vec![clusters.b]));
+    // One segment of it among the others.
+    for number in [1u32, 2, 3] {
+        let two = Two::new(&a, &a);
+        let name = format!("0000000100000000{number:08X}");
+        fs::copy(Two::new(&b, &b).path("a").join(&name), two.path("b").join(&name)).unwrap();
+        let (comparison, _) = two.compare(Options::default());
+        let Verdict::OtherCluster { parting, .. } = &comparison.verdict else { panic!("{comparison:#?}") };
+        assert!(parting.at.segment_number(MIB) == u64::from(number) && parting.meets_at > Some(parting.at), "{parting:#?}");
+        let counts: Vec<u64> = comparison.sides.b.clusters.iter().map(|cluster| cluster.segments).collect();
+        assert_eq!((counts.iter().sum::<u64>(), counts.len(), comparison.sides.a.clusters.len()), (4, 2, 1));
+        // Elsewhere, the histories part.
+        let (mut c, lsn) = (varied(0), a.records().iter().find(|record| record.lsn > Lsn(0x42_0000)).unwrap().lsn);
+        c.patch_record(lsn, 40, &[0xFF]).refresh_crc(lsn);
+        let more = Two::new(&c, &c);
+        fs::copy(two.path("b").join(&name), more.path("b").join(&name)).unwrap();
+        let (comparison, _) = compare(&two.path("a"), &more.path("b"), Options::default()).unwrap();
+        let Verdict::Diverging { parting } = &comparison.verdict else { panic!("{comparison:#?}") };
+        assert_eq!((parting.at, comparison.sides.b.clusters.len()), (lsn, 2));
+    }
+}
+
 #[test]
 fn missing_and_cut_segments() {
     let wal = wal();

@@ -2,6 +2,7 @@
 
 use std::collections::VecDeque;
 
+use super::clusters::Clusters;
 use super::stream::{Chunk, Feed};
 use super::{Error, OnlyBefore, Sides, Which};
 use crate::format::WalFormat;
@@ -90,6 +91,8 @@ pub(super) struct Equal {
     pub(super) all: bool,
     /// LSN after the equal bytes.
     pub(super) end: Lsn,
+    /// The clusters of the equal segments.
+    pub(super) clusters: Sides<Clusters>,
 }
 
 /// Takes equal bytes from both feeds until they differ, one ends, or something is wrong with one. What is then at the front of
@@ -97,11 +100,14 @@ pub(super) struct Equal {
 pub(super) fn skip_equal(feeds: &mut Sides<Feed>, begin: &Begin, records: usize) -> Equal {
     let mut kept = Kept { fmt: begin.fmt, chunks: VecDeque::new(), pages: VecDeque::new(), wanted: records.max(2) };
     let mut end = begin.lsn;
+    let mut clusters = Sides::<Clusters>::default();
     let (difference, all) = loop {
         let (a, b) = match (feeds.a.head().cloned(), feeds.b.head().cloned()) {
             (Some(a), Some(b)) if a.start() == b.start() => (a, b),
             _ => break (None, feeds.a.peek().is_none() && feeds.b.peek().is_none()),
         };
+        clusters.a.add(&a);
+        clusters.b.add(&b);
         let mut common = a.end().min(b.end());
         if a.end() != b.end() {
             // Records are read page by page: where one side is cut short inside a page, the other one has all of it.
@@ -130,7 +136,7 @@ pub(super) fn skip_equal(feeds: &mut Sides<Feed>, begin: &Begin, records: usize)
         feeds.a.put_back(kept.chunks.iter().cloned());
         feeds.b.put_back(kept.chunks.into_iter());
     }
-    Equal { difference, all, end: difference.unwrap_or(end) }
+    Equal { difference, all, end: difference.unwrap_or(end), clusters }
 }
 
 /// Offset of the first byte that differs.

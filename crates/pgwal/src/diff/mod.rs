@@ -8,6 +8,7 @@
 //!
 //! Bytes can differ where the meaning is the same, and that is told apart from records that differ: see [`ButFor`].
 
+mod clusters;
 mod fields;
 mod files;
 mod front;
@@ -26,6 +27,7 @@ use std::sync::{Arc, Mutex, PoisonError};
 
 use serde::Serialize;
 
+pub use clusters::Cluster;
 pub use fields::{Field, page_header_fields, record_fields};
 pub use files::{FileDifference, FileDifferenceKind};
 pub use show::{Json, Unified, write_json, write_text};
@@ -39,6 +41,7 @@ use crate::page::PageHeader;
 use crate::printable::printable;
 use crate::record::RawRecord;
 use crate::source::{FileRest, SourceError, SourceProblem, Wal, file_of_input};
+use clusters::Clusters;
 use same::{ButFor as ButForRecord, Effect, effect, same};
 use stream::{Batch, Feed, Item, Message, Tail, What};
 
@@ -229,6 +232,13 @@ pub enum Verdict {
         /// Where.
         parting: Parting,
     },
+    /// Where the sides differ, they are of different clusters: not two histories of one.
+    OtherCluster {
+        /// The clusters there.
+        clusters: Sides<Cluster>,
+        /// Where.
+        parting: Parting,
+    },
     /// Where the sides differ, one of them is damaged or has a gap; see [`SideReport::damage`].
     Damaged {
         /// Where that is first.
@@ -291,6 +301,8 @@ pub struct SideReport {
     pub only: Tally,
     /// Where it is damaged or has gaps; the first of them, at most a thousand.
     pub damage: Vec<Damage>,
+    /// The clusters of its segments; more than one where WAL of several clusters was mixed.
+    pub clusters: Vec<Cluster>,
 }
 
 /// Records counted.
@@ -591,7 +603,7 @@ pub fn diff(a: &Side, b: &Side, options: Options, sink: &mut dyn Sink) -> Result
         let mut feeds = Sides { a: first, b: second };
         let begin = front::align(&mut feeds, &known, options.start)?;
         let equal = match options.check {
-            true => front::Equal { difference: None, all: false, end: begin.lsn },
+            true => front::Equal { difference: None, all: false, end: begin.lsn, clusters: Sides::default() },
             false => front::skip_equal(&mut feeds, &begin, options.context),
         };
         let start = options.start.unwrap_or_default().max(begin.lsn);
@@ -608,16 +620,19 @@ pub fn diff(a: &Side, b: &Side, options: Options, sink: &mut dyn Sink) -> Result
             files: Vec::new(),
             damage_in_common: 0,
         };
+        let clusters = equal.clusters;
         if equal.all {
+            comparison.sides.a.clusters = clusters.a.all().to_vec();
+            comparison.sides.b.clusters = clusters.b.all().to_vec();
             comparison.compare_files(a, b, options, &rests);
             return Ok(comparison);
         }
-        let decode = |feed: Feed| {
+        let decode = |feed: Feed, clusters: Clusters| {
             let (sender, receiver) = sync_channel(stream::AHEAD);
             scope.spawn(move || stream::decode(feed, begin.fmt, &sender));
-            Cursor::new(receiver, comparison.start, options.context)
+            Cursor::new(receiver, comparison.start, options.context, clusters)
         };
-        let sides = Sides { a: decode(feeds.a), b: decode(feeds.b) };
+        let sides = Sides { a: decode(feeds.a, clusters.a), b: decode(feeds.b, clusters.b) };
         let mut merge = Merge {
             sides,
             sink,
@@ -661,7 +676,7 @@ impl Comparison {
         let records = match &self.verdict {
             Verdict::Identical | Verdict::IdenticalBut => true,
             Verdict::Prefix { side, .. } => overlap || (ignored(Kind::HintOnly) && self.sides.get(side.other()).only.changes == 0),
-            Verdict::Diverging { .. } | Verdict::Damaged { .. } => false,
+            Verdict::Diverging { .. } | Verdict::OtherCluster { .. } | Verdict::Damaged { .. } => false,
         };
         // What only one side has does not count where only one side has WAL either.
         let only_one_has = |file: &FileDifference| matches!(file.kind, FileDifferenceKind::Only { .. });
@@ -679,7 +694,7 @@ impl Comparison {
 
 impl SideReport {
     fn new(side: &Side) -> SideReport {
-        SideReport { input: side.input.clone(), finish: None, only: Tally::default(), damage: Vec::new() }
+        SideReport { input: side.input.clone(), finish: None, only: Tally::default(), damage: Vec::new(), clusters: Vec::new() }
     }
 }
 
@@ -693,11 +708,13 @@ struct Cursor {
     finish: Option<(Finish, Tail)>,
     start: Lsn,
     keep: usize,
+    clusters: Clusters,
 }
 
 impl Cursor {
-    fn new(receiver: Receiver<Message>, start: Lsn, context: usize) -> Cursor {
-        Cursor { receiver, batches: VecDeque::new(), at: (0, 0), pages: VecDeque::new(), finish: None, start, keep: context + 1 }
+    fn new(receiver: Receiver<Message>, start: Lsn, context: usize, clusters: Clusters) -> Cursor {
+        let (batches, pages) = Default::default();
+        Cursor { receiver, batches, at: (0, 0), pages, finish: None, start, keep: context + 1, clusters }
     }
 
     /// Gets batches until there is a next item, or the end is known.
@@ -714,6 +731,7 @@ impl Cursor {
                     self.forget();
                     match self.receiver.recv() {
                         Ok(Message::Batch(mut batch)) => {
+                            self.clusters.add(batch.chunk());
                             self.pages.extend(std::mem::take(&mut batch.pages).into_iter().filter(|page| page.0 >= self.start));
                             // Gigabytes of damage, or of zeroes, have nothing to look back at.
                             if !batch.items.is_empty() {
@@ -832,6 +850,8 @@ struct Closed {
     different: Option<Stretch>,
     /// How many of them there were.
     count: u64,
+    /// The first where the sides are of different clusters.
+    foreign: Option<(Sides<Cluster>, Stretch)>,
     /// The first whose reason is damage.
     damaged: Option<Stretch>,
 }
@@ -932,7 +952,8 @@ impl Merge<'_> {
         self.last = Sides { a: x.lsn, b: y.lsn };
         if let Some(mut stretch) = self.open.take() {
             stretch.parting.meets_at = Some(lsn);
-            self.closed.add(stretch, &mut self.out.but_for);
+            let clusters = foreign(&a.clusters, &b.clusters, &stretch);
+            self.closed.add(stretch, clusters, &mut self.out.but_for);
             // The pages up to here belong to what differs.
             a.forget_pages(lsn);
             b.forget_pages(lsn);
@@ -983,8 +1004,12 @@ impl Merge<'_> {
                 }
                 Some(Found::Damage(damage)) => {
                     // Damage that the stretch begins with is the reason for it; further on, it only happens to be there.
+                    // So is damage that begins before that of the other side ends.
                     let begins = |first: &Option<First>| matches!(first, Some(First::Damage { lsn, .. }) if *lsn == damage.lsn);
-                    if let Some(stretch) = self.open.as_mut().filter(|stretch| begins(stretch.parting.first.get(which))) {
+                    let is_reason = |stretch: &Stretch| {
+                        begins(stretch.parting.first.get(which)) || stretch.damaged_to.is_some_and(|to| damage.lsn < to)
+                    };
+                    if let Some(stretch) = self.open.as_mut().filter(|stretch| is_reason(stretch)) {
                         let to = damage.to.unwrap_or(Lsn(u64::MAX));
                         stretch.damaged_to = stretch.damaged_to.max(Some(to));
                     }
@@ -1022,7 +1047,8 @@ impl Merge<'_> {
     /// A difference begins at `lsn`.
     fn open_stretch(&mut self, at: Lsn) -> io::Result<()> {
         if let Some(before) = self.open.take() {
-            self.closed.add(before, &mut self.out.but_for);
+            let clusters = foreign(&self.sides.a.clusters, &self.sides.b.clusters, &before);
+            self.closed.add(before, clusters, &mut self.out.but_for);
         }
         let untold = self.since - self.told; // told of at most all of them
         let context = untold.min(self.options.context);
@@ -1052,15 +1078,20 @@ impl Merge<'_> {
     fn conclude(mut self, a: &Side, b: &Side, fmt: WalFormat) {
         let is_open = self.open.is_some();
         if let Some(stretch) = self.open.take() {
-            self.closed.add(stretch, &mut self.out.but_for);
+            let clusters = foreign(&self.sides.a.clusters, &self.sides.b.clusters, &stretch);
+            self.closed.add(stretch, clusters, &mut self.out.but_for);
         }
         let out = self.out;
+        out.sides.a.clusters = self.sides.a.clusters.all().to_vec();
+        out.sides.b.clusters = self.sides.b.clusters.all().to_vec();
         let ends = (self.sides.a.finish, self.sides.b.finish);
         if let (Some((Finish::End(_), tail)), Some((Finish::End(_), other))) = &ends
             && !is_open
             && !self.shifted
         {
-            let explained = self.closed.different.is_some() || self.closed.damaged.is_some() || out.but_for.kinds().next().is_some();
+            let closed = &self.closed;
+            let is_told = closed.different.is_some() || closed.foreign.is_some() || closed.damaged.is_some();
+            let explained = is_told || out.but_for.kinds().next().is_some();
             out.but_for.behind_end = tail != other || (out.first_byte.is_some() && !explained);
         }
         out.sides.a.finish = ends.0.map(|(finish, _)| finish);
@@ -1070,7 +1101,7 @@ impl Merge<'_> {
             let at = stretch.parting.at;
             stretch.parting.timelines = Sides { a: a.timeline_at(at, fmt), b: b.timeline_at(at, fmt) };
             if let Sides { a: Some(one), b: Some(other) } = stretch.parting.timelines {
-                stretch.parting.switch = Switch::between(one, other, [&a.directory, &b.directory], at, fmt);
+                stretch.parting.switch = Switch::between((one, &a.directory), (other, &b.directory), at, fmt);
             }
             stretch.parting
         };
@@ -1082,6 +1113,11 @@ impl Merge<'_> {
             _ => None,
         };
         let shorter = self.closed.different.as_ref().and_then(|stretch| shorter(stretch).filter(|_| ends_there(stretch)));
+        let has_history = self.closed.different.is_some() && shorter.is_none();
+        if let Some((clusters, stretch)) = self.closed.foreign.take_if(|_| !has_history) {
+            out.verdict = Verdict::OtherCluster { clusters, parting: locate(stretch) };
+            return;
+        }
         out.verdict = match (self.closed.different, self.closed.damaged) {
             (Some(stretch), damaged) => match (shorter, damaged) {
                 (Some(side), None) => Verdict::Prefix { side, parting: locate(stretch) },
@@ -1099,17 +1135,26 @@ impl Merge<'_> {
 }
 
 impl Closed {
-    fn add(&mut self, stretch: Stretch, but_for: &mut ButFor) {
+    /// Adds a stretch; `foreign` are the clusters of the sides there, if they are different ones.
+    fn add(&mut self, stretch: Stretch, foreign: Option<Sides<Cluster>>, but_for: &mut ButFor) {
         let both_have_records = stretch.records.a > 0 && stretch.records.b > 0;
         if stretch.damaged_to.is_some() {
             self.damaged.get_or_insert(stretch);
         } else if stretch.changes == 0 && (both_have_records || stretch.parting.meets_at.is_some()) {
             but_for.hint_only += stretch.records.a + stretch.records.b;
+        } else if let Some(clusters) = foreign {
+            self.foreign.get_or_insert((clusters, stretch));
         } else {
             self.count += 1;
             self.different.get_or_insert(stretch);
         }
     }
+}
+
+/// The clusters of the sides where `stretch` begins, if they are different ones.
+fn foreign(a: &Clusters, b: &Clusters, stretch: &Stretch) -> Option<Sides<Cluster>> {
+    let (a, b) = (a.at(stretch.parting.at)?, b.at(stretch.parting.at)?);
+    a.is_foreign_to(&b).then_some(Sides { a, b })
 }
 
 impl ButFor {

@@ -7,8 +7,8 @@ use serde::{Serialize, Serializer};
 use serde_json::value::RawValue;
 
 use super::{
-    ButFor, Comparison, Ending, Event, Field, First, Found, Kind, Parting, Sink, Switch, Tally, Verdict, Which, page_header_fields,
-    record_fields,
+    ButFor, Cluster, Comparison, Ending, Event, Field, First, Found, Kind, Parting, Sides, Sink, Switch, Tally, Verdict, Which,
+    page_header_fields, record_fields,
 };
 use crate::lsn::Lsn;
 use crate::page::PageHeader;
@@ -485,7 +485,7 @@ pub(super) fn maybe_record<S: Serializer>(raw: &Option<RawRecord<'_>>, serialize
 }
 
 /// The last line of JSON: `event` is `verdict`, and the fields are those of [`Comparison`], of its [`Verdict`], and what these are made of.
-/// `verdict` is `identical`, `identical_but`, `prefix`, `diverging` or `damaged`.
+/// `verdict` is `identical`, `identical_but`, `prefix`, `diverging`, `other_cluster` or `damaged`.
 ///
 /// # Errors
 /// It cannot be written.
@@ -519,6 +519,17 @@ pub fn write_text(comparison: &Comparison, zone: &Zone, out: &mut impl Write) ->
             writeln!(out, "diverging at {}{}", parting.at, switch_text(parting))?;
             write_parting(comparison, parting, zone, out)?;
         }
+        Verdict::OtherCluster { clusters, parting } => {
+            let Sides { a, b } = *clusters;
+            let (a, b) = (a.system_identifier, b.system_identifier);
+            match sides.a.clusters.len().max(sides.b.clusters.len()) {
+                0 | 1 => writeln!(out, "A is of cluster {a}, B of cluster {b}: these are not copies or histories of the same WAL")?,
+                _ => {
+                    writeln!(out, "mixed clusters: at {}, A is of cluster {a} and B of cluster {b}", parting.at)?;
+                    write_parting(comparison, parting, zone, out)?;
+                }
+            }
+        }
         Verdict::Damaged { parting, ends } => {
             let damaged = Which::BOTH.into_iter().filter(|which| !sides.get(*which).damage.is_empty());
             let damaged = damaged.map(|which| which.to_string()).collect::<Vec<_>>().join(" and ");
@@ -531,6 +542,15 @@ pub fn write_text(comparison: &Comparison, zone: &Zone, out: &mut impl Write) ->
         }
     }
     for which in Which::BOTH {
+        let clusters = &sides.get(which).clusters;
+        if clusters.len() > 1 && !matches!(verdict, Verdict::Identical | Verdict::IdenticalBut) {
+            let text = |Cluster { system_identifier, first, segments }: &Cluster| {
+                format!("{system_identifier} ({segments} {}, the first at {first})", plural(*segments, "segment"))
+            };
+            let texts: Vec<String> = clusters.iter().take(CLUSTERS).map(text).collect();
+            let more = if clusters.len() > CLUSTERS { " and others" } else { "" };
+            writeln!(out, "  {which} has WAL of {} clusters: {}{more}", clusters.len(), texts.join(", "))?;
+        }
         let damage = &sides.get(which).damage;
         for damage in damage.iter().take(DAMAGE_LINES) {
             writeln!(out, "  {which} is damaged: {damage}")?;
@@ -557,6 +577,9 @@ pub fn write_text(comparison: &Comparison, zone: &Zone, out: &mut impl Write) ->
     }
     Ok(())
 }
+
+/// Clusters of a side that the verdict in words tells.
+const CLUSTERS: usize = 4;
 
 /// Damaged places that the verdict in words tells.
 const DAMAGE_LINES: usize = 5;

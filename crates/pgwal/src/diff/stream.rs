@@ -11,6 +11,7 @@ use std::sync::mpsc::{Receiver, SyncSender};
 use std::sync::{Arc, Mutex};
 
 use super::{Damage, Finish, Trouble};
+use crate::error::{Error as Damaged, ErrorKind};
 use crate::format::WalFormat;
 use crate::frame::{Blocks, End, Framer, Step};
 use crate::lsn::{Lsn, TimelineId};
@@ -57,6 +58,11 @@ impl Chunk {
 
     pub(super) fn input(&self) -> &str {
         &self.extent.input
+    }
+
+    /// The cluster of its segment, as the header of that says.
+    pub(super) fn cluster(&self) -> Option<u64> {
+        self.extent.cluster
     }
 
     /// The bytes from `lsn` on; none where that is outside.
@@ -188,6 +194,10 @@ enum Place {
 }
 
 impl Batch {
+    pub(super) fn chunk(&self) -> &Chunk {
+        &self.chunk
+    }
+
     /// Bytes of one of its records.
     pub(super) fn bytes<'b>(&'b self, record: &'b Framed) -> &'b [u8] {
         match &record.bytes {
@@ -374,7 +384,7 @@ impl Decoder {
                     }
                 },
                 State::Lost(lost) => {
-                    let Some(found) = search(&chunk, search_from, lost) else {
+                    let Some(found) = search(self.before.as_ref(), &chunk, after, search_from, lost) else {
                         if lost.end.is_some() && search_from == chunk.start() {
                             lost.tail.add(chunk.bytes());
                         }
@@ -508,36 +518,142 @@ fn page_headers(chunk: &Chunk, end: Option<Lsn>) -> Vec<(Lsn, PageHeader)> {
     pages.filter_map(|(lsn, page)| PageHeader::read(page).ok().map(|(_, header)| (lsn, header))).collect()
 }
 
-/// The first place at or after `from` where records start again: a page, or a record on the page that is damaged.
-///
-/// Leftovers of an earlier use of the file have records with right checksums too; their links give them away.
-fn search(chunk: &Chunk, from: Lsn, lost: &Lost) -> Option<Lsn> {
+/// The first place at or after `from` where records start again: a page, or a record on the page that is damaged. `after` are the bytes after
+/// `chunk`, `before` is the chunk before it.
+fn search(before: Option<&Chunk>, chunk: &Chunk, after: &[u8], from: Lsn, lost: &Lost) -> Option<Lsn> {
     let fmt = chunk.fmt();
-    let links_here = |prev: Lsn, at: Lsn| prev < at && lost.previous.is_none_or(|previous| prev >= previous);
     let mut at = from.max(chunk.start());
     while at < chunk.end() {
-        let mut window = chunk.bytes_from(at);
         let is_page = fmt.page_offset(at) == 0;
         let plausible = (is_page && lost.bad_page != Some(at)) || {
             let left = u64::from(fmt.wal_page_size) - fmt.page_offset(at);
-            match RecordHeader::read(window, fmt) {
+            match RecordHeader::read(chunk.bytes_from(at), fmt) {
                 Ok((_, header)) if left >= RECORD_HEADER_SIZE as u64 => {
-                    header.tot_len as usize >= RECORD_HEADER_SIZE && is_rmgr(header.rmid, fmt) && links_here(header.prev, at)
+                    header.tot_len as usize >= RECORD_HEADER_SIZE && is_rmgr(header.rmid, fmt) && lost.can_link(header.prev, at)
                 }
                 _ => false,
             }
         };
-        if plausible {
-            let (mut framer, mut raw) = (Framer::new(fmt, at), RawRecord::vacant(fmt));
-            match framer.step(&mut window, &mut raw) {
-                Ok(Step::Record) if links_here(raw.header.prev, raw.lsn) => return Some(at),
-                // It goes on after the chunk; should it turn out to be none, it is damaged again.
-                Ok(Step::NeedMore) if framer.position() == chunk.end() => return Some(at),
-                _ => {}
-            }
+        if plausible && (Candidate { before, chunk, after, lost }).is_start(at) {
+            return Some(at);
         }
-        // Behind the end of the WAL there is nothing but whole pages to look for.
+        // After the end of the WAL there is nothing but whole pages to look for.
         at = at + if lost.end.is_some() { u64::from(fmt.wal_page_size) } else { 8 };
     }
     None
+}
+
+impl Lost {
+    /// Whether a record at `at` that links to `prev` can follow what was lost. Leftovers of an earlier use of the file have records with right
+    /// checksums too; their links give them away.
+    fn can_link(&self, prev: Lsn, at: Lsn) -> bool {
+        prev < at && self.previous.is_none_or(|previous| prev >= previous)
+    }
+}
+
+/// A place where records may start again, and what is around it.
+///
+/// A right checksum alone is not enough: where bytes were inserted or removed, or blocks stand in each other's place, whole records stand
+/// where they were not written. The links of those that follow them tell.
+struct Candidate<'c> {
+    before: Option<&'c Chunk>,
+    chunk: &'c Chunk,
+    after: &'c [u8],
+    lost: &'c Lost,
+}
+
+/// What follows a record that was found after damage.
+enum Follows {
+    /// A record that links to it.
+    Linked,
+    /// A record that names another place for it: the content is not where it was written.
+    Contradiction,
+    /// Nothing: the WAL seems to end.
+    End,
+    /// Something that tells nothing, such as further damage.
+    Unclear,
+}
+
+impl Candidate<'_> {
+    fn is_start(&self, at: Lsn) -> bool {
+        let fmt = self.chunk.fmt();
+        let (mut window, mut after) = (self.chunk.bytes_from(at), self.after);
+        let (mut framer, mut raw) = (Framer::new(fmt, at), RawRecord::vacant(fmt));
+        match step(&mut framer, &mut window, &mut after, &mut raw) {
+            Ok(Step::Record) => {}
+            // It goes on after what is at hand; should it turn out to be none, it is damaged again.
+            step => return step.is_ok() && window.is_empty(),
+        }
+        let (lsn, prev, end) = (raw.lsn, raw.header.prev, raw.end);
+        if !self.lost.can_link(prev, lsn) {
+            return false;
+        }
+        let follows = match step(&mut framer, &mut window, &mut after, &mut raw) {
+            Ok(Step::Record) => Follows::Linked,
+            Ok(Step::NeedMore) if end < self.chunk.end() && self.has_header(end) => Follows::Linked,
+            Ok(Step::NeedMore) => Follows::End,
+            Err(error) if framer.verdict(&error, window).is_some() => Follows::End,
+            Err(error) => self.judge(lsn, &error),
+        };
+        match follows {
+            Follows::Linked => true,
+            Follows::Contradiction => false,
+            Follows::End => {
+                let is_after_lost = prev == self.lost.damage.lsn || Some(prev) == self.lost.previous;
+                self.is_in_place(lsn) && (is_after_lost || self.end_of(prev) == Some(lsn))
+            }
+            Follows::Unclear => self.is_in_place(lsn) && self.end_of(prev) == Some(lsn),
+        }
+    }
+
+    /// What the `error` of the record after the one at `lsn` says about that one.
+    fn judge(&self, lsn: Lsn, error: &Damaged) -> Follows {
+        let (fmt, location) = (self.chunk.fmt(), error.location());
+        match *error.kind() {
+            ErrorKind::PreviousLink { found, .. } => {
+                let is_near = found.0.abs_diff(lsn.0) < u64::from(fmt.wal_page_size);
+                let next = location.record.unwrap_or(location.lsn);
+                let is_right = Framer::new(fmt, next).step(&mut self.chunk.bytes_from(next), &mut RawRecord::vacant(fmt)).is_ok();
+                if found.is_valid() && (is_near || is_right) { Follows::Contradiction } else { Follows::Unclear }
+            }
+            // Its header, with the link, was right, if it could be seen whole.
+            ErrorKind::RecordLength { .. } | ErrorKind::ResourceManager { .. } => Follows::Unclear,
+            // The header, and with it the link, was right, if it could be seen whole: the checksum is wrong, or a page on its way.
+            _ if location.record.is_some_and(|next| self.has_header(next)) => Follows::Linked,
+            _ => Follows::Unclear,
+        }
+    }
+
+    /// Whether the header of a record at `lsn` lies on one page.
+    fn has_header(&self, lsn: Lsn) -> bool {
+        let fmt = self.chunk.fmt();
+        u64::from(fmt.wal_page_size) - fmt.page_offset(lsn) >= RECORD_HEADER_SIZE as u64
+    }
+
+    /// Whether the header of the page that `lsn` is on is right.
+    fn is_in_place(&self, lsn: Lsn) -> bool {
+        let fmt = self.chunk.fmt();
+        let page = Lsn(lsn.0 - fmt.page_offset(lsn));
+        PageHeader::read(self.chunk.bytes_from(page)).is_ok_and(|(_, header)| header.check(fmt, page, None).is_ok())
+    }
+
+    /// Where a record comes after the one at `lsn`, by the length that that one has.
+    fn end_of(&self, lsn: Lsn) -> Option<Lsn> {
+        let fmt = self.chunk.fmt();
+        let place = if lsn < self.chunk.start() { self.before? } else { self.chunk };
+        let (_, len) = u32::read(place.bytes_from(lsn), fmt).ok().filter(|(_, len)| *len as usize >= RECORD_HEADER_SIZE)?;
+        let end = (fmt.lsn_in_record(lsn, u64::from(len) - 1) + 1).align();
+        let header = if fmt.page_offset(end) == 0 { fmt.page_header_size(end) } else { 0 };
+        Some(end + header)
+    }
+}
+
+/// The next record from `window`, and `after` it.
+fn step<'b>(framer: &mut Framer, window: &mut &'b [u8], after: &mut &'b [u8], raw: &mut RawRecord<'b>) -> Result<Step, Damaged> {
+    loop {
+        match framer.step(window, raw)? {
+            Step::NeedMore if window.is_empty() && !after.is_empty() => *window = std::mem::take(after),
+            step => return Ok(step),
+        }
+    }
 }

@@ -40,25 +40,27 @@ pub enum Switch {
 }
 
 impl Switch {
-    /// What the history files in `directories` say of two timelines whose records part at `parting`; `None`: it is one timeline.
-    pub(super) fn between(a: TimelineId, b: TimelineId, directories: [&Path; 2], parting: Lsn, fmt: WalFormat) -> Option<Switch> {
-        if a == b {
+    /// What history files say of two timelines whose records part at `parting`; `None`: it is one timeline. Each timeline comes with the
+    /// directory of its side. Two servers may have been promoted to the same timeline, so the side that has a timeline knows its history
+    /// best; the other side's file is taken where it has none.
+    pub(super) fn between(a: (TimelineId, &Path), b: (TimelineId, &Path), parting: Lsn, fmt: WalFormat) -> Option<Switch> {
+        if a.0 == b.0 {
             return None;
         }
-        let (older, newer) = (a.min(b), a.max(b));
-        let (file, newer) = match read(newer, directories) {
+        let (older, newer) = if a.0 < b.0 { (a, b) } else { (b, a) };
+        let (file, history) = match read(newer.0, [newer.1, older.1]) {
             Ok(read) => read,
             Err(switch) => return Some(switch),
         };
-        let (timeline, at) = match newer.switch_point(older) {
-            Some(at) => (older, at),
+        let (timeline, at) = match history.switch_point(older.0) {
+            Some(at) => (older.0, at),
             // Neither comes from the other: they part where their histories do.
             None => {
-                let (other, older) = match read(older, directories) {
+                let (other, older) = match read(older.0, [older.1, newer.1]) {
                     Ok(read) => read,
                     Err(switch) => return Some(switch),
                 };
-                let common = newer.ancestors.iter().zip(&older.ancestors).take_while(|(a, b)| a.timeline == b.timeline);
+                let common = history.ancestors.iter().zip(&older.ancestors).take_while(|(a, b)| a.timeline == b.timeline);
                 match common.last() {
                     Some((a, b)) => (a.timeline, a.switch.min(b.switch)),
                     None => return Some(Switch::Bad { file, reason: format!("has no timeline in common with {other}") }),
@@ -115,7 +117,8 @@ mod tests {
         for (name, text) in files {
             fs::write(dir.path().join(name), text).unwrap();
         }
-        let found = Switch::between(TimelineId(a), TimelineId(b), [Path::new("/nowhere"), dir.path()], Lsn(parting), WalFormat::new(15));
+        let (a, b) = ((TimelineId(a), Path::new("/nowhere")), (TimelineId(b), dir.path()));
+        let found = Switch::between(a, b, Lsn(parting), WalFormat::new(15));
         let short = |file: String| Path::new(&file).file_name().unwrap().to_string_lossy().into_owned();
         found.map(|found| match found {
             Switch::Named { file, timeline, at, agrees } => Switch::Named { file: short(file), timeline, at, agrees },
@@ -142,6 +145,25 @@ mod tests {
         assert_eq!(switch(2, 4, 0x200_0100, &[two, sibling]), named(sibling.0, 1, 0x200_0100, true));
         assert_eq!(switch(1, 2, 0, &[]), Some(Switch::Missing { file: two.0.into() }));
         assert_eq!(switch(2, 4, 0, &[sibling]), Some(Switch::Missing { file: two.0.into() }));
+    }
+
+    /// Two standbys of one primary were promoted, both to timeline 2.
+    #[test]
+    fn the_side_of_a_timeline_knows_its_history() {
+        let (one, other) = (tempfile::tempdir().unwrap(), tempfile::tempdir().unwrap());
+        fs::write(one.path().join("00000002.history"), "1\t0/A2C368\tno recovery target specified\n").unwrap();
+        fs::write(other.path().join("00000002.history"), "1\t0/A3F418\tno recovery target specified\n").unwrap();
+        for (a, b, file, at) in [
+            ((1, &one), (2, &other), &other, 0xA3_F418),
+            ((2, &one), (1, &other), &one, 0xA2_C368),
+            ((1, &other), (2, &one), &one, 0xA2_C368),
+        ] {
+            let side = |(timeline, dir): (u32, &tempfile::TempDir)| (TimelineId(timeline), dir.path().to_owned());
+            let (a, b) = (side(a), side(b));
+            let found = Switch::between((a.0, &a.1), (b.0, &b.1), Lsn(at), WalFormat::new(15));
+            let file = file.path().join("00000002.history").display().to_string();
+            assert_eq!(found, Some(Switch::Named { file, timeline: TimelineId(1), at: Lsn(at), agrees: true }));
+        }
     }
 
     #[test]

@@ -27,6 +27,8 @@ pub struct Extent {
     pub start: Lsn,
     /// Format of the WAL.
     pub fmt: WalFormat,
+    /// System identifier of the cluster, from the header of the segment's first page; `None` where that cannot be read.
+    pub(crate) cluster: Option<u64>,
     data: Data,
     /// Where all bytes can be read again, if `data` has only the first of them.
     again: Option<Span>,
@@ -60,7 +62,7 @@ impl Extent {
     /// Reads again what was given away.
     pub(crate) fn read_again(&self) -> Result<Extent, SourceError> {
         let bytes = self.again.as_ref().and_then(Span::again).unwrap_or(Span::Ready(Data::Owned(Vec::new())));
-        Unread { input: Arc::clone(&self.input), start: self.start, fmt: self.fmt, bytes }.read()
+        Unread { input: Arc::clone(&self.input), start: self.start, fmt: self.fmt, cluster: self.cluster, bytes }.read()
     }
 
     /// LSN of the page that has the last byte, whole or not; of the end, where that is one.
@@ -75,6 +77,7 @@ pub(crate) struct Unread {
     input: Arc<str>,
     start: Lsn,
     fmt: WalFormat,
+    cluster: Option<u64>,
     bytes: Span,
 }
 
@@ -86,12 +89,12 @@ impl Unread {
 
     /// Reads the bytes.
     pub(crate) fn read(self) -> Result<Extent, SourceError> {
-        let Unread { input, start, fmt, bytes } = self;
+        let Unread { input, start, fmt, cluster, bytes } = self;
         let again = bytes.again();
         match bytes.read() {
             Ok(data) => {
                 let end = start + data.len() as u64;
-                Ok(Extent { input, start, fmt, data, again, end })
+                Ok(Extent { input, start, fmt, cluster, data, again, end })
             }
             Err(e) => Err(SourceError::new(input, SourceProblem::Io(e))),
         }
@@ -175,6 +178,7 @@ pub(crate) struct FileRest {
 struct Current {
     input: Arc<str>,
     fmt: WalFormat,
+    cluster: Option<u64>,
     start: Lsn,
     next: Lsn,
     bytes: Bytes,
@@ -255,6 +259,7 @@ impl<'w> Extents<'w> {
             (Err(_), Some((_, fmt)), Some(name)) if !front.is_empty() => (fmt, name.start(fmt.segment_size)),
             (Err(what), ..) => return Err(fail(SourceProblem::NotWal(what))),
         };
+        let cluster = first_page(&front).ok().and_then(|(_, header)| header.long).map(|long| long.system_identifier);
         let mut rest = None;
         if let Some(name) = entry.name {
             let (front, behind) = bytes.up_to(fmt.segment_size, self.rests.is_some());
@@ -264,7 +269,7 @@ impl<'w> Extents<'w> {
         self.before = Some((entry.name, fmt));
         let next = start + bytes.skip((self.from - start) / LARGEST_PAGE as u64 * LARGEST_PAGE as u64);
         let partial = is_partial(&entry.input);
-        Ok(Current { input: Arc::clone(&entry.input), fmt, start, next, bytes, partial, rest })
+        Ok(Current { input: Arc::clone(&entry.input), fmt, cluster, start, next, bytes, partial, rest })
     }
 
     pub(super) fn open_place(&mut self, entry: &Entry) -> Result<Bytes, SourceError> {
@@ -322,9 +327,9 @@ impl Extents<'_> {
                         }
                     }
                     Ok(bytes) => {
-                        let (input, start, fmt) = (Arc::clone(&current.input), current.next, current.fmt);
+                        let (input, start, fmt, cluster) = (Arc::clone(&current.input), current.next, current.fmt, current.cluster);
                         current.next = start + bytes.len() as u64;
-                        return Some(Ok(Unread { input, start, fmt, bytes }));
+                        return Some(Ok(Unread { input, start, fmt, cluster, bytes }));
                     }
                     // A receiver is still compressing it: what has come is all there is.
                     Err(e) if current.partial && e.kind() == io::ErrorKind::UnexpectedEof => self.current = None,
