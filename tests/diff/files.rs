@@ -41,6 +41,71 @@ fn change_first(dir: &Path, side: &str, suffix: &str, change: impl FnOnce(Vec<u8
     fs::write(folder.join(format!("{FIRST}{suffix}")), bytes).unwrap();
 }
 
+/// A file that is not whole beside one of the same segment that is: the other one is read, whatever the suffixes.
+#[test]
+fn a_bad_file_beside_a_whole_one() {
+    let wal = wal();
+    let segment = wal.segments()[0].1.clone();
+    let compress = |suffix: &str, bytes: &[u8]| match suffix.trim_end_matches(".partial") {
+        ".gz" => gzip(bytes),
+        ".zst" => zstd::encode_all(bytes, 1).unwrap(),
+        _ => bytes.to_vec(),
+    };
+    let cut = |len: usize| {
+        move |mut bytes: Vec<u8>| {
+            bytes.truncate(len);
+            bytes
+        }
+    };
+    let start_of_another = |mut bytes: Vec<u8>| {
+        bytes[8 + 2] ^= 0x10;
+        bytes
+    };
+    let late = |mut bytes: Vec<u8>| {
+        let at = bytes.len() / 2;
+        bytes[at..at + 40].fill(0xEE);
+        bytes
+    };
+    type Change<'c> = &'c dyn Fn(Vec<u8>) -> Vec<u8>;
+    // The suffix of the bad file, what is wrong with it, whether opening it shows that, and the suffix of the whole one.
+    let situations: [(&str, Change<'_>, bool, &str); 12] = [
+        ("", &cut(0), true, ".gz"),
+        ("", &cut(100), true, ".zst"),
+        ("", &cut(500_000), true, ".partial"),
+        ("", &|bytes: Vec<u8>| vec![0x55; bytes.len()], true, ".gz"),
+        ("", &|bytes: Vec<u8>| vec![0; bytes.len()], true, ".gz.partial"),
+        ("", &start_of_another, true, ".gz"),
+        (".gz", &cut(0), true, ".zst"),
+        (".gz", &cut(30), true, ".zst"),
+        (".zst", &cut(10), true, ".partial"),
+        (".zst", &late, false, ".partial"),
+        (".gz", &late, false, ".zst"),
+        ("", &late, false, ".gz"),
+    ];
+    for (bad, change, is_seen, whole) in situations {
+        let dir = two(&wal, &wal);
+        let dir = dir.path();
+        let [bad_path, whole_path] = [bad, whole].map(|suffix| format!("b/{FIRST}{suffix}"));
+        fs::remove_file(dir.join("b").join(FIRST)).unwrap();
+        fs::write(dir.join(&whole_path), compress(whole, &segment)).unwrap();
+        fs::write(dir.join(&bad_path), change(compress(bad, &segment))).unwrap();
+        let (status, out, err) = run(&mut diff(dir, ["--summary", "a", "b"]));
+        assert_eq!((status, &out[..11]), (0, "identical: "), "{bad_path} {whole_path}: {out}{err}");
+        let is_passed_over = |err: &str| err.contains(&bad_path) && err.contains(&format!("reading {whole_path} instead"));
+        assert!(is_passed_over(&err), "{bad_path} {whole_path}: {err}");
+        for command in ["dump", "stats"] {
+            let pgwal = |side: &str| run(std::process::Command::new(env!("CARGO_BIN_EXE_pgwal")).args([command, side]).current_dir(dir));
+            let (expected, (status, out, err)) = (pgwal("a"), pgwal("b"));
+            if is_seen {
+                assert!(is_passed_over(&err), "{command} {bad_path} {whole_path}: {err}");
+                assert_eq!((status, out), (expected.0, expected.1), "{command} {bad_path} {whole_path}: {err}");
+            } else {
+                assert!(status == 1 && err.contains(&format!("{whole_path}: another file of this segment")), "{command} {bad_path}: {err}");
+            }
+        }
+    }
+}
+
 #[test]
 fn bytes_that_follow_a_segment() {
     let wal = wal();

@@ -110,6 +110,8 @@ impl Opts {
         let timelines = self.timelines.unzip();
         let mut a = Side::open(&self.a, timelines.0)?;
         let mut b = Side::open(self.b.as_ref().unwrap_or(&self.a), timelines.1)?;
+        let passed_over = a.passed_over().iter().chain(b.passed_over().iter().filter(|_| self.b.is_some()));
+        passed_over.for_each(|file| note!("{file}"));
         if let Some(block_size) = self.blocks.block_size {
             a.set_block_size(block_size);
             b.set_block_size(block_size);

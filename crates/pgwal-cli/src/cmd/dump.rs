@@ -16,7 +16,7 @@ use pgwal::json::{self, Json};
 use pgwal::names::Names;
 use pgwal::rmgr::RMGRS;
 use pgwal::scan::{self, Needs, Stop, Summary, Work, scan};
-use pgwal::source::{SourceError, SourceProblem, Wal};
+use pgwal::source::{SourceError, SourceProblem, Wal, file_of_input, segment_of_file_name};
 use pgwal::stats::{Counts, Stats};
 use pgwal::text::{Text, Zone};
 use pgwal::{EndReason, Lsn, RawRecord, Record, SegmentName, TimelineId, WalFormat, put, waldump};
@@ -144,6 +144,7 @@ impl Opts {
         let (summary, selection) = loop {
             let selection = self.segments.open(self.follow)?;
             if !std::mem::replace(&mut is_compared, true) {
+                selection.wal.passed_over().iter().for_each(|file| note!("{file}"));
                 self.filter.names.compare(&names, &selection.wal);
             }
             work.timelines = selection.wal.names().map(|name| ((name.log, name.seg), name.timeline)).collect();
@@ -358,6 +359,13 @@ fn resume_at(summary: &Summary) -> Option<Lsn> {
     at.filter(|lsn| lsn.is_valid())
 }
 
+/// Names other files of a segment that is damaged.
+fn note_copies(wal: &Wal, name: SegmentName) {
+    for copy in wal.copies_of(name) {
+        note!("{}: another file of this segment, which may be whole", pgwal::printable::printable(copy));
+    }
+}
+
 /// Says on standard error why the reading stopped, where that is worth saying.
 pub(super) fn conclude(summary: &Summary, wal: &Wal, partial: bool, bad_payloads: u64) -> ExitCode {
     // An archive that is damaged may have had more.
@@ -372,10 +380,12 @@ pub(super) fn conclude(summary: &Summary, wal: &Wal, partial: bool, bad_payloads
         }
         Stop::Damage(error) => {
             note!("{error}");
+            note_copies(wal, error.location().segment);
             false
         }
         Stop::Source(error) => {
             note!("{error}");
+            segment_of_file_name(file_of_input(&error.input)).into_iter().for_each(|name| note_copies(wal, name));
             if !matches!(error.problem, SourceProblem::Unpack(_)) {
                 is_broken();
             }

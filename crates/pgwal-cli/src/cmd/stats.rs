@@ -136,6 +136,7 @@ impl Opts {
         }
         let names = self.names.read()?;
         let wal = self.input.open()?;
+        wal.passed_over().iter().for_each(|file| note!("{file}"));
         self.names.compare(&names, &wal);
         let mut options = scan::Options { start: None, end: None, threads: self.threads.get() };
         let mut times = TimeArgs::default();

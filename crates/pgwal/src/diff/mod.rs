@@ -40,7 +40,7 @@ use crate::lsn::{Lsn, TimelineId};
 use crate::page::PageHeader;
 use crate::printable::printable;
 use crate::record::RawRecord;
-use crate::source::{FileRest, SourceError, SourceProblem, Wal, file_of_input};
+use crate::source::{FileRest, PassedOver, SourceError, SourceProblem, Wal, file_of_input};
 use clusters::Clusters;
 use same::{ButFor as ButForRecord, Effect, effect, same};
 use stream::{Batch, Feed, Item, Message, Tail, What};
@@ -123,13 +123,14 @@ impl Side {
     /// # Errors
     /// As [`Wal::open`], or there is no segment of `timeline`: what older ones have would be compared in its place.
     pub fn open(input: &Path, timeline: Option<TimelineId>) -> Result<Side, SourceError> {
-        let wal = Wal::open(&[input], timeline)?;
+        let mut wal = Wal::open(&[input], timeline)?;
         let timelines = || wal.names().map(|name| name.timeline);
         if let (Some(wanted), Some(first), Some(last)) = (timeline, timelines().min(), timelines().max())
             && last < wanted
         {
             return Err(SourceError::new(input.display(), SourceProblem::NoTimeline { wanted, or_older: false, first, last }));
         }
+        wal.prefer_whole();
         let is_single = |file: &str| input == Path::new(file) || file == "standard input";
         let is_set = wal.files().any(|(file, _)| !is_single(file));
         Ok(Side { wal, input: input.display().to_string(), directory: switch::directory_of(input), newest: timeline, is_set })
@@ -143,6 +144,11 @@ impl Side {
     /// What the user knows it by.
     pub fn input(&self) -> &str {
         &self.input
+    }
+
+    /// Files of its segments that are not read, as they are not whole and others are.
+    pub fn passed_over(&self) -> &[PassedOver] {
+        self.wal.passed_over()
     }
 
     /// Timeline of the segment that holds the byte at `lsn`, by the segment's name.

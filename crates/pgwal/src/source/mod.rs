@@ -7,6 +7,7 @@
 //! this one with SIGBUS; a program that reads what others may overwrite should have a handler that says so, as the command has.
 
 mod archive;
+mod copies;
 mod data;
 mod extent;
 mod kind;
@@ -23,6 +24,7 @@ use std::io;
 use std::path::Path;
 
 pub use archive::{GuardedTar, TarGuard, guarded};
+pub use copies::{CopyProblem, PassedOver};
 pub(crate) use data::{Data, piece_size};
 pub use extent::{Extent, Extents};
 pub(crate) use extent::{FileRest, Span, Unread};

@@ -1,6 +1,6 @@
 //! Which segments there are, in the order of the WAL.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::{BTreeMap, BTreeSet, btree_map};
 use std::fmt;
 use std::fs::{self, File};
 use std::io::{self, Read, Write};
@@ -11,6 +11,7 @@ use serde::Serialize;
 use tempfile::TempDir;
 
 use super::archive::{Member, Tar};
+use super::copies::{Copies, PassedOver};
 use super::extent::Extents;
 use super::kind::{FIRST_PAGE, Kind, Packing};
 use super::name::{file_name, is_beside_segments, is_folder_of_segments, rank, segment_of_file_name};
@@ -31,6 +32,8 @@ pub struct Wal {
     pub(super) block_sizes: BlockSizes,
     /// What folders have under names of segments, and what is no file.
     no_files: Vec<Entry>,
+    /// Other files of the segments.
+    copies: Copies,
     /// Members of archives that could not be read in their order; removed with the last user.
     _spilled: Vec<Arc<TempDir>>,
 }
@@ -179,7 +182,8 @@ impl Wal {
     /// input; each of them also compressed.
     ///
     /// A segment that exists on several timelines is taken from the newest, or the newest up to `timeline`; a whole
-    /// file comes before a `.partial` one. Behind a segment of a newer timeline, those of older ones are what that timeline left.
+    /// file comes before a `.partial` one. Where several files have one segment, one is passed over that opening shows not to be whole: see
+    /// [`Wal::passed_over`]. Behind a segment of a newer timeline, those of older ones are what that timeline left.
     /// That holds where the newest one is no file (a dangling link, a directory, a pipe), too: it is an error when its turn comes.
     ///
     /// # Errors
@@ -203,16 +207,21 @@ impl Wal {
             }
             let is_file = !matches!(entry.place, Place::NoFile { .. });
             let rank = (name.timeline, is_file, rank(&entry.input));
-            let best = named.entry((name.log, name.seg)).or_insert_with(|| (rank, entry.clone()));
-            if best.0 < rank {
-                *best = (rank, entry);
+            match named.entry((name.log, name.seg)) {
+                btree_map::Entry::Vacant(place) => _ = place.insert((rank, entry)),
+                btree_map::Entry::Occupied(mut place) => {
+                    let (best, chosen) = place.get();
+                    let is_better = (*best, &entry.input) < (rank, &chosen.input);
+                    wal.copies.add(if is_better { place.insert((rank, entry)).1 } else { entry });
+                }
             }
         }
         let mut newest = TimelineId::default();
-        for (_, entry) in named.into_values() {
+        for (_, mut entry) in named.into_values() {
             let timeline = entry.name.map_or(newest, |name| name.timeline);
             if timeline >= newest {
                 newest = timeline;
+                wal.copies.choose(&mut entry);
                 wal.entries.push(entry);
             }
         }
@@ -317,7 +326,8 @@ impl Wal {
 
     /// The segments `entries`, which follow each other; they may be of `whole`.
     pub(super) fn of(entries: Vec<Entry>, whole: &Wal) -> Wal {
-        Wal { entries, others: Vec::new(), no_files: Vec::new(), block_sizes: whole.block_sizes.clone(), _spilled: whole._spilled.clone() }
+        let (block_sizes, _spilled) = (whole.block_sizes.clone(), whole._spilled.clone());
+        Wal { entries, others: Vec::new(), no_files: Vec::new(), copies: Copies::default(), block_sizes, _spilled }
     }
 
     /// Names of the segments, of those that have one.
@@ -351,6 +361,25 @@ impl Wal {
             Place::Broken { why } => Some(SourceError::new(&entry.input, SourceProblem::Unpack(why.clone()))),
             _ => None,
         })
+    }
+
+    /// Files of segments that are not read, as they are not whole and other files of these segments are.
+    pub fn passed_over(&self) -> &[PassedOver] {
+        &self.copies.passed_over
+    }
+
+    /// Takes for each segment that has several files one that is whole. All files of such segments are read for that; [`Wal::open`] only opens
+    /// them.
+    pub fn prefer_whole(&mut self) {
+        for entry in &mut self.entries {
+            self.copies.choose_whole(entry);
+        }
+    }
+
+    /// Other files of the segment at the place of `name`, as the user knows them, which may be whole.
+    pub fn copies_of(&self, name: SegmentName) -> impl Iterator<Item = &str> {
+        let is_there = |found: &SegmentName| (found.log, found.seg) == (name.log, name.seg);
+        self.names().find(is_there).into_iter().flat_map(|name| self.copies.beside(name))
     }
 
     /// Whether a part of it comes from standard input, which can be read once only.
