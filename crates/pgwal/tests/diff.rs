@@ -540,7 +540,8 @@ fn crlf(bytes: &mut Vec<u8>) {
 #[test]
 fn displaced_content_is_damage() {
     let wal = varied(0);
-    let mut edits: Vec<(String, Box<dyn Fn(&mut Vec<u8>)>)> = Vec::new();
+    type Edit = Box<dyn Fn(&mut Vec<u8>)>;
+    let mut edits: Vec<(String, Edit)> = Vec::new();
     for (a, b, len) in [(10, 11, 8192), (3, 90, 8192), (14, 15, 32768), (1, 2, 4096), (41, 42, 4096), (20, 31, 4096)] {
         edits.push((format!("{len} bytes swapped"), Box::new(move |bytes| swap(bytes, a * len, b * len, len))));
     }
