@@ -124,4 +124,8 @@ fn nothing_of_progress_is_in_a_pipe_and_quiet_says_nothing() {
     let (status, said) = Running::start(receive(&server, dir.path(), ["--endpos=0/100000", "--status-interval=0", "--timeout=0"])).end();
     assert_eq!(status, Some(0), "{said}");
     assert!(server.sql(&format!("SELECT '{end}'::pg_lsn < pg_current_wal_lsn()")).unwrap() == "t");
+    // The end of what there is: a server without work sends nothing after it.
+    let end = server.sql("SELECT pg_current_wal_flush_lsn()").unwrap();
+    let (status, said) = Running::start(receive(&server, dir.path(), ["--endpos", &end])).end();
+    assert_eq!(status, Some(0), "{said}");
 }

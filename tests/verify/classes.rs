@@ -230,6 +230,31 @@ fn a_fork_that_is_too_early() {
     }
 }
 
+/// Segments of one timeline under the names of another, which does not descend from it.
+#[test]
+fn segments_under_the_name_of_another_timeline() {
+    let fixture = pgwal_testkit::fixtures::all().into_iter().find(|one| one.major == 17 && one.scenario == "timeline2").unwrap();
+    let dir = tempfile::TempDir::new().unwrap();
+    fs::copy(fixture.dir.join("000000010000000000000006"), dir.path().join("000000010000000000000006")).unwrap();
+    fs::copy(fixture.dir.join("00000002.history"), dir.path().join("00000003.history")).unwrap();
+    let mut bytes = fs::read(fixture.dir.join("000000020000000000000007")).unwrap();
+    fs::write(dir.path().join("000000030000000000000007"), &bytes).unwrap();
+    // The next one begins with the timeline that it is of: here the pages are moved there.
+    let pages = bytes.len() / 8192;
+    for page in 0..pages {
+        let address = u64::from_le_bytes(bytes[page * 8192 + 8..page * 8192 + 16].try_into().unwrap());
+        if address != 0 {
+            bytes[page * 8192 + 8..page * 8192 + 16].copy_from_slice(&(address + (1 << 20)).to_le_bytes());
+            bytes[page * 8192 + 4..page * 8192 + 8].copy_from_slice(&2u32.to_le_bytes());
+        }
+    }
+    fs::write(dir.path().join("000000030000000000000008"), &bytes).unwrap();
+    let (status, found) = findings(dir.path());
+    let named: Vec<_> = found.iter().filter(|one| one["problem"]["kind"] == "not_in_history").collect();
+    assert_eq!((status, named.len(), &named[0]["class"]), (1, 1, &"timeline".into()), "{found:#?}");
+    assert_eq!((&named[0]["problem"]["timeline"], &named[0]["problem"]["found"]), (&3.into(), &2.into()), "{found:#?}");
+}
+
 #[test]
 fn a_length_that_no_record_can_have() {
     for len in [1u32, 23, 0x7FFF_FFFF, 0xF123_4567] {

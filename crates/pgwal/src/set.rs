@@ -101,6 +101,13 @@ pub enum RemarkKind {
         /// Timeline of the page.
         found: TimelineId,
     },
+    /// The first page is of an older timeline, which is not in the history of the one in the name.
+    NotInHistory {
+        /// Timeline in the name.
+        timeline: TimelineId,
+        /// Timeline of the page.
+        found: TimelineId,
+    },
     /// A timeline has segments but no history file: nobody can tell where it forked off.
     NoHistory {
         /// The timeline.
@@ -201,7 +208,7 @@ impl Remark {
                 (Some(expected), Some(found)) => Class::WrongMajor { expected, found },
                 _ => Class::NotWal,
             },
-            RemarkKind::NewerTimeline { .. } => Class::Timeline,
+            RemarkKind::NewerTimeline { .. } | RemarkKind::NotInHistory { .. } => Class::Timeline,
             RemarkKind::NotRead { wrapping } => Class::NotRead { wrapping: *wrapping },
             RemarkKind::Unreadable { reason } => Class::Unreadable { reason: reason.clone() },
             _ => Class::TextFile,
@@ -327,6 +334,12 @@ impl<'a> Set<'a> {
         file.cloned().unwrap_or_else(|| History::alone(timeline))
     }
 
+    /// Whether a history file says that `timeline` does not descend from `other`.
+    fn is_foreign_to(&self, timeline: TimelineId, other: TimelineId) -> bool {
+        let history = self.archive.history(timeline).and_then(|(_, history)| history.as_ref().ok());
+        history.is_some_and(|history| !history.contains(other))
+    }
+
     fn timelines(&self) -> BTreeSet<TimelineId> {
         self.present.keys().map(|name| name.timeline).collect()
     }
@@ -366,6 +379,9 @@ impl<'a> Set<'a> {
                         }
                         _ if header.timeline > segment.name.timeline => {
                             RemarkKind::NewerTimeline { expected: segment.name.timeline, found: header.timeline }
+                        }
+                        _ if self.is_foreign_to(segment.name.timeline, header.timeline) => {
+                            RemarkKind::NotInHistory { timeline: segment.name.timeline, found: header.timeline }
                         }
                         _ => return None,
                     }
@@ -761,6 +777,9 @@ impl fmt::Display for RemarkKind {
             OtherSegmentSize { expected, found } => write!(f, "segment size: expected {expected} as in the others, found {found}"),
             OtherMajor { expected, found } => write!(f, "expected WAL of PostgreSQL {expected} as in the others, found {found}"),
             NewerTimeline { expected, found } => write!(f, "expected a first page of timeline {expected} or older, found timeline {found}"),
+            NotInHistory { timeline, found } => {
+                write!(f, "expected a first page of timeline {timeline} or of one in its history, found timeline {found}")
+            }
             NoHistory { timeline } => write!(f, "missing: nothing tells where timeline {timeline} forked off"),
             History(error) => error.fmt(f),
             HistoryMismatch(mismatch) => mismatch.fmt(f),

@@ -135,7 +135,8 @@ impl Opts {
                 0 => FOREVER,
                 seconds => seconds.min(FOREVER),
             }),
-            end: self.endpos,
+            // All up to there is enough, although the library, like pg_receivewal, asks for one byte more: a server without work sends none.
+            end: self.endpos.map(|end| Lsn(end.0.saturating_sub(1))),
             on_damage: match self.on_damage {
                 Damage::Stop => OnDamage::Stop,
                 Damage::Warn => OnDamage::Warn,

@@ -13,12 +13,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
-use pgwal::check::{self, Checked, Class, Cluster, Event, Finding, Signal, Summary, Told};
+use pgwal::check::{self, Checked, Class, Cluster, Event, Finding, Problem, Signal, Summary, Told};
 use pgwal::history::timeline_of_file_name;
 use pgwal::output_file::OutputFile;
 use pgwal::printable::{printable, printable_path};
 use pgwal::reach::Reach;
-use pgwal::set::survey_each;
+use pgwal::set::{RemarkKind, survey_each};
 use pgwal::source::{Archive, SourceError, SourceProblem, Wal, file_of_input, is_wal_file_name};
 use pgwal::state::{self, Reread, Scope, State, Unusable, Verified};
 use pgwal::{Lsn, TimelineId};
@@ -466,6 +466,7 @@ impl Opts {
         let size = archive.segments().find_map(|(_, segment)| segment.in_place()).map_or(0, |(fmt, _)| fmt.segment_size);
         let is_new = |finding: &Finding| match finding.class {
             Class::TextFile => true,
+            Class::Timeline => matches!(finding.problem, Some(Problem::Set(RemarkKind::NotInHistory { .. }))),
             // A segment that cannot be read has been told of.
             Class::Unreadable { .. } => finding.segment.is_none(),
             Class::MissingSegment { .. } => gaps,
