@@ -258,7 +258,8 @@ impl Opts {
         });
         bar.finish_and_clear();
         written?;
-        let is_narrowed = self.timeline.is_some() || self.from.is_some() || self.to.is_some();
+        // A timeline without a segment is a question that --reach can answer.
+        let is_narrowed = self.from.is_some() || self.to.is_some() || (self.timeline.is_some() && self.restore.reach.is_none());
         if is_narrowed && summary.segments == 0 && summary.leftover.is_empty() && summary.findings == 0 && unchanged.is_empty() {
             // To have looked at nothing is not to have found nothing.
             return Err("no WAL in the range that was asked for".into());
