@@ -23,7 +23,8 @@ pub(super) fn of_page(bytes: &[u8], header: &PageHeader, lsn: Lsn, fmt: WalForma
         return Class::TornPage { sector: if zeroes >= OS_PAGE { OS_PAGE as u32 } else { SECTOR as u32 } };
     }
     match (header.magic.major(), WalMagic::of(fmt.major)) {
-        (Some(major), Some(expected)) if major != fmt.major => Class::WrongMajor { expected, found: header.magic },
+        // A page among those of another major is damaged.
+        (Some(major), Some(expected)) if major != fmt.major && lsn.segment_offset(fmt.segment_size) == 0 => Class::WrongMajor { expected, found: header.magic },
         (Some(_), _)
             if header.address != lsn && header.address.segment_offset(fmt.segment_size) == lsn.segment_offset(fmt.segment_size) =>
         {

@@ -106,7 +106,9 @@ pub fn segment_of_file_name(name: &str) -> Option<SegmentName> {
 
 /// Whether a name begins with that of a segment and is none, nor that of a file about segments: `.tmp`, `.bak`, `.md5`, …
 pub(crate) fn is_beside_segments(name: &str) -> bool {
-    let begins = name.split_at_checked(SegmentName::LEN).is_some_and(|(digits, _)| digits.parse::<SegmentName>().is_ok());
+    // A server finds none in lower case.
+    let is_segment = |digits: &str| digits.to_ascii_uppercase().parse::<SegmentName>().is_ok();
+    let begins = name.split_at_checked(SegmentName::LEN).is_some_and(|(digits, _)| is_segment(digits));
     begins && segment_of_file_name(name).is_none() && !super::is_text_file_name(name)
 }
 
