@@ -268,3 +268,28 @@ fn a_hundred_thousand_names() {
     let ran = bounded(top, &["-p", "wal", "-s", &later(&name, 99_998).1.to_string()]);
     assert_eq!((ran.status, ran.stdout.len()), (1, 0), "{}", ran.stderr);
 }
+
+/// What is unpacked of an archive that is not in the order of the WAL has no name, so that nothing of it stays whatever ends the program.
+#[test]
+fn nothing_unpacked_has_a_name() {
+    use std::io::{Read, Write};
+    let mut wal = Wal::new(WalFormat { segment_size: MIB, ..WalFormat::new(15) });
+    while wal.end() < wal.start() + (2 << 20) {
+        wal.record(&RecordBuilder::filler(60));
+    }
+    let mut archive = tar::Builder::new(flate2::write::GzEncoder::new(Vec::new(), flate2::Compression::fast()));
+    for (name, bytes) in wal.segments().into_iter().take(2).rev() {
+        archive.append(&header(&name.to_string(), b'0', bytes.len() as u64), &bytes[..]).unwrap();
+    }
+    let bytes = archive.into_inner().unwrap().finish().unwrap();
+    let (dir, temp) = (TempDir::new().unwrap(), TempDir::new().unwrap());
+    File::create(dir.path().join("a.tar.gz")).unwrap().write_all(&bytes).unwrap();
+    let mut command = dump(dir.path(), ["a.tar.gz"]);
+    let mut child = command.env("TMPDIR", temp.path()).stdout(std::process::Stdio::piped()).spawn().unwrap();
+    // It has been unpacked when the first record is there, and more of them than a pipe takes follow.
+    child.stdout.as_mut().unwrap().read_exact(&mut [0; 10]).unwrap();
+    assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 0);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    assert_eq!(fs::read_dir(temp.path()).unwrap().count(), 0);
+}

@@ -410,6 +410,27 @@ fn a_segment_of_another_promotion() {
     fs::write(&ours[2], mixed).unwrap();
     let told = one(dir);
     assert_eq!((&told["class"], &told["offsets"]["start"]), (&"other_history".into(), &0x8_0000.into()), "{told:#}");
+    // From places inside pages on: a part of a record, or none, is left between the two.
+    let others = fs::read(&theirs[2]).unwrap();
+    let mut unknown = 0;
+    for at in (0..40).map(|n| 0x1_0000 + n * 21_211) {
+        let mixed = [&good[..at], &others[at..]].concat();
+        fs::write(&ours[2], mixed).unwrap();
+        let (status, found) = findings(dir);
+        assert_eq!(status, 1);
+        let (told, start) = (&found[0], found[0]["offsets"]["start"].as_u64().unwrap() as usize);
+        assert!(start <= at + 8192 && at < start + 9000, "{at:#x}: {told:#}");
+        match told["class"].as_str() {
+            Some("other_history") => assert_eq!((found.len(), &told["action"]), (1, &"find_history".into()), "{at:#x}: {found:#?}"),
+            // A record of each begins at the same place; the way back to the first history shows.
+            Some("corrupted") => {
+                assert_eq!((found.len(), &found[1]["class"]), (2, &"other_history".into()), "{at:#x}: {found:#?}");
+                unknown += 1;
+            }
+            class => panic!("{at:#x}: {class:?}"),
+        }
+    }
+    assert!(unknown <= 4, "{unknown}");
     // All from there on.
     fs::write(&ours[2], &good).unwrap();
     let goods: Vec<Vec<u8>> = ours.iter().map(|file| fs::read(file).unwrap()).collect();
@@ -429,4 +450,58 @@ fn a_segment_of_another_promotion() {
         out.lines().map(|line| serde_json::from_str::<Value>(line).unwrap()).filter(|line| line["type"] == "finding").collect();
     assert!(classes.iter().any(|finding| finding["class"] == "duplicate_segment"), "{out}");
     assert!(classes.iter().all(|finding| ["duplicate_segment", "other_history"].contains(&finding["class"].as_str().unwrap())), "{out}");
+}
+
+/// Whole segments in a row that have the same damage are one finding, plain and packed, with all files in it.
+#[test]
+fn segments_in_a_row() {
+    let fmt = WalFormat { segment_size: MIB, ..WalFormat::new(15) };
+    let mut wal = Wal::new(fmt);
+    while wal.end() < wal.start() + (9 << 20) {
+        wal.record(&RecordBuilder::filler(3001));
+    }
+    let good: Vec<(String, Vec<u8>)> = wal.segments().into_iter().take(9).map(|(name, bytes)| (name.to_string(), bytes)).collect();
+    type Change = fn(&mut Vec<u8>, &[u8]);
+    let changes: [(&str, Change); 7] = [
+        ("foreign_cluster", |bytes, _| bytes[24..32].copy_from_slice(&77u64.to_le_bytes())),
+        ("recycled_page", |bytes, earlier| bytes.copy_from_slice(earlier)),
+        ("zeroed_page", |bytes, _| bytes.fill(0)),
+        ("truncated", |bytes, _| bytes.truncate(0x4_0000)),
+        ("empty_file", |bytes, _| bytes.clear()),
+        ("not_wal", |bytes, _| *bytes = b"not WAL at all".to_vec()),
+        ("corrupted", |bytes, _| (0..bytes.len()).for_each(|at| bytes[at] = (at as u32).wrapping_mul(2_654_435_761).to_le_bytes()[3])),
+    ];
+    for (class, change) in changes {
+        let dir = TempDir::new().unwrap();
+        for (at, (name, bytes)) in good.iter().enumerate() {
+            let mut bytes = bytes.clone();
+            if (4..7).contains(&at) {
+                change(&mut bytes, &good[at - 4].1);
+            }
+            fs::write(dir.path().join(name), bytes).unwrap();
+        }
+        let (status, found) = findings(dir.path());
+        assert_eq!((status, found.len()), (1, 1), "{class}: {found:#?}");
+        let files: Vec<Value> = good[4..7].iter().map(|(name, _)| format!("./{name}").into()).collect();
+        assert_eq!((&found[0]["first"], &found[0]["last"]), (&good[4].0.clone().into(), &good[6].0.clone().into()), "{class}: {found:#?}");
+        assert_eq!(found[0]["files"], Value::from(files), "{class}");
+        if class != "not_wal" {
+            assert_eq!(found[0]["class"], class);
+        }
+        let (_, out, _) = verify(dir.path(), ["."]);
+        assert!(out.contains(&format!("./{} to {}, 3 files", good[4].0, good[6].0)) && out.contains(": 1 finding.\n"), "{class}: {out}");
+        // A report has each file, and a state knows none of them as good.
+        let (_, out, _) = verify(dir.path(), ["--format", "junit", "."]);
+        assert_eq!(out.matches("<failure ").count(), 3, "{class}: {out}");
+        let state = dir.path().join("state");
+        for _ in 0..2 {
+            let (status, out, _) = verify(dir.path(), ["--state", state.to_str().unwrap(), "."]);
+            assert!(status == 1 && out.contains(": 1 finding.\n") && out.contains(", 3 files"), "{class}: {out}");
+        }
+        if ["foreign_cluster", "recycled_page", "zeroed_page", "corrupted"].contains(&class) {
+            fs::remove_file(state).unwrap();
+            let again = one(dir.path());
+            assert_eq!(again["last"], found[0]["last"]);
+        }
+    }
 }

@@ -3,8 +3,10 @@
 use std::fs;
 use std::path::{Path, PathBuf};
 
+use pgwal::{Lsn, WalFormat};
 use pgwal_testkit::fixtures;
 use pgwal_testkit::server::Postgres;
+use pgwal_testkit::wal::{MIB, RecordBuilder, Wal};
 use serde_json::Value;
 use tempfile::TempDir;
 
@@ -82,7 +84,13 @@ impl Cluster {
             let lines: Vec<Value> = out.lines().map(|line| serde_json::from_str(line).unwrap()).collect();
             let mut found: Vec<Value> = lines.into_iter().filter(|line| line["type"] == "finding").collect();
             assert_eq!((status, err.as_str()), (i32::from(!found.is_empty()), ""), "{out}");
-            found.iter_mut().for_each(|finding| finding["input"] = finding["input"].as_str().unwrap().rsplit('/').next().into());
+            let name = |path: &Value| Value::from(path.as_str().unwrap().rsplit('/').next());
+            for finding in &mut found {
+                finding["input"] = name(&finding["input"]);
+                if let Some(files) = finding.get_mut("files").and_then(Value::as_array_mut) {
+                    files.iter_mut().for_each(|file| *file = name(file));
+                }
+            }
             found
         };
         let found = of(self.dir.path(), ".");
@@ -136,7 +144,10 @@ fn what_recovery_needs_must_be_there() {
     let mut cut = seven.clone();
     cut[0x4000..].fill(0);
     fs::write(cluster.segment(7), &cut).unwrap();
-    cluster.one_finding([SEVEN, "ends_early", "starts_at", "find_for_start"]);
+    let one = cluster.one_finding([SEVEN, "ends_early", "starts_at", "find_for_start"]);
+    // Its place is where the WAL ends.
+    let end = u64::from_str_radix(&one["lsns"]["start"].as_str().unwrap()[2..], 16).unwrap();
+    assert!((0x70_3000..=0x70_4000).contains(&end) && one["needed"] == "0/007059C8", "{one:#}");
     // It is on another timeline than the WAL.
     let cluster = Cluster::new(FIRST, IN_PRODUCTION);
     cluster.control(|bytes| bytes[COPY + 8] = 2);
@@ -420,4 +431,85 @@ fn a_base_backup_that_does_not_start() {
     fs::write(&path, &label).unwrap();
     assert_eq!(found(), [] as [&str; 0]);
     postgres.start_on(&data, "").unwrap();
+}
+
+/// Segments may be missing before the place that the server starts from, as after somebody has removed some: a server starts with that. Slots
+/// may need them all the same.
+#[test]
+fn what_is_missing_before_redo_is_no_damage() {
+    let cluster = Cluster::new(FIRST, IN_PRODUCTION);
+    let id = u64::from_le_bytes(fs::read(cluster.segment(6)).unwrap()[24..32].try_into().unwrap());
+    let mut wal = Wal::new(WalFormat { segment_size: MIB, ..WalFormat::new(17) }).starting_at(Lsn(1 << 20));
+    wal.system_identifier(id);
+    while wal.end() < Lsn(4 << 20) {
+        wal.record(&RecordBuilder::filler(5000));
+    }
+    for (name, bytes) in wal.segments().into_iter().filter(|(name, _)| name.seg < 4) {
+        fs::write(cluster.path("pg_wal").join(name.to_string()), bytes).unwrap();
+    }
+    fs::remove_file(cluster.segment(2)).unwrap();
+    assert_eq!(cluster.findings(), [] as [Value; 0]);
+    let (status, out, _) = verify(cluster.dir.path(), ["."]);
+    let two = "000000010000000000000002 is not in pg_wal, and not needed to start: recovery starts at 0/00600028.\n";
+    let gap = "000000010000000000000004 to 000000010000000000000005 are not in pg_wal, and not needed to start";
+    assert!(status == 0 && out.contains(two) && out.contains(gap), "{out}");
+    let slot = |name: &str, restart: u64| {
+        let mut state = vec![0; 200];
+        state[..4].copy_from_slice(&0x0105_1CA1_u32.to_le_bytes());
+        state[8..16].copy_from_slice(&[5, 0, 0, 0, 184, 0, 0, 0]);
+        state[16..16 + name.len()].copy_from_slice(name.as_bytes());
+        state[96..104].copy_from_slice(&restart.to_le_bytes());
+        let crc = crc32c::crc32c(&state[8..]);
+        state[4..8].copy_from_slice(&crc.to_le_bytes());
+        fs::create_dir_all(cluster.path("pg_replslot").join(name)).unwrap();
+        fs::write(cluster.path("pg_replslot").join(name).join("state"), state).unwrap();
+    };
+    slot("behind", 0x30_0100);
+    slot("good", 0x60_0028);
+    let (status, out, _) = verify(cluster.dir.path(), ["."]);
+    assert!(status == 0 && out.contains("Replication slot behind needs WAL from 0/00300100 on"), "{out}");
+    assert!(!out.contains("slot good"), "{out}");
+    let (_, out, _) = verify(cluster.dir.path(), ["--format", "json", "."]);
+    let lines: Vec<Value> =
+        out.lines().map(|line| serde_json::from_str(line).unwrap()).filter(|line: &Value| line["type"] == "unneeded").collect();
+    assert_eq!(lines.len(), 2, "{out}");
+    assert_eq!((&lines[1]["last"], &lines[1]["slots"][0]), (&"000000010000000000000005".into(), &"behind".into()));
+    // After it, the server needs each of them; and an archive has no place to start from.
+    let mut wal = Wal::new(WalFormat { segment_size: MIB, ..WalFormat::new(17) }).starting_at(Lsn(9 << 20));
+    wal.system_identifier(id).record(&RecordBuilder::filler(5000));
+    let (nine, bytes) = wal.segments().swap_remove(0);
+    let nine = cluster.path("pg_wal").join(nine.to_string());
+    fs::write(&nine, bytes).unwrap();
+    let found = cluster.findings();
+    assert!(found.iter().any(|one| one["class"] == "missing_segment" && one["first"] == "000000010000000000000008"), "{found:#?}");
+    fs::remove_file(nine).unwrap();
+    let cluster_dir = cluster.path("pg_wal");
+    let here = TempDir::new().unwrap();
+    fs::rename(&cluster_dir, here.path().join("archive")).unwrap();
+    let (status, out, _) = verify(here.path(), ["archive"]);
+    assert!(status == 1 && out.contains("missing segments: 000000010000000000000004 to 000000010000000000000005"), "{out}");
+}
+
+/// The server reads PG_VERSION first.
+#[test]
+fn a_version_file_that_is_none() {
+    let cluster = Cluster::new(FIRST, IN_PRODUCTION);
+    let version = cluster.path("PG_VERSION");
+    fs::remove_file(&version).unwrap();
+    fs::create_dir(&version).unwrap();
+    cluster.one_finding(["PG_VERSION", "control_file", "version_unreadable", "restore_cluster"]);
+    fs::remove_dir(&version).unwrap();
+    for text in ["", "seventeen\n", "\0\0\0", "170000\n"] {
+        fs::write(&version, text).unwrap();
+        cluster.one_finding(["PG_VERSION", "control_file", "version_unreadable", "restore_cluster"]);
+    }
+    fs::write(&version, "17\n").unwrap();
+    assert_eq!(cluster.findings(), [] as [Value; 0]);
+    #[cfg(unix)]
+    {
+        fs::remove_file(&version).unwrap();
+        assert!(std::process::Command::new("mkfifo").arg(&version).status().unwrap().success());
+        let one = cluster.one_finding(["PG_VERSION", "control_file", "version_unreadable", "restore_cluster"]);
+        assert!(one["problem"]["reason"].as_str().unwrap().contains("pipe"), "{one:#}");
+    }
 }

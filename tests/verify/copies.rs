@@ -76,6 +76,13 @@ fn the_copy_that_is_damaged_is_charged() {
     assert_eq!(charged(&dirs, plain, &packed)["class"], "truncated");
     let text = verify(dir.path(), ["."]).1;
     assert!(text.contains(".gz is whole: use that one."), "{text}");
+    // A server that is given the damaged one stops at it, whatever lies beside it.
+    damage(plain, |bytes| {
+        *bytes = good.clone();
+        bytes[0x4_0000..0x4_0100].fill(0xA7);
+    });
+    let (status, text, _) = verify(dir.path(), ["--reach", "latest", "."]);
+    assert!(status == 1 && text.contains("Files that may have what is missing: ./000000010000000000000025.gz"), "{text}");
     // The other way round, and without a plain one.
     fs::write(plain, &good).unwrap();
     let half = gzip(&good)[..90_000].to_vec();

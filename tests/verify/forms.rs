@@ -196,6 +196,10 @@ fn what_is_wrapped_is_named() {
         (".br", b"\x1B", "brotli"),
         (".lzma", b"\x5D\0\0\x80\0\xFF\xFF\xFF\xFF\xFF\xFF\xFF\xFF", "lzma"),
         (".lzo", b"\x89LZO\0\r\n\x1A\n", "lzop"),
+        (".lz4", b"\x02\x21\x4C\x18\x10\x20\0\0", "legacy_lz4"),
+        (".zst", b"\x28\xB5\x2F\xFD\x61\x07", "dictionary"),
+        (".zst", b"\x28\xB5\x2F\xFD\x00\xA8", "large_window"),
+        (".lz4", b"\x04\x22\x4D\x18\x61\x70\x01\0\0\0\x42", "dictionary"),
         (".snappy", b"\xFF\x06\0\0sNaPpY", "snappy"),
         (".zip", b"PK\x03\x04", "zip"),
         (".7z", b"7z\xBC\xAF\x27\x1C", "seven_zip"),
@@ -207,7 +211,8 @@ fn what_is_wrapped_is_named() {
         let (status, found) = findings(dir.path());
         assert_eq!((status, found.len()), (1, 1), "{suffix}: {found:?}");
         let finding = &found[0];
-        assert_eq!((&finding["class"], &finding["wrapping"], &finding["action"]), (&"not_read".into(), &wrapping.into(), &"unwrap".into()));
+        let told = (&finding["class"], &finding["wrapping"], &finding["action"]);
+        assert_eq!(told, (&"not_read".into(), &wrapping.into(), &"unwrap".into()), "{suffix} {finding:#}");
         let (_, out, _) = verify(dir.path(), ["."]);
         assert!(out.contains(": not read: "), "{out}");
     }

@@ -13,7 +13,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use clap::ValueEnum;
 use indicatif::{ProgressBar, ProgressStyle};
-use pgwal::check::{self, Checked, Class, Cluster, Event, Finding, Problem, Signal, Summary, Told};
+use pgwal::check::{self, Checked, Class, Cluster, Event, Finding, Problem, Run, Runs, Signal, Summary, Told};
 use pgwal::history::timeline_of_file_name;
 use pgwal::output_file::OutputFile;
 use pgwal::printable::{printable, printable_path};
@@ -21,7 +21,7 @@ use pgwal::reach::Reach;
 use pgwal::set::{RemarkKind, survey_each};
 use pgwal::source::{Archive, SourceError, SourceProblem, Wal, file_of_input, is_wal_file_name};
 use pgwal::state::{self, Reread, Scope, State, Unusable, Verified};
-use pgwal::{Lsn, TimelineId};
+use pgwal::{Lsn, SegmentName, TimelineId};
 use serde::Serialize;
 
 use crate::args::{self, ThreadsArg};
@@ -101,7 +101,7 @@ enum Form {
 #[derive(Serialize)]
 #[serde(tag = "type", rename_all = "snake_case")]
 enum Line<'a> {
-    Finding(&'a Finding),
+    Finding(&'a Run),
     /// Files beside segments that are none.
     Beside {
         files: &'a [&'a str],
@@ -114,6 +114,13 @@ enum Line<'a> {
         redo: Lsn,
         timeline: TimelineId,
         running: bool,
+    },
+    /// Segments that are missing before the place where the data directory's server starts to read.
+    Unneeded {
+        first: SegmentName,
+        last: SegmentName,
+        /// Replication slots that need them.
+        slots: Vec<String>,
     },
     Summary(&'a Summary),
     Restore(&'a Reach),
@@ -129,7 +136,9 @@ struct Outcome {
 #[derive(Default)]
 struct Kept {
     findings: Vec<Finding>,
-    /// Number of findings, kept or not.
+    /// Joins findings in consecutive segments.
+    runs: Runs,
+    /// Number of findings, as they are told: one for the same damage in consecutive segments.
     count: u64,
     /// The same, by the names of their classes.
     classes: BTreeMap<&'static str, u64>,
@@ -142,6 +151,10 @@ struct Kept {
     unchanged: usize,
     /// Where findings are, for who looks at the whole afterwards.
     told: Told,
+    /// Where the WAL starts that the server of the data directory needs, if there is nothing else than that directory.
+    needs_from: Option<Lsn>,
+    /// Segments that are missing before that.
+    unneeded: Vec<(SegmentName, SegmentName, Lsn)>,
     /// When the run began.
     started: Option<Instant>,
 }
@@ -212,10 +225,14 @@ impl Opts {
         let bar = self.progress_bar(wal.files().len());
         let mut written = Ok(());
         let mut is_live = is_being_written(wal);
-        let (mut held, mut copied) = (Vec::new(), 0);
+        let mut held = Vec::new();
         let mut kept = Kept {
             only: archive.as_ref().and_then(|archive| self.asked_for(archive)),
             unchanged: unchanged.len(),
+            needs_from: match &clusters[..] {
+                [cluster] if self.inputs().len() == 1 && archive.is_some() => cluster.needs_from(),
+                _ => None,
+            },
             started: Some(started),
             ..Kept::default()
         };
@@ -223,7 +240,6 @@ impl Opts {
         let mut summary = check::check(wal, options, |event| {
             written = match event {
                 Event::Finding(finding) if archive.as_ref().is_some_and(|archive| check::is_being_copied(archive, &finding)) => {
-                    copied += 1;
                     if !being_copied.contains(&finding.input) {
                         being_copied.push(finding.input);
                     }
@@ -264,32 +280,25 @@ impl Opts {
             // To have looked at nothing is not to have found nothing.
             return Err("no WAL in the range that was asked for".into());
         }
-        summary.findings = summary.findings.saturating_sub(copied);
         if !held.is_empty() {
             let (held, mut growing) = self.confirmed(held, options)?;
             being_copied.append(&mut growing);
             let shown = if self.fail_fast { held.into_iter().take(1).collect() } else { held };
-            summary.findings = shown.len() as u64;
             shown.into_iter().try_for_each(|finding| self.take(finding, &mut kept, out))?;
         }
         summary.being_copied = being_copied;
-        if !unchanged.is_empty() {
-            // Those that are shown instead follow.
-            summary.findings = kept.count;
-        }
-        if let Some(archive) = archive.as_ref().filter(|_| !self.fail_fast || summary.findings == 0) {
-            self.of_the_set(archive, system_identifier, !unchanged.is_empty(), |finding| {
-                summary.findings += 1;
-                self.take(finding, &mut kept, out)
-            })?;
+        self.end_run(&mut kept, out)?;
+        if let Some(archive) = archive.as_ref().filter(|_| !self.fail_fast || kept.count == 0) {
+            self.of_the_set(archive, system_identifier, !unchanged.is_empty(), |finding| self.take(finding, &mut kept, out))?;
             let paths = self.inputs();
             for cluster in clusters.iter().filter(|_| self.timeline.is_none()) {
                 for finding in cluster.findings(&paths, archive, &kept.told) {
-                    summary.findings += 1;
                     self.take(finding, &mut kept, out)?;
                 }
             }
         }
+        self.end_run(&mut kept, out)?;
+        summary.findings = kept.count;
         if let (Some(path), Some(archive)) = (&self.state, &archive) {
             let after = remember(archive, &before, &is_unchanged, &kept, &summary.being_copied);
             after.store(path).map_err(|e| format!("{}: {e}", printable_path(path)))?;
@@ -326,6 +335,7 @@ impl Opts {
                         writeln!(out, "{} unchanged and not read again.", count(kept.unchanged, "segment"))?;
                     }
                     clusters.iter().try_for_each(|cluster| write_cluster(cluster, archive, out))?;
+                    clusters.iter().try_for_each(|cluster| write_unneeded(cluster, kept, out))?;
                     self.conclude(summary, out)?;
                 }
                 for cluster in clusters.iter().filter(|cluster| cluster.is_running() && summary.findings > 0) {
@@ -342,6 +352,10 @@ impl Opts {
                         json_line(&Line::Beside { files: &beside }, out)?;
                     }
                     clusters.iter().filter_map(control_line).try_for_each(|line| json_line(&line, out))?;
+                    for &(first, last, end) in &kept.unneeded {
+                        let slots = clusters.iter().flat_map(Cluster::slots).filter(|(_, restart)| *restart < end);
+                        json_line(&Line::Unneeded { first, last, slots: slots.map(|(name, _)| name).collect() }, out)?;
+                    }
                     json_line(&Line::Summary(summary), out)?;
                 }
                 if let Some(answer) = restore {
@@ -375,16 +389,19 @@ impl Opts {
         self.restore.reach.is_some() || matches!(self.format, Form::Junit | Form::Sarif)
     }
 
-    /// Shows a finding, now or at the end.
+    /// Shows a finding, as soon as it is known where its run ends, or at the end.
     fn take(&self, finding: Finding, kept: &mut Kept, out: &mut impl Write) -> io::Result<()> {
-        match self.format {
-            Form::Text => writeln!(out, "{finding}\n")?,
-            Form::Json => json_line(&Line::Finding(&finding), out)?,
-            Form::Junit | Form::Sarif | Form::Prometheus => {}
+        if let (Finding { class: Class::MissingSegment { first, last }, lsns: Some(lsns), problem: None, .. }, Some(from)) =
+            (&finding, kept.needs_from)
+            && lsns.end <= from
+        {
+            kept.unneeded.push((*first, *last, lsns.end));
+            return Ok(());
         }
         kept.told.add(&finding);
-        kept.count += 1;
-        *kept.classes.entry(finding.class.name()).or_default() += 1;
+        if let Some(run) = kept.runs.add(finding.clone()) {
+            self.show(&run, kept, out)?;
+        }
         if self.state.is_some() && !kept.bad.contains(&finding.input) {
             kept.bad.insert(finding.input.clone());
         }
@@ -392,6 +409,21 @@ impl Opts {
             kept.findings.push(finding);
         }
         Ok(())
+    }
+
+    /// Shows the last finding: no more follow.
+    fn end_run(&self, kept: &mut Kept, out: &mut impl Write) -> io::Result<()> {
+        kept.runs.finish().map_or(Ok(()), |run| self.show(&run, kept, out))
+    }
+
+    fn show(&self, run: &Run, kept: &mut Kept, out: &mut impl Write) -> io::Result<()> {
+        kept.count += 1;
+        *kept.classes.entry(run.first().class.name()).or_default() += 1;
+        match self.format {
+            Form::Text => writeln!(out, "{run}\n"),
+            Form::Json => json_line(&Line::Finding(run), out),
+            Form::Junit | Form::Sarif | Form::Prometheus => Ok(()),
+        }
     }
 
     /// The files whose findings are asked for at the end; `None`: all. Recovery looks at no others than segments that start as such, and
@@ -620,6 +652,24 @@ fn write_cluster(cluster: &Cluster, archive: Option<&Archive>, out: &mut impl Wr
     for (first, last) in cluster.fetched(archive) {
         let (what, verb) = if first == last { (first.to_string(), "is") } else { (format!("{first} to {last}"), "are") };
         writeln!(out, "{what} {verb} not in pg_wal: the server fetches WAL from {from}, as {} says.", signal.file_name())?;
+    }
+    Ok(())
+}
+
+/// Segments that are missing and that the server does not need, and the slots that do.
+fn write_unneeded(cluster: &Cluster, kept: &Kept, out: &mut impl Write) -> io::Result<()> {
+    let Some(from) = kept.needs_from else { return Ok(()) };
+    for (first, last, _) in &kept.unneeded {
+        let (what, verb) = if first == last { (first.to_string(), "is") } else { (format!("{first} to {last}"), "are") };
+        writeln!(out, "{what} {verb} not in pg_wal, and not needed to start: recovery starts at {from}.")?;
+    }
+    let Some(last) = kept.unneeded.iter().map(|(_, _, end)| *end).max() else { return Ok(()) };
+    for (name, restart) in cluster.slots().iter().filter(|(_, restart)| *restart < last) {
+        let name = printable(name);
+        writeln!(
+            out,
+            "Replication slot {name} needs WAL from {restart} on, which is not all there: its consumer cannot continue from this server."
+        )?;
     }
     Ok(())
 }

@@ -113,10 +113,10 @@ struct Lost {
     last: Option<Lsn>,
     /// It has been reported already.
     reported: bool,
-    /// A page that does not carry on what came before, although it belongs here, and the link that its first record should have.
-    branch: Option<(Lsn, Lsn)>,
-    /// What there is of the record that the page does not carry on.
+    branch: Option<Branch>,
+    /// The bytes from the damaged record on, without page headers, as far as they are kept, and where they end.
     cut: Vec<u8>,
+    cut_end: Lsn,
     /// Where a part of a page begins that was not written, if that is what it was.
     unwritten: Option<Lsn>,
     /// End of the page at which records stopped.
@@ -133,6 +133,25 @@ struct Lost {
     strange: Option<Lsn>,
     /// Pages whose header was looked for elsewhere.
     searched: u8,
+}
+
+/// A page that does not carry on what came before, although it belongs here.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct Branch {
+    page: Lsn,
+    /// The link that its first record should have.
+    expected: Lsn,
+    /// Where its first record starts at the latest.
+    first: Lsn,
+}
+
+impl Branch {
+    fn new(page: &Page<'_>, expected: Lsn, fmt: WalFormat) -> Branch {
+        let (body, remaining) = (page.lsn + fmt.page_header_size(page.lsn), u64::from(page.header.remaining));
+        let is_long = remaining > u64::from(fmt.wal_page_size) && remaining <= max_record_size(fmt).into();
+        let first = if is_long { fmt.lsn_in_record(body, remaining).align() } else { page.end() };
+        Branch { page: page.lsn, expected, first: first.max(page.end()) }
+    }
 }
 
 /// A file in which no page belongs where it is, from its start or from where records stopped.
@@ -173,6 +192,66 @@ impl Lost {
         false
     }
 
+    /// Keeps the bytes of the next page, as long as they are those after the damaged record's, and not too many.
+    fn keep(&mut self, page: &Page<'_>, fmt: WalFormat) {
+        if self.cut_end == page.lsn && !self.cut.is_empty() && self.cut.len() < KEPT_LIMIT {
+            self.cut.extend_from_slice(page.from(page.lsn + fmt.page_header_size(page.lsn)));
+            self.cut_end = page.end();
+        }
+    }
+
+    /// The header at `lsn`, which does not lie before the damaged record, if it can be that of a record.
+    fn header_at(&self, lsn: Lsn, fmt: WalFormat) -> Option<(RecordHeader, Lsn)> {
+        let at = usize::try_from(bytes_between(self.record?, lsn, fmt)?).ok()?;
+        let (_, header) = RecordHeader::read(self.cut.get(at..)?, fmt).ok()?;
+        let is_possible = header.tot_len as usize >= RECORD_HEADER_SIZE
+            && header.tot_len <= max_record_size(fmt)
+            && is_rmgr(header.rmid, fmt)
+            && header.prev < lsn;
+        let end = fmt.lsn_in_record(lsn, u64::from(header.tot_len).saturating_sub(1)) + 1;
+        is_possible.then(|| (header, end.align()))
+    }
+
+    /// Whether the record at the damage's start is whole.
+    fn is_right(&self, header: &RecordHeader) -> bool {
+        self.cut.get(..header.tot_len as usize).is_some_and(|record| crate::record::crc(record) == header.crc)
+    }
+
+    /// Whether the first good record after the damage, at `next` with `link` to the one before, cannot follow the record that is damaged:
+    /// then the WAL there is that of another history. If so, the link that shows it, and whether records of that history precede
+    /// `next`.
+    ///
+    /// Of the same history, the way back along the links ends at the damaged record, or somewhere in the damage after it. The other
+    /// history passes the damaged record's start by, or has a record inside it, at a place where there are no bytes of one. What is left
+    /// over from an earlier use of a file has links that are at least a segment older.
+    fn other_link(&self, next: Lsn, link: Lsn, fmt: WalFormat) -> Option<(Lsn, bool)> {
+        let (start, last) = (self.record?, self.last?);
+        let is_near = |link: Lsn| link.is_valid() && link.0.saturating_add(fmt.segment_size.into()) > next.0;
+        let own = self.header_at(start, fmt).filter(|(header, _)| header.prev == last);
+        let (mut next, mut link, mut is_before) = (next, link, false);
+        while is_near(link) && link < next {
+            if link < start {
+                return Some((link, is_before));
+            }
+            match self.header_at(link, fmt) {
+                Some((header, end)) if end == next || (fmt.page_offset(end) == 0 && end + fmt.page_header_size(end) == next) => {
+                    if link == start {
+                        // It starts where a record of the other history does, too.
+                        let is_other = header.prev != last && is_near(header.prev) && self.is_right(&header);
+                        return is_other.then_some((header.prev, true));
+                    }
+                    (next, link, is_before) = (link, header.prev, true);
+                }
+                _ if link == start => return None,
+                _ => {
+                    let is_inside = own.is_some_and(|(_, end)| link < end) || link < start + RECORD_HEADER_SIZE as u64;
+                    return is_inside.then_some((link, is_before));
+                }
+            }
+        }
+        None
+    }
+
     /// Notes whether a page ends with zeroes.
     fn see(&mut self, place: &Place, page: &Page<'_>, is_last: bool, fmt: WalFormat) {
         let is_ours = page.header.check(fmt, page.lsn, None).is_ok();
@@ -210,6 +289,8 @@ const NEEDS: Needs = Needs::NoImages;
 
 /// More of a record is not kept for a search for a flipped bit.
 const CUT_LIMIT: usize = 1 << 20;
+/// After damage, no more bytes are kept for a look at what lies between it and the next good record.
+const KEPT_LIMIT: usize = 1 << 17;
 /// Records that may come between a page with a new timeline and the record that tells of it: OVERWRITE_CONTRECORD, FPW_CHANGE, …
 const RECORDS_BEFORE_SWITCH: u8 = 4;
 
@@ -464,6 +545,9 @@ impl Chain {
         if self.quiet <= page.lsn {
             self.quiet = Lsn::INVALID;
         }
+        if let Some(lost) = &mut self.lost {
+            lost.keep(&page, self.fmt);
+        }
         let unused = self.behind_switch(page.lsn);
         // From 11 on, the server leaves out the headers of pages that nothing is written to.
         let is_empty = unused.is_some() && count_ones(page.bytes.get(..SHORT_HEADER_SIZE).unwrap_or_default()) <= 2;
@@ -565,6 +649,8 @@ impl Chain {
         let lsn = page.lsn;
         let joining = framer.joining();
         let overwrite = PageInfo::overwrite_contrecord(self.fmt).0;
+        // A page that begins with another record than that has not lost the flag for it.
+        let may_overwrite = page.header.overwrites_contrecord(self.fmt) || begins_with_overwrite(page, self.fmt);
         // What the header can be: the record before goes on, it was lost and is written over, or none goes on.
         let plain = self.plain_header(place, page);
         let with = |bits: u16, remaining: u64| PageHeader {
@@ -573,14 +659,14 @@ impl Chain {
             ..plain
         };
         let goes_on = PageInfo::XLP_FIRST_IS_CONTRECORD.0;
-        let forms = match (joining, self.leading) {
-            (Some((_, missing)), _) | (None, Some(missing @ 1..)) => vec![with(goes_on, missing), with(overwrite, 0)],
-            (None, None) if self.is_searching() && page.header.remaining > 0 => {
-                vec![with(goes_on, page.header.remaining.into()), plain, with(overwrite, 0)]
-            }
-            (None, None) if self.is_searching() => vec![plain, with(overwrite, 0)],
+        let mut forms = match (joining, self.leading) {
+            (Some((_, missing)), _) | (None, Some(missing @ 1..)) => vec![with(goes_on, missing)],
+            (None, None) if self.is_searching() && page.header.remaining > 0 => vec![with(goes_on, page.header.remaining.into()), plain],
             _ => vec![plain],
         };
+        if may_overwrite && (joining.is_some() || self.leading.is_some_and(|missing| missing > 0) || self.is_searching()) {
+            forms.push(with(overwrite, 0));
+        }
         let distance = |form: &PageHeader| written(form).iter().zip(page.bytes.iter()).map(|(a, b)| (a ^ b).count_ones()).sum::<u32>();
         let Some((form, bits)) = forms.into_iter().map(|form| (form, distance(&form))).min_by_key(|&(_, bits)| bits) else { return false };
         if bits > 0 && self.lost.is_some() {
@@ -601,7 +687,11 @@ impl Chain {
         // A page that carries nothing on says so with the bit alone; without it, another history may go on here.
         let may_be_flip =
             page.header.overwrites_contrecord(self.fmt) || !form.overwrites_contrecord(self.fmt) || self.begins_with_overwrite(page, &form);
-        if bits == 1 && may_be_flip && (page.header.address == lsn || joining.is_some() || self.is_confirmed(page, &form)) {
+        // A record that is not right with this header either does not go on here.
+        let is_refuted =
+            || form.remaining != page.header.remaining && joining.is_some_and(|(start, _)| is_wrong(&self.gather(page, start)));
+        let is_ours = page.header.address == lsn || joining.is_some() || self.is_confirmed(page, &form);
+        if bits == 1 && may_be_flip && is_ours && !is_refuted() {
             if let Some(bit) = flip::between(&actual, &expected) {
                 let problem = self.header_problem(place, &page.header, &form, lsn);
                 let offset = lsn - place.start + bit.at as u64;
@@ -896,14 +986,10 @@ impl Chain {
     #[cold]
     fn unusual_record(&mut self, place: &Place, raw: &RawRecord<'_>, found: &mut Found) {
         if let Some(mut lost) = self.lost.take() {
-            if let Some((page, expected)) = lost.branch
-                && raw.header.prev != expected
-                && raw.header.prev < page
-                && raw.lsn < page + u64::from(self.fmt.wal_page_size)
-                && !lost.reported
-                && !lost.has_record_at(raw.header.prev, self.fmt)
+            if !lost.reported
+                && let Some((at, expected, link)) = self.branches_at(&lost, raw)
             {
-                self.other_history(place, page, expected, raw.header.prev, found);
+                self.other_history(place, at, expected, link, found);
                 lost.reported = true;
             }
             self.report(place, *lost, raw.lsn, found);
@@ -943,6 +1029,28 @@ impl Chain {
                 self.deny(place, change, found);
             }
         }
+    }
+
+    /// Whether `raw`, the first good record after `lost`, is of another history than what is before: where that begins, and the link that
+    /// was expected and the one found there.
+    fn branches_at(&self, lost: &Lost, raw: &RawRecord<'_>) -> Option<(Lsn, Lsn, Lsn)> {
+        let link = raw.header.prev;
+        // Pages that belong elsewhere are damage, whatever else there is.
+        let is_all_ours = lost.files.is_empty() && lost.page.is_none();
+        let other = if is_all_ours { lost.other_link(raw.lsn, link, self.fmt) } else { None };
+        if let Some(Branch { page, expected, first }) = lost.branch
+            && link != expected
+            && link < page
+            && raw.lsn <= first
+        {
+            match other {
+                Some((found, true)) => return Some((lost.from, lost.last.unwrap_or(expected), found)),
+                _ if other.is_some() || !lost.has_record_at(link, self.fmt) => return Some((page, expected, link)),
+                _ => {}
+            }
+        }
+        let (found, _) = other?;
+        Some((lost.from, lost.last.unwrap_or_default(), found))
     }
 
     /// Follows a record that switches the timeline before a page says so.
@@ -1017,7 +1125,8 @@ impl Chain {
             let lost = self.lose(start, Some(start), problem, class);
             self.lost = Some(Box::new(Lost { reported: true, goes_on: true, last: previous, ..lost }));
         } else if let Some(link) = self.follows_other(page, start, error) {
-            self.other_history(place, page.lsn, previous.unwrap_or_default(), link, found);
+            let is_first = start == page.lsn + self.fmt.page_header_size(page.lsn);
+            self.other_history(place, if is_first { page.lsn } else { start }, previous.unwrap_or_default(), link, found);
             self.cut.clear();
             self.framer = Some(Framer::behind(None, timeline, self.fmt, start).with_needs(NEEDS));
             return;
@@ -1026,20 +1135,25 @@ impl Chain {
             let (class, unwritten) =
                 damage::of_record(page.piece_from(start.max(page.piece_start)), start.max(page.piece_start), self.fmt, previous);
             let lost = self.lose(start, Some(start), problem, class);
-            let branch = (!on_page && matches!(error.kind(), ErrorKind::Crc { .. })).then_some((page.lsn, start));
-            self.lost = Some(Box::new(Lost { end, last: previous, branch, unwritten, noticed: page.end(), ..lost }));
+            let mut cut = bytes;
+            cut.truncate(bytes_between(start, page.end(), self.fmt).and_then(|len| usize::try_from(len).ok()).unwrap_or_default());
+            let cut_end = page.end();
+            let is_cut = !on_page && matches!(error.kind(), ErrorKind::Crc { .. });
+            let branch = is_cut.then(|| Branch::new(page, start, self.fmt));
+            self.lost = Some(Box::new(Lost { end, last: previous, branch, unwritten, noticed: page.end(), cut, cut_end, ..lost }));
         }
         self.cut.clear();
         let next = if on_page { start + 8 } else { page.lsn + self.fmt.page_header_size(page.lsn) };
         self.find_record(place, page, next);
     }
 
-    /// The previous-record link of a record that starts a page and is valid, except that it follows a different record. Nothing is damaged in
-    /// that case: WAL of another history continues here.
+    /// The previous-record link of a record that is valid, except that it follows a different record. Nothing is damaged in that case: WAL of
+    /// another history continues here. Inside a page, a link that is more than a segment older is that of an earlier use of the file.
     fn follows_other(&self, page: &Page<'_>, start: Lsn, error: &Error) -> Option<Lsn> {
         let ErrorKind::PreviousLink { expected: Some(_), found } = *error.kind() else { return None };
         let is_first = start == page.lsn + self.fmt.page_header_size(page.lsn);
-        if !is_first || !found.is_valid() || found >= page.lsn {
+        let is_near = found < start && found.0.saturating_add(self.fmt.segment_size.into()) > start.0;
+        if !found.is_valid() || (is_first && found >= page.lsn) || (!is_first && !is_near) {
             return None;
         }
         let mut window = page.from(start);
@@ -1052,6 +1166,14 @@ impl Chain {
         let size = u64::from(self.fmt.segment_size);
         let end = Lsn(page.0 - page.segment_offset(self.fmt.segment_size)) + size;
         let problem = Some(Problem::Format(ErrorKind::PreviousLink { expected: Some(expected), found: link }));
+        // The bytes before it may be of the other history, too.
+        let is_part = |finding: &Finding| {
+            matches!(finding.problem, Some(Problem::Check(Check::AlignmentPadding { .. })))
+                && finding.lsns.as_ref().is_some_and(|lsns| lsns.end == page)
+        };
+        if found.findings.last().is_some_and(is_part) {
+            found.findings.pop();
+        }
         found.findings.push(self.finding(place, page..end, None, Class::OtherHistory, problem));
     }
 
@@ -1134,10 +1256,13 @@ impl Chain {
             false => Class::ImpossibleLength { found: length },
         };
         let lost = self.lose(from, record, problem, class);
-        let branch = record.or(framer.previous()).filter(|_| is_ours && is_possible).map(|expected| (page.lsn, expected));
+        let branch = record.or(framer.previous()).filter(|_| is_ours && is_possible);
+        let branch = branch.map(|expected| Branch::new(page, expected, self.fmt));
         let cut = if branch.is_some() { std::mem::take(&mut self.cut) } else { Vec::new() };
         let torn = Some(page.lsn).filter(|_| !is_ours);
-        self.lost = Some(Box::new(Lost { end, last: framer.previous(), page: torn, branch, cut, noticed: page.end(), ..lost }));
+        let mut lost = Lost { end, last: framer.previous(), page: torn, branch, cut, cut_end: page.lsn, noticed: page.end(), ..lost };
+        lost.keep(page, self.fmt);
+        self.lost = Some(Box::new(lost));
         self.cut.clear();
     }
 
@@ -1159,6 +1284,7 @@ impl Chain {
             reported: false,
             branch: None,
             cut: Vec::new(),
+            cut_end: Lsn::INVALID,
             unwritten: None,
             noticed: from,
             zeroes: None,
@@ -1235,8 +1361,10 @@ impl Chain {
         while at < page.end() {
             let bytes = page.from(at);
             let Ok((_, header)) = RecordHeader::read(bytes, self.fmt) else { return };
+            // Nothing is left over from an earlier use of the file that has a link as new as this.
+            let is_near = is_ours && header.prev.0.saturating_add(self.fmt.segment_size.into()) > at.0;
             let is_plausible = header.tot_len as usize >= RECORD_HEADER_SIZE
-                && header.prev >= oldest
+                && (header.prev >= oldest || is_near)
                 && header.prev < at
                 && is_rmgr(header.rmid, self.fmt)
                 && header.padding == 0
@@ -1410,6 +1538,39 @@ impl Chain {
             self.deny(place, change, found);
         }
         Some(framer.finish(&[]))
+    }
+}
+
+/// Whether the first record of a page is the one that says that the record before was lost. C: `XLOG_OVERWRITE_CONTRECORD`,
+/// catalog/pg_control.h.
+fn begins_with_overwrite(page: &Page<'_>, fmt: WalFormat) -> bool {
+    const OVERWRITE_CONTRECORD: u8 = 0xD0;
+    let first = RecordHeader::read(page.from(page.lsn + fmt.page_header_size(page.lsn)), fmt);
+    first.is_ok_and(|(_, header)| header.rmid == RmgrId::XLOG && header.info.0 & 0xF0 == OVERWRITE_CONTRECORD)
+}
+
+/// Whether the record at the start of `bytes` is all there, and its checksum is wrong.
+fn is_wrong(bytes: &[u8]) -> bool {
+    let len = bytes.first_chunk().map_or(0, |len| u32::from_le_bytes(*len)) as usize;
+    let record = bytes.get(..len).filter(|record| record.len() >= RECORD_HEADER_SIZE);
+    record.is_some_and(|record| {
+        record.get(20..).and_then(|crc| crc.first_chunk()).is_some_and(|stored| crate::record::crc(record) != u32::from_le_bytes(*stored))
+    })
+}
+
+/// Bytes of a record from `start` to `end`, without page headers; `None`: `end` is before it, in a page header, or too far away.
+fn bytes_between(start: Lsn, end: Lsn, fmt: WalFormat) -> Option<u64> {
+    let (mut lsn, mut bytes) = (start, 0);
+    loop {
+        let next = Lsn(lsn.0 - fmt.page_offset(lsn)) + u64::from(fmt.wal_page_size);
+        if end <= next {
+            return (end >= lsn).then(|| bytes + (end - lsn));
+        }
+        bytes += next - lsn;
+        if bytes > CUT_LIMIT as u64 {
+            return None;
+        }
+        lsn = next + fmt.page_header_size(next);
     }
 }
 

@@ -33,6 +33,8 @@ use crate::source::{Archive, ArchiveFile, NoFile, NotWal, Start};
 pub struct Cluster {
     /// As the user knows it.
     path: PathBuf,
+    /// Why its PG_VERSION cannot be read, where it is there.
+    bad_version: Option<String>,
     control: Result<(ControlFile, u8), ControlProblem>,
     /// A backup_label that the server would start from instead of `pg_control`'s checkpoint, or what is wrong with it.
     label: Result<Option<BackupLabel>, ControlProblem>,
@@ -56,6 +58,11 @@ pub enum ControlProblem {
         expected: u32,
         /// The one that it has. C: `crc`.
         found: u32,
+    },
+    /// PG_VERSION, which the server reads first, is not what a server writes.
+    VersionUnreadable {
+        /// Why.
+        reason: String,
     },
     /// It is of another major version than the data directory.
     ControlVersion {
@@ -233,6 +240,9 @@ const MOST_SEGMENTS: u64 = 100_000;
 /// Looks at a directory whose server takes one checkpoint after the other.
 const CHECKPOINTS: usize = 20;
 
+/// More slots are not looked at.
+const MOST_SLOTS: usize = 10_000;
+
 /// Bytes of a small text file in a data directory, at most.
 const TEXT_LEN: u64 = 1 << 20;
 
@@ -254,12 +264,15 @@ impl Cluster {
     pub fn of_input(input: &Path) -> Option<Cluster> {
         let path = data_directory(input)?;
         let file = path.join("global/pg_control");
-        let major = read_text(&path.join("PG_VERSION")).and_then(|text| text.trim().parse().ok());
+        let (major, bad_version) = match read_version(&path.join("PG_VERSION")) {
+            Ok(major) => (major, None),
+            Err(reason) => (None, Some(reason)),
+        };
         let control = read_control(&file, major);
         let label = read_label(&path.join("backup_label"));
         let signal = Signal::find(&path, major.or(control.as_ref().ok().map(|(_, major)| *major)));
         let is_running = is_running(&path);
-        Some(Cluster { path, control, label, signal, is_running })
+        Some(Cluster { path, bad_version, control, label, signal, is_running })
     }
 
     /// Where it is.
@@ -336,7 +349,37 @@ impl Cluster {
         found
     }
 
+    /// Where the WAL starts that the server needs to start; before it, segments may be missing. `None`: not known, as `pg_control` or
+    /// `backup_label` cannot be read.
+    pub fn needs_from(&self) -> Option<Lsn> {
+        let control = self.control().filter(|_| self.label.is_ok())?;
+        let needs = self.needs(control);
+        // Without the end of recovery in its records, a server that was a backup starts from there.
+        let backup = Some(control.backup_start).filter(|start| start.is_valid());
+        Some(backup.map_or(needs.redo, |start| needs.redo.min(start)))
+    }
+
+    /// The replication slots with the oldest WAL that each of them keeps, by its files; of what is no slot's state, nothing.
+    pub fn slots(&self) -> Vec<(String, Lsn)> {
+        let Ok(folder) = fs::read_dir(self.path.join("pg_replslot")) else { return Vec::new() };
+        let state = |path: PathBuf| {
+            let bytes = input_file::read(&path.join("state"), TEXT_LEN).ok()?;
+            Some((path.file_name()?.to_string_lossy().into_owned(), slot_restart(&bytes)?))
+        };
+        let mut slots: Vec<_> = folder.flatten().take(MOST_SLOTS).filter_map(|entry| state(entry.path())).collect();
+        slots.sort();
+        slots
+    }
+
     fn check(&self, archive: &Archive, told: &Told) -> Vec<Finding> {
+        let version = self.bad_version.clone().map(|reason| {
+            let input = self.path.join("PG_VERSION").display().to_string();
+            Finding { input, ..self.of_control(ControlProblem::VersionUnreadable { reason }) }
+        });
+        version.into_iter().chain(self.check_control(archive, told)).collect()
+    }
+
+    fn check_control(&self, archive: &Archive, told: &Told) -> Vec<Finding> {
         let (control, major) = match &self.control {
             Ok((control, major)) => (control, *major),
             Err(problem) => return vec![self.of_control(problem.clone())],
@@ -497,9 +540,10 @@ impl Cluster {
             if told.has(&lsns) {
                 return None;
             }
-            let file = files.at(lsn.segment_number(fmt.segment_size), &history, needs.timeline, archive)?;
-            let class = Class::EndsEarly { needed: lsn };
-            Some(of_file(file, lsn, class, start_problem(needs), fmt))
+            let file = |lsn: Lsn| files.at(lsn.segment_number(fmt.segment_size), &history, needs.timeline, archive);
+            let end = files.end(archive, needs.redo, lsn, &history, needs.timeline, fmt);
+            let (end, file) = end.and_then(|end| Some((end, file(end)?))).or_else(|| Some((lsn, file(lsn)?)))?;
+            Some(of_file(file, end, Class::EndsEarly { needed: lsn }, start_problem(needs), fmt))
         };
         let records = read(needs.checkpoint);
         let Some((_, checkpoint)) = records.first().filter(|(lsn, _)| *lsn == needs.checkpoint) else { return early(needs.checkpoint) };
@@ -537,10 +581,11 @@ impl Cluster {
         // Behind XLOG_SWITCH, the rest of a segment has no pages.
         let start = Lsn(lsn.0 - 1 - last.segment_offset(fmt.segment_size));
         let options = scan::Options { start: Some(start), end: None, threads: 1 };
-        if scan(&archive.wal([file]), options, &Look, |_| ControlFlow::Continue(())).position.is_some_and(|position| position >= lsn) {
+        let position = scan(&archive.wal([file]), options, &Look, |_| ControlFlow::Continue(())).position;
+        if position.is_some_and(|position| position >= lsn) {
             return None;
         }
-        Some(of_file(file, last, Class::EndsEarly { needed: lsn }, minimum_problem(needs), fmt))
+        Some(of_file(file, position.unwrap_or(start).max(start), Class::EndsEarly { needed: lsn }, minimum_problem(needs), fmt))
     }
 
     /// Whether the WAL goes on to the end of the base backup that recovery starts from. C: "WAL ends before end of online backup".
@@ -585,9 +630,11 @@ impl Cluster {
             return Some(missing_segments(first, last, lsns, problem));
         }
         let last = *chain.last()?;
-        let at = Lsn(found.0.saturating_sub(1)).max(needs.redo);
-        let file = at.segment_number(size).checked_sub(first).and_then(|at| chain.get(usize::try_from(at).ok()?)).copied();
-        Some(of_file(file.unwrap_or(last), at, Class::EndsEarly { needed: end.map_or(found, |(_, end)| end) }, problem, fmt))
+        let file_at = |at: Lsn| at.segment_number(size).checked_sub(first).and_then(|at| chain.get(usize::try_from(at).ok()?)).copied();
+        // At the end of the last file there is no byte to point at but its last.
+        let before = Lsn(found.0.saturating_sub(1)).max(needs.redo);
+        let (file, at) = file_at(found).map_or((file_at(before).unwrap_or(last), before), |file| (file, found));
+        Some(of_file(file, at, Class::EndsEarly { needed: end.map_or(found, |(_, end)| end) }, problem, fmt))
     }
 
     /// A finding about `backup_label`.
@@ -756,6 +803,18 @@ impl<'a> Files<'a> {
         newest_first.next().map(|(_, file)| *file)
     }
 
+    /// Where the WAL from `from` on ends before it comes to `needed`; from the start of the segment where the two are the same.
+    fn end(&self, archive: &Archive, from: Lsn, needed: Lsn, history: &History, timeline: TimelineId, fmt: WalFormat) -> Option<Lsn> {
+        let number = |lsn: Lsn| lsn.segment_number(fmt.segment_size);
+        let from = if from < needed { from } else { Lsn(needed.0 - needed.segment_offset(fmt.segment_size)) };
+        let numbers = number(from)..=number(needed).min(number(from).saturating_add(MOST_SEGMENTS));
+        let chain = numbers.map_while(|number| self.at(number, history, timeline, archive));
+        let options = scan::Options { start: Some(from), end: None, threads: 1 };
+        let position = scan(&archive.wal(chain), options, &Nothing, |()| ControlFlow::Continue(())).position;
+        // Where not one record is found, the start is all there is to say.
+        Some(position.unwrap_or(from)).filter(|position| *position < needed)
+    }
+
     /// The records from the one at or after `lsn` on, the first two, with what those of checkpoints say.
     fn read(&self, archive: &Archive, lsn: Lsn, history: &History, timeline: TimelineId, fmt: WalFormat) -> Vec<(Lsn, Option<Checkpoint>)> {
         let number = lsn.segment_number(fmt.segment_size);
@@ -791,6 +850,19 @@ impl Work for BackupEnds {
         {
             *part |= start == self.start;
         }
+        Ok(())
+    }
+}
+
+/// Nothing of the records: where they end is asked for.
+struct Nothing;
+
+impl Work for Nothing {
+    type Part = ();
+
+    fn part(&self) -> Self::Part {}
+
+    fn record(&self, _: &RawRecord<'_>, (): &mut Self::Part) -> Result<(), Error> {
         Ok(())
     }
 }
@@ -873,6 +945,33 @@ fn data_directory(input: &Path) -> Option<PathBuf> {
         _ => fs::canonicalize(input).ok().filter(|path| path.ends_with("pg_wal")).map(|_| input.join(".."))?,
     };
     is_one(&parent).then_some(parent)
+}
+
+/// `restart_lsn` in the state file of a replication slot, where its checksum is right and there is one. C: `ReplicationSlotOnDisk`,
+/// replication/slot.c: magic, checksum, version, length, and then the slot, whose fields up to this one are the same in all majors.
+fn slot_restart(bytes: &[u8]) -> Option<Lsn> {
+    const MAGIC: u32 = 0x0105_1CA1;
+    let u32_at = |at: usize| bytes.get(at..)?.first_chunk().map(|bytes| u32::from_le_bytes(*bytes));
+    let end = 16_usize.checked_add(usize::try_from(u32_at(12)?).ok()?)?;
+    let is_right = u32_at(0)? == MAGIC && crc32c::crc32c(bytes.get(8..end)?) == u32_at(4)?;
+    let restart = bytes.get(96..104).filter(|_| is_right)?.first_chunk().map(|bytes| Lsn(u64::from_le_bytes(*bytes)))?;
+    restart.is_valid().then_some(restart)
+}
+
+/// The major version in the PG_VERSION at `path`; `None`: there is none. C: `ValidatePgVersion`, utils/init/miscinit.c.
+fn read_version(path: &Path) -> Result<Option<u8>, String> {
+    let bytes = match input_file::read(path, TEXT_LEN) {
+        Ok(bytes) => bytes,
+        Err(e) if e.kind() == io::ErrorKind::NotFound => return Ok(None),
+        Err(e) => return Err(e.to_string()),
+    };
+    let text = String::from_utf8_lossy(&bytes);
+    let digits = text.trim_start().split(|c: char| !c.is_ascii_digit()).next().unwrap_or_default();
+    match digits.parse() {
+        Ok(major) => Ok(Some(major)),
+        Err(_) if digits.is_empty() => Err(format!("expected a version number, found {:?}", text.chars().take(20).collect::<String>())),
+        Err(_) => Err(format!("expected the version number of a PostgreSQL release, found {digits}")),
+    }
 }
 
 /// The text of a small file, where it is one.
@@ -1001,6 +1100,7 @@ impl fmt::Display for ControlProblem {
             ControlProblem::ControlChecksum { expected, found } => {
                 write!(f, "ControlFileData.crc: the bytes have {expected:08X}, the file says {found:08X}")
             }
+            ControlProblem::VersionUnreadable { reason } => write!(f, "{}", crate::printable::printable(reason)),
             ControlProblem::ControlVersion { expected, found } => {
                 write!(f, "ControlFileData.pg_control_version: expected that of PostgreSQL {expected}, as PG_VERSION says, found {found}")
             }

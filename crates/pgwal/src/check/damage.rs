@@ -62,7 +62,11 @@ pub(super) fn of_record(bytes: &[u8], start: Lsn, fmt: WalFormat, previous: Opti
         while lsn < end {
             let left = bytes.get(at(lsn)..).unwrap_or_default();
             let Ok((_, header)) = RecordHeader::read(left, fmt) else { break };
-            let is_old = header.prev.is_valid() && header.prev < previous && is_rmgr(header.rmid, fmt);
+            // At least a segment older.
+            let is_old = header.prev.is_valid()
+                && header.prev < previous
+                && header.prev.0.saturating_add(fmt.segment_size.into()) <= lsn.0
+                && is_rmgr(header.rmid, fmt);
             let len = header.tot_len as usize;
             if is_old && (RECORD_HEADER_SIZE..=left.len()).contains(&len) && lsn != start {
                 let mut window = left;

@@ -441,7 +441,10 @@ impl fmt::Display for Finding {
         if let Some(lsns) = &self.lsns {
             write!(f, " ({} to {})", lsns.start, lsns.end)?;
         }
-        write!(f, ": {}", self.class)?;
+        match &self.problem {
+            Some(Problem::Control(ControlProblem::VersionUnreadable { .. })) => write!(f, ": version file")?,
+            _ => write!(f, ": {}", self.class)?,
+        }
         match (&self.class, &self.problem) {
             (Class::MissingSegment { first, last }, None) if first == last => write!(f, ": there is WAL after it. ")?,
             (Class::MissingSegment { .. }, None) => write!(f, ", and there is WAL after them. ")?,

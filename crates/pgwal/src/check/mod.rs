@@ -24,6 +24,7 @@ mod finding;
 mod flip;
 mod form;
 mod links;
+mod runs;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::ops::{ControlFlow, Range};
@@ -34,6 +35,7 @@ use serde::Serialize;
 pub use control::{Cluster, ControlProblem, Signal, StartedBy, Told};
 pub use copying::is_being_copied;
 pub use finding::{Action, Authority, Check, Class, Finding, Problem};
+pub use runs::{Run, Runs};
 
 use crate::format::{WalFormat, WalMagic};
 use crate::frame::{End, EndReason};
@@ -42,7 +44,8 @@ use crate::ordered::{self, Results};
 use crate::page::PageHeader;
 use crate::record::RECORD_HEADER_SIZE;
 use crate::source::{
-    AfterPacked, NoFile, Piece, Pieces, SourceError, SourceProblem, Span, Wal, file_of_input, is_packed, is_partial, piece_size, wrapping,
+    AfterPacked, NoFile, NotWal, Piece, Pieces, SourceError, SourceProblem, Span, Wal, file_of_input, is_packed, is_partial, piece_size,
+    wrapping,
 };
 use chain::{Chain, Found, Place, begins_anew};
 use links::Links;
@@ -336,6 +339,7 @@ fn class(error: &SourceError) -> Class {
     let reason = match &error.problem {
         SourceProblem::NoFile(NoFile::Unknown { reason }) => reason.clone(),
         SourceProblem::NoFile(what) => return Class::NotAFile { what: what.clone() },
+        SourceProblem::NotWal(NotWal::Wrapped(wrapping)) => return Class::NotRead { wrapping: *wrapping },
         SourceProblem::Io(e) => e.to_string(),
         SourceProblem::Unpack(why) => format!("does not unpack: {why}"),
         _ => error.to_string(),
@@ -1086,7 +1090,11 @@ impl<'w> Walk<'w> {
             let is_leftover = matches!(end.reason, EndReason::Recycled { .. } | EndReason::ZeroPage) && end.lsn == place.start;
             if !is_leftover || self.summary.ends.is_empty() {
                 let timeline = place.name.map_or(found.timeline, |name| name.timeline);
-                self.summary.ends.push(TimelineEnd { timeline, end });
+                let end = TimelineEnd { timeline, end };
+                // Files of one segment may end alike.
+                if !self.summary.ends.contains(&end) {
+                    self.summary.ends.push(end);
+                }
             }
         }
         self.take_found(found, sink)

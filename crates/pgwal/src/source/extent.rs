@@ -244,7 +244,7 @@ impl<'w> Extents<'w> {
         let mut bytes = self.open_place(entry)?;
         let front = match bytes.front() {
             Err(e) if e.kind() == io::ErrorKind::UnexpectedEof && is_begun(&entry.input) => Vec::new(),
-            front => front.map_err(|e| fail(SourceProblem::Unpack(e.to_string())))?,
+            front => front.map_err(|e| fail(SourceProblem::of_unpacking(&e)))?,
         };
         if let Some(wrapping) = wrapping(&front, file_of_input(&entry.input)) {
             return Err(fail(SourceProblem::NotWal(NotWal::Wrapped(wrapping))));
@@ -345,7 +345,7 @@ impl Extents<'_> {
                     Err(e) => {
                         let input = Arc::clone(&current.input);
                         self.current = None;
-                        return Some(Err(SourceError::new(input, SourceProblem::Unpack(e.to_string()))));
+                        return Some(Err(SourceError::new(input, SourceProblem::of_unpacking(&e))));
                     }
                 }
                 continue;

@@ -46,10 +46,16 @@ pub enum Wrapping {
     Lzma,
     /// lzop.
     Lzop,
+    /// LZ4's format before frames (`lz4 -l`).
+    LegacyLz4,
     /// Snappy, framed.
     Snappy,
     /// compress(1).
     Compress,
+    /// Compressed with a dictionary, which whoever unpacks it must have (`zstd -D`, `lz4 -D`).
+    Dictionary,
+    /// Compressed in a way that takes more memory to unpack than this program gives it (`zstd --long=31`, xz with a large dictionary).
+    LargeWindow,
     /// A zip archive.
     Zip,
     /// A 7z archive.
@@ -71,6 +77,7 @@ impl Wrapping {
     fn of(front: &[u8]) -> Option<Wrapping> {
         Some(match front {
             [0x89, b'L', b'Z', b'O', 0, b'\r', b'\n', 0x1A, b'\n', ..] => Wrapping::Lzop,
+            [0x02, 0x21, 0x4C, 0x18, ..] => Wrapping::LegacyLz4,
             [0xFF, 6, 0, 0, b's', b'N', b'a', b'P', b'p', b'Y', ..] => Wrapping::Snappy,
             // Properties, the size of the dictionary, and that of the content, which is not told or below 2^40.
             [0x5D, 0, 0, _, _, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, 0xFF, ..] | [0x5D, 0, 0, _, _, _, _, _, _, _, 0, 0, 0, ..] => {
@@ -113,8 +120,11 @@ impl fmt::Display for Wrapping {
             Wrapping::Brotli => "compressed with Brotli, by its name",
             Wrapping::Lzma => "compressed with LZMA",
             Wrapping::Lzop => "compressed with lzop",
+            Wrapping::LegacyLz4 => "compressed in the legacy format of LZ4 (lz4 -l)",
             Wrapping::Snappy => "compressed with Snappy",
             Wrapping::Compress => "compressed with compress",
+            Wrapping::Dictionary => "compressed with a dictionary, which is not in the file",
+            Wrapping::LargeWindow => "compressed with a window or dictionary that takes too much memory to unpack here",
             Wrapping::Zip => "a zip archive",
             Wrapping::SevenZip => "a 7z archive",
             Wrapping::Rar => "a RAR archive",

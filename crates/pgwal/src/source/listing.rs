@@ -252,7 +252,14 @@ impl Archive {
         let is_wanted = |entry: &&Entry| {
             !is_left_out(&entry.input) && entry.name.is_none_or(|name| timeline.is_none_or(|wanted| name.timeline == wanted))
         };
-        Wal::of(self.wal.entries.iter().filter(is_wanted).cloned().collect(), &self.wal)
+        /// More are not asked what is usual among them.
+        const VOTERS: usize = 1000;
+        let mut wal = Wal::of(self.wal.entries.iter().filter(is_wanted).cloned().collect(), &self.wal);
+        if timeline.is_none() {
+            let step = self.wal.entries.len().div_ceil(VOTERS).max(1);
+            wal.voters = self.wal.entries.iter().step_by(step).cloned().collect();
+        }
+        wal
     }
 
     /// The WAL of `files`, segments of this archive that follow each other.
@@ -278,7 +285,10 @@ impl ArchiveFile {
                     Err(e) if e.kind() == io::ErrorKind::NotFound => return None,
                     Ok(Ok((fmt, header))) => Start::Page(fmt, Box::new(header)),
                     Ok(Err(what)) => Start::NotWal(what),
-                    Err(e) => Start::Unreadable(e.to_string()),
+                    Err(e) => match unpack::not_unpacked(&e) {
+                        Some(wrapping) => Start::NotWal(NotWal::Wrapped(wrapping)),
+                        None => Start::Unreadable(e.to_string()),
+                    },
                 },
             }),
             None => match TextFile::of(file).map(|text| (text, read(TEXT_LEN))) {

@@ -106,6 +106,16 @@ pub enum SourceProblem {
     Special,
 }
 
+impl SourceProblem {
+    /// What an error of the decompressor means.
+    fn of_unpacking(e: &io::Error) -> SourceProblem {
+        match unpack::not_unpacked(e) {
+            Some(wrapping) => SourceProblem::NotWal(NotWal::Wrapped(wrapping)),
+            None => SourceProblem::Unpack(e.to_string()),
+        }
+    }
+}
+
 impl SourceError {
     pub(crate) fn new(input: impl fmt::Display, problem: SourceProblem) -> SourceError {
         SourceError { input: input.to_string(), problem }
@@ -116,7 +126,7 @@ impl SourceError {
     }
 
     pub(crate) fn unpack(input: impl fmt::Display) -> impl FnOnce(io::Error) -> SourceError {
-        move |e| SourceError::new(input, SourceProblem::Unpack(e.to_string()))
+        move |e| SourceError::new(input, SourceProblem::of_unpacking(&e))
     }
 }
 
@@ -179,7 +189,7 @@ impl Segment {
         let len = file.metadata().map_err(|e| fail(SourceProblem::Io(e)))?.len();
         let data = Data::map(&file, usize::try_from(len).unwrap_or(usize::MAX)).map_err(|e| fail(SourceProblem::Io(e)))?;
         let data = match Kind::of(&data) {
-            Kind::Packed(packing) => Data::Owned(unpack::whole(packing, &data).map_err(|e| fail(SourceProblem::Unpack(e.to_string())))?),
+            Kind::Packed(packing) => Data::Owned(unpack::whole(packing, &data).map_err(|e| fail(SourceProblem::of_unpacking(&e)))?),
             _ => data,
         };
         Segment::new(data).map_err(|what| fail(SourceProblem::NotWal(what)))

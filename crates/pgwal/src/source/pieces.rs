@@ -57,7 +57,7 @@ impl<'w> Pieces<'w> {
 /// The first bytes of a file, a few thousand.
 pub(super) fn front(entry: &Entry) -> Result<Vec<u8>, SourceError> {
     let mut bytes = Extents::opener().open_place(entry)?;
-    bytes.front().map_err(|e| SourceError::new(&entry.input, SourceProblem::Unpack(e.to_string())))
+    bytes.front().map_err(|e| SourceError::new(&entry.input, SourceProblem::of_unpacking(&e)))
 }
 
 /// The number of the file in [`super::Wal::files`], and a piece of it.
@@ -89,7 +89,7 @@ impl Iterator for Pieces<'_> {
             // A receiver is still compressing it: what has come is all there is.
             Err(e) if e.kind() == ErrorKind::UnexpectedEof && is_partial(&entry.input) => Piece::End { len: start, after: None },
             Err(e) if after_packed(&e).is_some() => Piece::End { len: start, after: after_packed(&e) },
-            Err(e) => Piece::Failed(SourceError::new(&entry.input, SourceProblem::Unpack(e.to_string()))),
+            Err(e) => Piece::Failed(SourceError::new(&entry.input, SourceProblem::of_unpacking(&e))),
         };
         self.skip_file();
         Some((at, piece))

@@ -8,12 +8,12 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use serde::Serialize;
-use tempfile::TempDir;
+use tempfile::NamedTempFile;
 
 use super::archive::{Member, Tar};
 use super::copies::{Copies, PassedOver};
 use super::extent::Extents;
-use super::kind::{FIRST_PAGE, Kind, Packing};
+use super::kind::{FIRST_PAGE, Kind, Packing, first_page};
 use super::name::{file_name, is_beside_segments, is_folder_of_segments, rank, segment_of_file_name};
 use super::pieces::{Piece, Pieces};
 use super::{SourceError, SourceProblem, unpack};
@@ -30,12 +30,14 @@ pub struct Wal {
     /// The other files of folders, and what archives have of files that tell about segments.
     pub(super) others: Vec<Entry>,
     pub(super) block_sizes: BlockSizes,
+    /// Where this is a part of a set, some of the whole: what is usual among them does not depend on the part.
+    pub(super) voters: Vec<Entry>,
     /// What folders have under names of segments, and what is no file.
     no_files: Vec<Entry>,
     /// Other files of the segments.
     copies: Copies,
     /// Members of archives that could not be read in their order; removed with the last user.
-    _spilled: Vec<Arc<TempDir>>,
+    _spilled: Vec<Arc<Spill>>,
 }
 
 /// The block size (`BLCKSZ`), as far as something else than the WAL tells it: see [`WalFormat::block_size`].
@@ -281,7 +283,8 @@ impl Wal {
             Place::Range { .. } => true,
             _ => false,
         };
-        let files: Vec<&Entry> = self.entries.iter().filter(can_be_read_twice).collect();
+        let all = if self.voters.is_empty() { &self.entries } else { &self.voters };
+        let files: Vec<&Entry> = all.iter().filter(can_be_read_twice).collect();
         let step = files.len().div_ceil(count.max(1)).max(1);
         // One that cannot be read says so in its turn.
         files.into_iter().step_by(step).filter_map(|entry| super::pieces::front(entry).ok()).collect()
@@ -326,8 +329,15 @@ impl Wal {
 
     /// The segments `entries`, which follow each other; they may be of `whole`.
     pub(super) fn of(entries: Vec<Entry>, whole: &Wal) -> Wal {
-        let (block_sizes, _spilled) = (whole.block_sizes.clone(), whole._spilled.clone());
-        Wal { entries, others: Vec::new(), no_files: Vec::new(), copies: Copies::default(), block_sizes, _spilled }
+        Wal {
+            entries,
+            others: Vec::new(),
+            voters: Vec::new(),
+            no_files: Vec::new(),
+            copies: Copies::default(),
+            block_sizes: whole.block_sizes.clone(),
+            _spilled: whole._spilled.clone(),
+        }
     }
 
     /// Names of the segments, of those that have one.
@@ -542,26 +552,36 @@ impl Wal {
         self.spill(&input, open().map_err(SourceError::unpack(&input))?)
     }
 
-    /// Unpacks the segments of a tar stream, and the files about them, into a temporary directory.
+    /// Unpacks the segments of a tar stream, and the files about them, into a temporary file.
     fn spill(&mut self, input: &str, stream: impl Read) -> Result<Vec<Entry>, SourceError> {
-        let dir = Arc::new(TempDir::with_prefix("pgwal-").map_err(SourceError::unpack(input))?);
-        let mut found = Members::default();
+        let (mut spill, path) = Spill::new().map_err(SourceError::unpack(input))?;
+        let (mut found, mut offset, mut unknown) = (Members::default(), 0, 0);
         let walked = Tar::new(stream).segments(|mut member| {
-            let path = dir.path().join(format!("{}-{}", found.segments.len() + found.others.len(), file_name(&member.path)));
-            found.add(input, &member, Place::File(path.clone()));
             if member.no_file.is_some() {
+                found.add(input, &member, Place::Broken { why: String::new() });
                 return Ok(());
             }
-            let mut spilled = File::create(&path)?;
             let mut front = vec![0; FIRST_PAGE];
-            let len = unpack::fill(&mut member, &mut front)?;
-            front.truncate(len);
-            spilled.write_all(&front)?;
-            let rest = unpack::largest(&front) - len as u64; // the front is no longer than the smallest segment
-            io::copy(&mut member.take(rest), &mut spilled)?;
+            let filled = unpack::fill(&mut member, &mut front)?;
+            front.truncate(filled);
+            let is_known = member.name.is_none() || first_page(&front).is_ok();
+            let most = if member.name.is_some() { unpack::largest(&front) } else { super::listing::TEXT_LEN as u64 };
+            let rest = most.saturating_sub(filled as u64);
+            if !is_known && unknown >= MOST_UNKNOWN {
+                let why =
+                    format!("not unpacked: more than {} GB of files with the names of segments do not begin as WAL", MOST_UNKNOWN >> 30);
+                found.add(input, &member, Place::Broken { why });
+                return Ok(());
+            }
+            let file = spill.file();
+            file.write_all(&front)?;
+            let len = filled as u64 + io::copy(&mut (&mut member).take(rest), file)?;
+            unknown += if is_known { 0 } else { len };
+            found.add(input, &member, Place::Range { file: Arc::clone(&path), offset, len });
+            offset += len;
             Ok(())
         });
-        self._spilled.push(dir);
+        self._spilled.push(Arc::new(spill));
         self.take_members(input, found, walked)
     }
 
@@ -601,6 +621,44 @@ impl Wal {
             return self.spill("standard input", stream);
         }
         Ok(vec![Entry { input: "standard input".into(), name: None, place: Place::Stdin }])
+    }
+}
+
+/// Bytes that are unpacked of members with the names of segments that do not begin as WAL: segments whose start is damaged, at most so many.
+const MOST_UNKNOWN: u64 = 4 << 30;
+
+/// A temporary file. Where the operating system can, it has no name, so that nothing is left of it however the program ends.
+#[derive(Debug)]
+enum Spill {
+    #[cfg(target_os = "linux")]
+    Unnamed(File),
+    Named(NamedTempFile),
+}
+
+impl Spill {
+    /// With the path that it can be opened by while it lives.
+    fn new() -> io::Result<(Spill, Arc<Path>)> {
+        #[cfg(target_os = "linux")]
+        {
+            use std::os::fd::AsRawFd;
+            let file = tempfile::tempfile()?;
+            let path = PathBuf::from(format!("/proc/self/fd/{}", file.as_raw_fd()));
+            // There may be no /proc.
+            if File::open(&path).is_ok() {
+                return Ok((Spill::Unnamed(file), path.into()));
+            }
+        }
+        let file = NamedTempFile::with_prefix("pgwal-")?;
+        let path = file.path().into();
+        Ok((Spill::Named(file), path))
+    }
+
+    fn file(&mut self) -> &mut File {
+        match self {
+            #[cfg(target_os = "linux")]
+            Spill::Unnamed(file) => file,
+            Spill::Named(file) => file.as_file_mut(),
+        }
     }
 }
 

@@ -8,7 +8,7 @@ use std::hash::{DefaultHasher, Hasher};
 use std::io::{self, BufRead, Read};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use super::kind::{FIRST_PAGE, Kind, Packing, first_page, skippable_frame};
+use super::kind::{FIRST_PAGE, Kind, Packing, Wrapping, first_page, skippable_frame};
 use crate::aligned;
 
 /// Bytes that unpacking xz may take: `xz -9` needs 65 MiB, and all of what is in flight stays below 256.
@@ -63,6 +63,50 @@ pub(crate) fn after_packed(e: &io::Error) -> Option<AfterPacked> {
     e.get_ref()?.downcast_ref().copied()
 }
 
+/// Why a file is not unpacked, though nothing may be wrong with it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+struct NotUnpacked(Wrapping);
+
+impl fmt::Display for NotUnpacked {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        self.0.fmt(f)
+    }
+}
+
+impl std::error::Error for NotUnpacked {}
+
+/// Whether a stream of [`stream`] is compressed in a way that is not read, and in which.
+pub(crate) fn not_unpacked(e: &io::Error) -> Option<Wrapping> {
+    e.get_ref()?.downcast_ref::<NotUnpacked>().map(|why| why.0)
+}
+
+/// What the header of a frame needs that is not there. RFC 8878, section 3.1.1.1; LZ4 Frame Format Description, "Frame Descriptor".
+fn needs(packing: Packing, front: &[u8]) -> Option<Wrapping> {
+    /// The largest window that is unpacked, as of the zstd program without `--long` or `--memory`.
+    const WINDOW: u64 = 128 << 20;
+    let descriptor = *front.get(4)?;
+    match packing {
+        Packing::Lz4 => (descriptor & 1 != 0).then_some(Wrapping::Dictionary),
+        Packing::Zstd if descriptor & 3 != 0 => Some(Wrapping::Dictionary),
+        Packing::Zstd => {
+            let size = front.get(5..)?;
+            let window = match (descriptor & 0x20 != 0, descriptor >> 6) {
+                (false, _) => {
+                    let (exponent, mantissa) = (*size.first()? >> 3, u64::from(*size.first()? & 7));
+                    let base = 1u64 << (10 + exponent);
+                    base + base / 8 * mantissa
+                }
+                // A single segment: the content is the window.
+                (true, 2) => u32::from_le_bytes(*size.first_chunk()?).into(),
+                (true, 3) => u64::from_le_bytes(*size.first_chunk()?),
+                (true, _) => 0,
+            };
+            (window > WINDOW).then_some(Wrapping::LargeWindow)
+        }
+        _ => None,
+    }
+}
+
 /// Zeroes that are passed over: more are not padding.
 const PADDING: u64 = 1 << 30;
 
@@ -90,7 +134,12 @@ enum Decoder<R: BufRead> {
 }
 
 impl<R: BufRead> Decoder<R> {
-    fn new(packing: Packing, input: Front<R>) -> io::Result<Decoder<R>> {
+    fn new(packing: Packing, mut input: Front<R>) -> io::Result<Decoder<R>> {
+        /// Bytes of a header that tell what the frame needs.
+        const HEADER: usize = 14;
+        if let Some(what) = needs(packing, input.peek(HEADER)?) {
+            return Err(io::Error::other(NotUnpacked(what)));
+        }
         Ok(match packing {
             Packing::Gzip => Decoder::Gzip(Box::new(flate2::bufread::GzDecoder::new(input))),
             Packing::Lz4 => Decoder::Lz4(Box::new(lz4_flex::frame::FrameDecoder::new(input))),
@@ -108,7 +157,13 @@ impl<R: BufRead> Decoder<R> {
             Decoder::Gzip(decoder) => decoder.read(buffer),
             Decoder::Lz4(decoder) => decoder.read(buffer),
             Decoder::Zstd(decoder) => decoder.read(buffer),
-            Decoder::Xz(decoder) => decoder.read(buffer),
+            Decoder::Xz(decoder) => decoder.read(buffer).map_err(|e| {
+                let limit = e.get_ref().and_then(|e| e.downcast_ref::<liblzma::stream::Error>());
+                match limit {
+                    Some(liblzma::stream::Error::MemLimit) => io::Error::other(NotUnpacked(Wrapping::LargeWindow)),
+                    _ => e,
+                }
+            }),
             Decoder::Bzip2(decoder) => decoder.read(buffer),
         }
     }
