@@ -108,6 +108,7 @@ fn continues(last: &Finding, next: &Finding) -> bool {
         (Class::Truncated { .. }, Class::Truncated { .. })
         | (Class::TooLong { .. }, Class::TooLong { .. })
         | (Class::AfterPacked { .. }, Class::AfterPacked { .. })
+        | (Class::WrongName { .. }, Class::WrongName { .. })
         | (Class::DuplicateSegment { .. }, Class::DuplicateSegment { .. }) => true,
         // The files as such, all alike.
         (

@@ -54,7 +54,7 @@ pub enum Wrapping {
     Compress,
     /// Compressed with a dictionary, which whoever unpacks it must have (`zstd -D`, `lz4 -D`).
     Dictionary,
-    /// Compressed in a way that takes more memory to unpack than this program gives it (`zstd --long=31`, xz with a large dictionary).
+    /// Compressed in a way that takes more memory to unpack than this program gives it (`zstd --long=31`).
     LargeWindow,
     /// A zip archive.
     Zip,

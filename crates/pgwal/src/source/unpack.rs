@@ -157,13 +157,7 @@ impl<R: BufRead> Decoder<R> {
             Decoder::Gzip(decoder) => decoder.read(buffer),
             Decoder::Lz4(decoder) => decoder.read(buffer),
             Decoder::Zstd(decoder) => decoder.read(buffer),
-            Decoder::Xz(decoder) => decoder.read(buffer).map_err(|e| {
-                let limit = e.get_ref().and_then(|e| e.downcast_ref::<liblzma::stream::Error>());
-                match limit {
-                    Some(liblzma::stream::Error::MemLimit) => io::Error::other(NotUnpacked(Wrapping::LargeWindow)),
-                    _ => e,
-                }
-            }),
+            Decoder::Xz(decoder) => decoder.read(buffer),
             Decoder::Bzip2(decoder) => decoder.read(buffer),
         }
     }
