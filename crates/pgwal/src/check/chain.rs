@@ -192,9 +192,11 @@ impl Lost {
         false
     }
 
-    /// Keeps the bytes of the next page, as long as they are those after the damaged record's, and not too many.
+    /// Keeps the bytes of the next page, as long as they are those after the damaged record's, and not too many. What is left after the
+    /// end of the WAL is worth nothing.
     fn keep(&mut self, page: &Page<'_>, fmt: WalFormat) {
-        if self.cut_end == page.lsn && !self.cut.is_empty() && self.cut.len() < KEPT_LIMIT {
+        let is_here = page.header.address == page.lsn;
+        if is_here && self.cut_end == page.lsn && !self.cut.is_empty() && self.cut.len() < KEPT_LIMIT {
             self.cut.extend_from_slice(page.from(page.lsn + fmt.page_header_size(page.lsn)));
             self.cut_end = page.end();
         }
@@ -290,7 +292,7 @@ const NEEDS: Needs = Needs::NoImages;
 /// More of a record is not kept for a search for a flipped bit.
 const CUT_LIMIT: usize = 1 << 20;
 /// After damage, no more bytes are kept for a look at what lies between it and the next good record.
-const KEPT_LIMIT: usize = 1 << 17;
+const KEPT_LIMIT: usize = 1 << 16;
 /// Records that may come between a page with a new timeline and the record that tells of it: OVERWRITE_CONTRECORD, FPW_CHANGE, …
 const RECORDS_BEFORE_SWITCH: u8 = 4;
 
@@ -730,7 +732,11 @@ impl Chain {
             }
             let class = match problem {
                 Some(Problem::Check(Check::PagePadding { .. } | Check::RemainingAlone { .. })) => Class::NotZero,
-                Some(Problem::Check(Check::TimelineAboveName { .. }) | Problem::Format(ErrorKind::PageTimeline { .. })) => Class::Timeline,
+                Some(Problem::Check(Check::TimelineAboveName { .. }) | Problem::Format(ErrorKind::PageTimeline { .. }))
+                    if !self.next_page_is_on(page, form.timeline) =>
+                {
+                    Class::Timeline
+                }
                 _ => Class::Corrupted,
             };
             if class == Class::Timeline {
@@ -827,6 +833,13 @@ impl Chain {
         let at = usize::try_from(page.lsn + size - page.piece_start).unwrap_or(usize::MAX);
         let next = PageHeader::read(page.piece.get(at..).unwrap_or_default());
         next.is_ok_and(|(_, next)| next.check(self.fmt, page.lsn + size, None).is_ok())
+    }
+
+    /// Whether the next page, if it is at hand, is right and of `timeline`: then it is this page's header alone that is not.
+    fn next_page_is_on(&self, page: &Page<'_>, timeline: TimelineId) -> bool {
+        let at = usize::try_from(page.end() - page.piece_start).unwrap_or(usize::MAX);
+        let next = page.piece.get(at..).and_then(|bytes| PageHeader::read(bytes).ok());
+        next.is_some_and(|(_, next)| next.timeline == timeline && next.check(self.fmt, page.end(), None).is_ok())
     }
 
     /// Whether the first record of a page says that the one before it was lost.
@@ -1135,7 +1148,7 @@ impl Chain {
             let (class, unwritten) =
                 damage::of_record(page.piece_from(start.max(page.piece_start)), start.max(page.piece_start), self.fmt, previous);
             let lost = self.lose(start, Some(start), problem, class);
-            let mut cut = bytes;
+            let mut cut = if end == Some(EndReason::Zeroes) { Vec::new() } else { bytes };
             cut.truncate(bytes_between(start, page.end(), self.fmt).and_then(|len| usize::try_from(len).ok()).unwrap_or_default());
             let cut_end = page.end();
             let is_cut = !on_page && matches!(error.kind(), ErrorKind::Crc { .. });

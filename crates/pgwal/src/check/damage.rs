@@ -24,7 +24,9 @@ pub(super) fn of_page(bytes: &[u8], header: &PageHeader, lsn: Lsn, fmt: WalForma
     }
     match (header.magic.major(), WalMagic::of(fmt.major)) {
         // A page among those of another major is damaged.
-        (Some(major), Some(expected)) if major != fmt.major && lsn.segment_offset(fmt.segment_size) == 0 => Class::WrongMajor { expected, found: header.magic },
+        (Some(major), Some(expected)) if major != fmt.major && lsn.segment_offset(fmt.segment_size) == 0 => {
+            Class::WrongMajor { expected, found: header.magic }
+        }
         (Some(_), _)
             if header.address != lsn && header.address.segment_offset(fmt.segment_size) == lsn.segment_offset(fmt.segment_size) =>
         {
@@ -37,18 +39,27 @@ pub(super) fn of_page(bytes: &[u8], header: &PageHeader, lsn: Lsn, fmt: WalForma
 
 /// Whether the content around the page at `lsn` is displaced: its header, or that of the next page, stands elsewhere in `bytes`.
 pub(super) fn of_displaced(bytes: &[u8], lsn: Lsn, fmt: WalFormat) -> Option<Class> {
-    let magic = WalMagic::of(fmt.major)?.0.to_le_bytes();
+    let [low, high] = WalMagic::of(fmt.major)?.0.to_le_bytes();
     let size = i64::from(fmt.wal_page_size);
-    let found = bytes.windows(SHORT_HEADER_SIZE).enumerate().filter(|(_, header)| header.starts_with(&magic)).find_map(|(at, header)| {
-        let address = Lsn(u64::from_le_bytes(*header.get(8..)?.first_chunk()?));
+    let has_magic = |header: &[u8]| matches!(header, [a, b, ..] if *a == low && *b == high);
+    let found = bytes.windows(SHORT_HEADER_SIZE).enumerate().filter(|(_, header)| has_magic(header)).find_map(|(at, header)| {
+        let address = address_in(header)?;
         let at = i64::try_from(at).ok()?;
         if address == lsn { Some(at) } else { (address == lsn + u64::from(fmt.wal_page_size)).then_some(at - size) }
     });
-    let by = found.filter(|by| *by != 0)?;
+    // By whole pages, the next one must say so, too: a single address may be wrong.
+    let next = usize::try_from(size).ok().and_then(|size| bytes.get(size..)).and_then(address_in);
+    let is_confirmed = |by: i64| by % size != 0 || next.is_some_and(|next| u64::try_from(size - by) == Ok(next - lsn));
+    let by = found.filter(|by| *by != 0 && is_confirmed(*by))?;
     let line_feeds = || bytes.iter().enumerate().filter(|(_, byte)| **byte == b'\n').map(|(at, _)| at);
     let has_return = |at: usize| at.checked_sub(1).and_then(|at| bytes.get(at)).is_none_or(|&byte| byte == b'\r');
     let text_mode = by > 0 && line_feeds().count() > 2 && line_feeds().all(has_return);
     Some(Class::Displaced { by, text_mode })
+}
+
+/// `xlp_pageaddr` of the page header at the start of `bytes`.
+fn address_in(bytes: &[u8]) -> Option<Lsn> {
+    Some(Lsn(u64::from_le_bytes(*bytes.get(8..)?.first_chunk()?)))
 }
 
 /// What happened to a record that no single bit explains: `bytes` go from it, at `start`, to the end of the page at which it failed.

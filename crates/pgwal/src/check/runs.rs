@@ -108,8 +108,9 @@ fn continues(last: &Finding, next: &Finding) -> bool {
         (Class::Truncated { .. }, Class::Truncated { .. })
         | (Class::TooLong { .. }, Class::TooLong { .. })
         | (Class::AfterPacked { .. }, Class::AfterPacked { .. })
-        | (Class::WrongName { .. }, Class::WrongName { .. })
         | (Class::DuplicateSegment { .. }, Class::DuplicateSegment { .. }) => true,
+        // All names are off by as much.
+        (Class::WrongName { content: a }, Class::WrongName { content: b }) => distance(last.segment, *a) == distance(next.segment, *b),
         // The files as such, all alike.
         (
             Class::ForeignCluster { .. }
@@ -123,6 +124,12 @@ fn continues(last: &Finding, next: &Finding) -> bool {
         ) => last.class == *class,
         _ => false,
     }
+}
+
+/// How far a name is from that of the content.
+fn distance(name: Option<SegmentName>, content: SegmentName) -> Option<(i64, i64)> {
+    let name = name.filter(|name| name.timeline == content.timeline)?;
+    Some((i64::from(content.log) - i64::from(name.log), i64::from(content.seg) - i64::from(name.seg)))
 }
 
 /// Whether `next` is the segment after `last`, of whatever size they are.
