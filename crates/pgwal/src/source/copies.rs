@@ -3,6 +3,7 @@
 use std::cmp::Reverse;
 use std::collections::BTreeMap;
 use std::fmt;
+use std::sync::Arc;
 
 use super::extent::{Bytes, Extents};
 use super::kind::{NotWal, first_page, wrapping};
@@ -58,13 +59,20 @@ pub(super) struct Copies {
     pub(super) passed_over: Vec<PassedOver>,
 }
 
+/// So many files of one segment are looked at, besides the first choice. An archive can have any number of members of one name.
+const MOST_OTHERS: usize = 16;
+
 impl Copies {
     /// Keeps a file that is not the first choice for its segment.
     pub(super) fn add(&mut self, entry: Entry) {
         if let (Some(name), false) = (entry.name, matches!(entry.place, Place::NoFile { .. })) {
             let others = self.others.entry(name).or_default();
-            others.push(entry);
-            others.sort_by(|a, b| (Reverse(rank(&a.input)), &a.input).cmp(&(Reverse(rank(&b.input)), &b.input)));
+            let key = |entry: &Entry| (Reverse(rank(&entry.input)), Arc::clone(&entry.input));
+            let at = others.partition_point(|other| key(other) <= key(&entry));
+            if at < MOST_OTHERS {
+                others.insert(at, entry);
+                others.truncate(MOST_OTHERS);
+            }
         }
     }
 

@@ -214,7 +214,11 @@ impl Wal {
                 btree_map::Entry::Occupied(mut place) => {
                     let (best, chosen) = place.get();
                     let is_better = (*best, &entry.input) < (rank, &chosen.input);
-                    wal.copies.add(if is_better { place.insert((rank, entry)).1 } else { entry });
+                    let is_copy = chosen.name == entry.name;
+                    let other = if is_better { place.insert((rank, entry)).1 } else { entry };
+                    if is_copy {
+                        wal.copies.add(other);
+                    }
                 }
             }
         }
