@@ -397,8 +397,9 @@ fn commands_that_ask_by_sql_are_kept_by_no_server() {
         vec!["slot", "list", "-w", "-d"],
     ];
     let command = |line: &[&str], conninfo: &str| {
-        let mut command = Command::new(env!("CARGO_BIN_EXE_pgwal"));
-        command.args(line).arg(conninfo).stdin(Stdio::null());
+        // Where the tests run in the background of a shell, SIGINT is ignored.
+        let mut command = Command::new("env");
+        command.args(["--default-signal=INT,TERM", env!("CARGO_BIN_EXE_pgwal")]).args(line).arg(conninfo).stdin(Stdio::null());
         command
     };
     std::thread::scope(|scope| {

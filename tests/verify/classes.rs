@@ -253,6 +253,12 @@ fn segments_under_the_name_of_another_timeline() {
     let named: Vec<_> = found.iter().filter(|one| one["problem"]["kind"] == "not_in_history").collect();
     assert_eq!((status, named.len(), &named[0]["class"]), (1, 1, &"timeline".into()), "{found:#?}");
     assert_eq!((&named[0]["problem"]["timeline"], &named[0]["problem"]["found"]), (&3.into(), &2.into()), "{found:#?}");
+    // Nor can one restore along it: "unexpected timeline ID 2 (after 1)", says the server, and stops.
+    fs::remove_file(dir.path().join("000000030000000000000008")).unwrap();
+    let (status, out, _) = verify(dir.path(), ["--quiet", "--reach", "latest", "--timeline", "3", "."]);
+    assert!(status == 1 && out.contains("\nno: ") | out.starts_with("no: ") && out.contains("it goes over to timeline 2"), "{out}");
+    let (status, out, _) = verify(dir.path(), ["--quiet", "--reach", "0/700000", "--timeline", "3", "."]);
+    assert!(status == 0 && out.contains("yes: "), "{out}");
 }
 
 #[test]

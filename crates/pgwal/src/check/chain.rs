@@ -686,14 +686,11 @@ impl Chain {
             self.lose_page(place, page, self.header_problem(place, &page.header, &form, lsn), found);
             return false;
         }
-        // A page that carries nothing on says so with the bit alone; without it, another history may go on here.
-        let may_be_flip =
-            page.header.overwrites_contrecord(self.fmt) || !form.overwrites_contrecord(self.fmt) || self.begins_with_overwrite(page, &form);
         // A record that is not right with this header either does not go on here.
         let is_refuted =
             || form.remaining != page.header.remaining && joining.is_some_and(|(start, _)| is_wrong(&self.gather(page, start)));
         let is_ours = page.header.address == lsn || joining.is_some() || self.is_confirmed(page, &form);
-        if bits == 1 && may_be_flip && is_ours && !is_refuted() {
+        if bits == 1 && is_ours && !is_refuted() {
             if let Some(bit) = flip::between(&actual, &expected) {
                 let problem = self.header_problem(place, &page.header, &form, lsn);
                 let offset = lsn - place.start + bit.at as u64;
@@ -706,11 +703,7 @@ impl Chain {
                 ));
             }
         } else if bits > 0 {
-            let is_plain_page = joining.is_some() && page.header.check(self.fmt, lsn, None).is_ok();
-            let problem = match may_be_flip || !is_plain_page {
-                true => self.header_problem(place, &page.header, &form, lsn),
-                false => Some(Problem::Format(ErrorKind::NoContinuation)),
-            };
+            let problem = self.header_problem(place, &page.header, &form, lsn);
             let head = lsn..lsn + expected.len() as u64;
             if let Some(Problem::Check(Check::SystemIdentifier { expected, found: other })) = problem {
                 // Its records are checked, but not its links to the segments around it.
@@ -840,14 +833,6 @@ impl Chain {
         let at = usize::try_from(page.end() - page.piece_start).unwrap_or(usize::MAX);
         let next = page.piece.get(at..).and_then(|bytes| PageHeader::read(bytes).ok());
         next.is_some_and(|(_, next)| next.timeline == timeline && next.check(self.fmt, page.end(), None).is_ok())
-    }
-
-    /// Whether the first record of a page says that the one before it was lost.
-    fn begins_with_overwrite(&self, page: &Page<'_>, form: &PageHeader) -> bool {
-        let start = page.lsn + form.size() as u64;
-        let mut raw = RawRecord::vacant(self.fmt);
-        let step = Framer::behind(None, None, self.fmt, start).step(&mut page.from(start), &mut raw);
-        matches!(step, Ok(Step::Record)) && overwritten(&raw).is_some()
     }
 
     /// Takes over what a header, right or put right, tells.

@@ -197,7 +197,15 @@ fn end_of_own_wal(backup: &BaseBackup, request: Request<'_>) -> Option<Lsn> {
         return None;
     }
     let wal = sources.wal(chain.files.iter().map(|(_, file)| *file));
-    let replay = Replay { target: &Target::Latest, inclusive: true, checkpoint: None, from: start, backup_start: None, minimum: None };
+    let replay = Replay {
+        target: &Target::Latest,
+        inclusive: true,
+        checkpoint: None,
+        from: start,
+        backup_start: None,
+        minimum: None,
+        history: &history,
+    };
     let mut end = None;
     let options = scan::Options { start: Some(start), end: chain.limit, threads: request.threads };
     let _ = scan(&wal, options, &replay, |part: Seen| {
@@ -272,7 +280,7 @@ fn attempt(archive: &Archive, request: Request<'_>, backup: Option<&BaseBackup>,
         let segment = SegmentName::new(timeline, checkpoint.segment_number(fmt.segment_size), fmt.segment_size);
         return answer.no(Obstacle::NoOwnWal { checkpoint, segment }, None);
     }
-    Attempt { request, backup, sources, rule, start, chain }.run(answer)
+    Attempt { request, backup, sources, rule, start, chain, history }.run(answer)
 }
 
 /// Whether backup and WAL are of different clusters.
@@ -327,6 +335,7 @@ struct Attempt<'a> {
     rule: Rule,
     start: Lsn,
     chain: Chain<'a>,
+    history: History,
 }
 
 impl<'a> Attempt<'a> {
@@ -365,7 +374,18 @@ impl<'a> Attempt<'a> {
         let last = reached.and_then(|end| self.chain.at(Lsn(end.0.saturating_sub(1)))).map_or(self.chain.files.len(), |(at, _)| at + 1);
         answer.files.extend(self.chain.files.iter().take(last).map(|(_, file)| file.input.to_string()));
         let answer = self.judge(answer, &summary, &seen, consistent, stop);
+        let answer = self.without_strays(answer, &seen);
         self.with_minimal(answer, &seen)
+    }
+
+    /// A server stops at a record that goes over to a timeline which is not in the history that it follows: the segments are those of another
+    /// timeline, whatever their names say. C: `checkTimeLineSwitch`.
+    fn without_strays(&self, answer: Reach, seen: &Seen) -> Reach {
+        let &Outcome::Yes { end, .. } = &answer.outcome else { return answer };
+        let Some((mark, timeline)) = seen.strayed.filter(|(mark, _)| mark.lsn < end) else { return answer };
+        let input = self.chain.at(mark.lsn).map(|(_, file)| file.input.to_string()).unwrap_or_default();
+        let reason = format!("it goes over to timeline {timeline}, which is not in the history of timeline {}", self.history.timeline);
+        self.no(answer, Obstacle::Damaged { input, lsn: Some(mark.lsn), reason }, Some((mark.lsn, mark.before)), false)
     }
 
     /// Before 14 a server with hot_standby off only warns of WAL that was written with wal_level=minimal, and opens with data missing.
@@ -400,7 +420,7 @@ impl<'a> Attempt<'a> {
             _ => (None, None),
         };
         let Request { target, inclusive, threads, .. } = self.request;
-        let replay = Replay { target, inclusive, checkpoint, from, backup_start, minimum };
+        let replay = Replay { target, inclusive, checkpoint, from, backup_start, minimum, history: &self.history };
         let options = scan::Options { start: self.backup.map(|_| self.start), end, threads };
         let mut seen = Seen::default();
         let summary = scan(&wal, options, &replay, |part: Seen| {

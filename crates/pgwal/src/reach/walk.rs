@@ -2,7 +2,8 @@
 
 use super::{Stop, Target};
 use crate::error::Error;
-use crate::lsn::Lsn;
+use crate::history::History;
+use crate::lsn::{Lsn, TimelineId};
 use crate::record::RawRecord;
 use crate::rmgr::xlog::PgTime;
 use crate::rmgr::{Payload, RmgrId, tblspc, xact, xlog};
@@ -22,6 +23,8 @@ pub(super) struct Replay<'a> {
     pub(super) backup_start: Option<Lsn>,
     /// Replay must come here.
     pub(super) minimum: Option<Lsn>,
+    /// The timelines that WAL may go over to.
+    pub(super) history: &'a History,
 }
 
 /// What was seen in some of the records, in their order.
@@ -39,6 +42,8 @@ pub(super) struct Seen {
     pub(super) minimum: Option<Mark>,
     /// The first record that says wal_level=minimal.
     pub(super) minimal: Option<Mark>,
+    /// The first record that goes over to a timeline which the history does not have, and that timeline.
+    pub(super) strayed: Option<(Mark, TimelineId)>,
     /// Time of the last commit or abort.
     pub(super) last_transaction: Option<TimestampTz>,
     /// LSN after the last record.
@@ -93,6 +98,9 @@ impl Seen {
         join(&mut self.backup_end, behind.backup_end);
         join(&mut self.minimum, behind.minimum);
         join(&mut self.minimal, behind.minimal);
+        let mut strayed = self.strayed.map(|(mark, _)| mark);
+        join(&mut strayed, behind.strayed.map(|(mark, _)| mark));
+        self.strayed = strayed.zip(self.strayed.or(behind.strayed).map(|(_, timeline)| timeline));
         self.checkpoint = self.checkpoint.or(behind.checkpoint);
         self.checkpoint_time = self.checkpoint_time.or(behind.checkpoint_time);
         self.last_transaction = behind.last_transaction.or(self.last_transaction);
@@ -180,6 +188,12 @@ impl Work for Replay<'_> {
         }
         if self.minimum.is_some_and(|minimum| raw.end >= minimum) {
             part.minimum.get_or_insert(mark);
+        }
+        if let Some(Payload::Xlog(op)) = &payload
+            && let Some((_, timeline)) = op.timeline_switch()
+            && !self.history.contains(timeline)
+        {
+            part.strayed.get_or_insert((mark, timeline));
         }
         match payload {
             Some(Payload::Xlog(xlog::Op::BackupEnd { start })) if self.backup_start == Some(start) => {
