@@ -171,7 +171,7 @@ fn states_of_other_versions_and_damaged_ones_are_replaced() {
     }
 }
 
-/// What a state file says, but for when the segments were read.
+/// What a state file says, without the times at which the segments were read.
 fn without_times(state: &str) -> serde_json::Value {
     let mut state: serde_json::Value = serde_json::from_str(state.split_once('\n').unwrap().1).unwrap();
     let segments = state["segments"].as_object_mut().unwrap();

@@ -235,14 +235,14 @@ pub enum Verdict {
     },
     /// The sides have different records.
     Diverging {
-        /// Where.
+        /// Where the two part.
         parting: Parting,
     },
     /// Where the sides differ, they are of different clusters: not two histories of one.
     OtherCluster {
         /// The clusters there.
         clusters: Sides<Cluster>,
-        /// Where.
+        /// Where the two part.
         parting: Parting,
     },
     /// Where the sides differ, one of them is damaged or has a gap; see [`SideReport::damage`].
@@ -259,7 +259,7 @@ pub enum Verdict {
 pub struct Ending {
     /// The side that ends.
     pub side: Which,
-    /// Where.
+    /// Its position in the WAL.
     pub at: Lsn,
 }
 
@@ -289,7 +289,7 @@ pub enum First {
     Record(#[serde(serialize_with = "show::record")] RawRecord<'static>),
     /// Damage, or a gap.
     Damage {
-        /// Where.
+        /// Its position in the WAL.
         lsn: Lsn,
         /// What it is.
         damage: String,
@@ -545,7 +545,7 @@ impl std::error::Error for Error {}
 pub enum Event<'e> {
     /// A difference is to come, somewhere else than the one before.
     Hunk {
-        /// Where.
+        /// Its position in the WAL.
         at: Lsn,
     },
     /// A record that both have, near a difference.

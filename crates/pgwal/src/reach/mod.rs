@@ -453,8 +453,8 @@ impl<'a> Attempt<'a> {
         }
     }
 
-    /// From 15 on, a server that the label does not tell of a streamed backup stops at once where it is to stop as soon as the state is
-    /// consistent, and finds then that the backup has not ended. C: `backupEndRequired` in `CheckRecoveryConsistency`.
+    /// Whether `immediate` stops recovery right at its start: from 15 on, if the label does not say that the backup was streamed. The server
+    /// then finds that the backup has not ended. C: `backupEndRequired` in `CheckRecoveryConsistency`.
     fn takes_start_for_end(&self) -> bool {
         let label = self.backup.and_then(|backup| backup.label.as_ref()).filter(|label| label.has_end_record() && label.stop.is_none());
         self.sources.fmt.since(15) && label.is_some_and(|label| label.method != Some(BackupMethod::Streamed))
